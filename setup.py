@@ -1,0 +1,405 @@
+"""Build of the compiled parts; everything that describes the project stands in pyproject.toml.
+
+CUTMIX_CUDA_BUILD   cuda | cpu | python   what to compile; by default whatever this machine can
+TORCH_CUDA_ARCH_LIST "8.0;9.0+PTX"        GPU architectures; by default DEFAULT_ARCHS
+CUDA_HOME, CXX                            the CUDA toolkit and the C++ compiler to use
+
+torch is never imported here: its folder is looked up, and the build needs no more than its headers and libraries.
+"""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
+
+CXX_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-ffp-contract=off",  # every backend gives the same bits, so no fused multiply-add ...
+    "-fno-fast-math",  # ... and no reordering
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-g0",  # some Pythons hand their own -g on
+]
+NVCC_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "--fmad=false",
+    "--threads=0",  # one architecture a core at a time
+    "--no-device-link",  # no device code is shared between files
+    # Static: the library then runs beside a torch of any CUDA minor or major version. Every runtime in a process uses
+    # the device's one primary context, so torch's streams and pointers are valid here.
+    "--cudart=static",
+]
+LINK_FLAGS = ["-z", "defs"]  # a missing symbol is an error now, not when the library is loaded
+
+# LibTorch's stable ABI as torch 2.10 froze it: one build serves every torch from there on.
+MINIMUM_TORCH = (2, 10)
+TORCH_TARGET_VERSION = f"0x{MINIMUM_TORCH[0]:02x}{MINIMUM_TORCH[1]:02x}000000000000"
+
+PACKAGE = "cutmix_cuda"
+DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+MODES = ("cuda", "cpu", "python")
+
+
+@dataclass(frozen=True)
+class Torch:
+    """The torch to build for."""
+
+    root: Path
+    version: str
+    cuda: str | None  # "13.0"; None for a build without CUDA
+
+    @property
+    def include(self) -> Path:
+        return self.root / "include"
+
+    @property
+    def lib(self) -> Path:
+        return self.root / "lib"
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit."""
+
+    root: Path
+    version: str  # "13.0"
+    archs: frozenset[str]  # what its nvcc compiles for: {"7.5", "8.0", ...}
+
+    @property
+    def nvcc(self) -> Path:
+        return self.root / "bin" / "nvcc"
+
+
+@dataclass
+class Plan:
+    """What will be compiled, with what, and what was left out and why."""
+
+    mode: str
+    torch: Torch | None = None
+    toolkit: Toolkit | None = None
+    archs: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        rows = {
+            "mode": self.mode,
+            "torch": f"{self.torch.version} in {self.torch.root}" if self.torch else "not found",
+            "CUDA toolkit": f"{self.toolkit.version} in {self.toolkit.root}" if self.toolkit else "not used",
+            "architectures": " ".join(self.archs) or "none",
+            "C++ flags": " ".join(CXX_FLAGS),
+            "nvcc flags": " ".join(NVCC_FLAGS),
+        }
+        lines = [f"  {name:<14} {value}" for name, value in rows.items()]
+        return "\n".join(["cutmix_cuda build", *lines, *(f"  left out: {reason}" for reason in self.left_out)])
+
+
+def find_torch() -> Torch | None:
+    """The torch that the package will run with.
+
+    pip's isolated builds hide the installed torch from `import`, but run under the interpreter that owns it; looking
+    into that interpreter's site-packages finds it, and spares the download of a second copy.
+    """
+    spec = find_spec("torch")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    folders += [str(Path(sysconfig.get_path(name)) / "torch") for name in ("purelib", "platlib")]
+    for folder in map(Path, folders):
+        if (folder / "version.py").is_file():
+            facts = runpy.run_path(str(folder / "version.py"))
+            return Torch(folder, facts["__version__"], facts["cuda"])
+    return None
+
+
+def release(version: str) -> tuple[int, ...]:
+    """(2, 14) of "2.14.1+cu130"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def find_nvcc() -> Path | None:
+    """The nvcc of CUDA_HOME, the PATH, PyPI's CUDA packages beside torch or /usr/local/cuda, in this order."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    candidates = [Path(home) / "bin" / "nvcc" for home in homes]
+    on_path = shutil.which("nvcc")
+    candidates += [Path(on_path)] if on_path else []
+    candidates += sorted(Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*/bin/nvcc"), reverse=True)
+    candidates.append(Path("/usr/local/cuda/bin/nvcc"))
+    return next((nvcc for nvcc in candidates if os.access(nvcc, os.X_OK)), None)
+
+
+def resolve_toolkit(nvcc: Path) -> Toolkit:
+    """The toolkit behind `nvcc`, which may be a wrapper anywhere: nvcc itself is asked for its folder."""
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run([nvcc, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr  # --dryrun writes to stderr
+
+    top = re.search(r"^#\$ TOP=(.+)$", ask("--dryrun", "anything.cu"), re.MULTILINE)
+    version = re.search(r"release (\d+\.\d+)", ask("--version"))
+    if not top or not version:
+        raise OSError(f"{nvcc} does not answer as nvcc does")
+    archs = re.findall(r"compute_(\d+)(\d)", ask("--list-gpu-arch"))
+    root = Path(top[1].strip()).resolve()
+    return Toolkit(root, version[1], frozenset(f"{major}.{minor}" for major, minor in archs))
+
+
+def parse_archs(text: str) -> list[str]:
+    """["8.0", "9.0+PTX"] of "8.0;9.0+PTX" or "8.0 9.0+PTX"."""
+    archs = re.split(r"[;,\s]+", text.strip())
+    for arch in archs:
+        if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", arch):
+            raise SystemExit(f"TORCH_CUDA_ARCH_LIST: {arch!r} is not like 8.0 or 9.0+PTX")
+    return archs
+
+
+def choose_archs(requested: str | None, toolkit: Toolkit) -> list[str]:
+    """The requested architectures, all of them or an error; without a request those defaults that nvcc knows."""
+
+    def known(arch: str) -> bool:
+        return arch.removesuffix("+PTX").rstrip("af") in toolkit.archs
+
+    if not requested:
+        return [arch for arch in parse_archs(DEFAULT_ARCHS) if known(arch)]
+    archs = parse_archs(requested)
+    unknown = [arch for arch in archs if not known(arch)]
+    if unknown:
+        raise SystemExit(f"TORCH_CUDA_ARCH_LIST: CUDA {toolkit.version} cannot compile for {' '.join(unknown)}")
+    return archs
+
+
+def gencode_flags(archs: list[str]) -> list[str]:
+    """nvcc's flags for `archs`: machine code for each, and PTX too where it ends in +PTX."""
+    flags = []
+    for arch in archs:
+        number = arch.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if arch.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def cpu_obstacle(torch: Torch | None) -> str | None:
+    """Why nothing can be compiled here, or None."""
+    if sys.platform != "linux":
+        return f"the compiled parts are built on Linux only, and this is {sys.platform}"
+    if torch is None:
+        return "torch was not found; install it first, then build with pip's --no-build-isolation"
+    if release(torch.version) < MINIMUM_TORCH:
+        return f"torch {torch.version} is older than {'.'.join(map(str, MINIMUM_TORCH))}"
+    if find_spec("pybind11") is None:
+        return "pybind11 is not installed"
+    return compiler_obstacle()
+
+
+def compiler_obstacle() -> str | None:
+    """Why the C++ compiler does not do, or None: it is given a small program with the flags of the real ones."""
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder, "probe.cpp")
+        probe.write_text("#include <Python.h>\n#include <cstdint>\n")
+        command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}", "-c", str(probe)]
+        try:
+            subprocess.run([*command, "-o", f"{probe}.o"], capture_output=True, text=True, check=True)
+        except OSError:
+            return f"there is no C++ compiler {command[0]!r}"
+        except subprocess.CalledProcessError as error:
+            return f"the C++ compiler {command[0]!r} failed: {error.stderr.strip().splitlines()[0]}"
+    return None
+
+
+def cuda_obstacle(torch: Torch | None, toolkit: Toolkit | None) -> str | None:
+    """Why there can be no CUDA part, or None."""
+    if torch is not None and torch.cuda is None:
+        return f"torch {torch.version} is a build without CUDA"
+    if toolkit is None:
+        return "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"
+    if torch is not None and torch.cuda is not None and release(torch.cuda)[0] != release(toolkit.version)[0]:
+        return f"torch {torch.version} is for CUDA {torch.cuda}, and the toolkit in {toolkit.root} is {toolkit.version}"
+    return None
+
+
+def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) -> tuple[str, list[str]]:
+    """What to build, and what was left out with the reason; an error where the request cannot be met."""
+    if requested and requested not in MODES:
+        raise SystemExit(f"CUTMIX_CUDA_BUILD: {requested!r} is none of {', '.join(MODES)}")
+    obstacles = {"cuda": no_cpu or no_cuda, "cpu": no_cpu, "python": None}
+    if requested:
+        if obstacles[requested]:
+            raise SystemExit(f"CUTMIX_CUDA_BUILD={requested} is impossible: {obstacles[requested]}")
+        skipped = MODES[: MODES.index(requested)]
+        return requested, [f"{part} (CUTMIX_CUDA_BUILD={requested})" for part in skipped]
+    mode = next(mode for mode in MODES if obstacles[mode] is None)
+    skipped = MODES[: MODES.index(mode)]
+    return mode, [f"{part} ({obstacles[part]})" for part in skipped]
+
+
+def resolve() -> Plan:
+    """Everything that this machine and the environment variables decide."""
+    requested = os.environ.get("CUTMIX_CUDA_BUILD")
+    if requested == "python":
+        mode, left_out = choose_mode(requested, None, None)
+        return Plan(mode, left_out=left_out)
+    torch = find_torch()
+    nvcc = find_nvcc() if requested != "cpu" else None
+    toolkit = resolve_toolkit(nvcc) if nvcc else None
+    mode, left_out = choose_mode(requested, cpu_obstacle(torch), cuda_obstacle(torch, toolkit))
+    if mode != "cuda" or toolkit is None:
+        return Plan(mode, torch, left_out=left_out)
+    return Plan(mode, torch, toolkit, choose_archs(os.environ.get("TORCH_CUDA_ARCH_LIST"), toolkit), left_out)
+
+
+class StableLibrary(Extension):
+    """Ops on LibTorch's stable ABI: a plain shared library for torch.ops.load_library, and no Python module."""
+
+    def __init__(self, name: str, torch: Torch, **arguments):
+        super().__init__(
+            f"{PACKAGE}.{name}",
+            include_dirs=["csrc"],
+            library_dirs=[str(torch.lib)],
+            define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
+            depends=headers(),
+            language="c++",
+            **arguments,
+        )
+        # -isystem: the warnings of torch's headers are not ours. The prefix map keeps this machine's folders out of
+        # the messages of torch's check macros.
+        self.torch_flags = ["-isystem", str(torch.include)]
+        self.prefix_map = f"-ffile-prefix-map={torch.include}/="
+
+
+class CudaLibrary(StableLibrary):
+    """A StableLibrary that nvcc compiles and links."""
+
+    def __init__(self, name: str, torch: Torch, toolkit: Toolkit, archs: list[str], **arguments):
+        super().__init__(name, torch, **arguments)
+        self.define_macros.append(("USE_CUDA", None))
+        self.nvcc = toolkit.nvcc
+        self.archs = archs
+
+    def command(self, output: str) -> list[str]:
+        host_flags = [*(flag for flag in CXX_FLAGS if not flag.startswith("-std")), "-fPIC", self.prefix_map]
+        return [
+            str(self.nvcc),
+            *NVCC_FLAGS,
+            *gencode_flags(self.archs),
+            *(["-ccbin", os.environ["CXX"]] if os.environ.get("CXX") else []),
+            *(f"-Xcompiler={flag}" for flag in host_flags),
+            *self.torch_flags,
+            *(f"-I{folder}" for folder in self.include_dirs),
+            *(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in self.define_macros),
+            "-shared",
+            *self.sources,
+            *("-o", output),
+            *(f"-L{folder}" for folder in self.library_dirs),
+            *(f"-l{library}" for library in self.libraries),
+            *(f"-Xlinker={flag}" for flag in LINK_FLAGS),
+        ]
+
+
+def headers() -> list[str]:
+    return sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("csrc").rglob(pattern))
+
+
+def extensions(plan: Plan) -> list[Extension]:
+    """The extension modules of `plan`."""
+    if plan.mode == "python" or plan.torch is None:
+        return []
+    import pybind11
+
+    facts = {
+        "CUTMIX_CXX_FLAGS": " ".join(CXX_FLAGS),
+        "CUTMIX_CUDA_FLAGS": " ".join(NVCC_FLAGS) if plan.toolkit else "",
+        "CUTMIX_CUDA_ARCHS": " ".join(plan.archs),
+        "CUTMIX_NVCC_VERSION": plan.toolkit.version if plan.toolkit else "",
+        "CUTMIX_TORCH_VERSION": plan.torch.version,
+    }
+    build_info = Extension(
+        f"{PACKAGE}._build_info",
+        ["csrc/build_info.cpp"],
+        include_dirs=["csrc", pybind11.get_include()],
+        define_macros=[(name, f'"{value}"') for name, value in facts.items()],
+        extra_compile_args=CXX_FLAGS,
+        depends=headers(),
+        language="c++",
+    )
+    cpu = StableLibrary("_C", plan.torch, sources=["csrc/cpu/mix_cpu.cpp"], libraries=["torch_cpu"])
+    cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.torch_flags]
+    cpu.extra_link_args = [f"-Wl,{','.join(LINK_FLAGS)}"]
+    if plan.toolkit is None:
+        return [build_info, cpu]
+    cuda = CudaLibrary(
+        "_cuda",
+        plan.torch,
+        plan.toolkit,
+        plan.archs,
+        sources=["csrc/cuda/mix_cuda.cu"],
+        libraries=["torch_cpu", "torch_cuda"],
+    )
+    return [build_info, cpu, cuda]
+
+
+class BuildExt(build_ext):
+    """build_ext that also knows the two kinds of library above, and rebuilds all when a flag or a version changed."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        if isinstance(self.ext_map.get(fullname), StableLibrary):
+            return str(Path(*fullname.split(".")).with_suffix(".so"))
+        return super().get_ext_filename(fullname)
+
+    def build_extensions(self) -> None:
+        version = self.distribution.get_version()
+        for extension in self.extensions:
+            extension.define_macros.append(("CUTMIX_VERSION", f'"{version}"'))
+        built_before = Path(self.build_temp, "settings")
+        settings = repr([vars(extension) for extension in self.extensions])
+        self.force = self.force or not built_before.is_file() or built_before.read_text() != settings
+        super().build_extensions()
+        built_before.parent.mkdir(parents=True, exist_ok=True)
+        built_before.write_text(settings)
+
+    def build_extension(self, extension: Extension) -> None:
+        if not isinstance(extension, CudaLibrary):
+            return super().build_extension(extension)
+        output = self.get_ext_fullpath(extension.name)
+        if self.force or newer_group([*extension.sources, *extension.depends], output):
+            self.mkpath(str(Path(output).parent))
+            self.spawn(extension.command(output))
+
+
+class Build(build):
+    """build that first removes what an earlier one left in the build folder, which would end up in the wheel."""
+
+    def run(self) -> None:
+        compiled = {Path(path) for path in self.get_finalized_command("build_ext").get_outputs()}
+        for path in Path(self.build_lib).rglob("*"):
+            if path.is_file() and path not in compiled:
+                path.unlink()
+        super().run()
+
+
+def main() -> None:
+    only_metadata = {"egg_info", "dist_info", "sdist"} & set(sys.argv)
+    plan = Plan("python") if only_metadata else resolve()
+    if not only_metadata:
+        print(plan.table(), flush=True)
+    setup(ext_modules=extensions(plan), cmdclass={"build": Build, "build_ext": BuildExt})
+
+
+if __name__ == "__main__":
+    main()
