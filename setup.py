@@ -368,7 +368,8 @@ class BuildExt(build_ext):
             extension.define_macros.append(("CUTMIX_VERSION", f'"{version}"'))
         built_before = Path(self.build_temp, "settings")
         settings = repr([vars(extension) for extension in self.extensions])
-        self.force = self.force or not built_before.is_file() or built_before.read_text() != settings
+        if not built_before.is_file() or built_before.read_text() != settings:
+            self.force = True
         super().build_extensions()
         built_before.parent.mkdir(parents=True, exist_ok=True)
         built_before.write_text(settings)

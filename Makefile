@@ -1,0 +1,76 @@
+# Every target sets up what it needs: .venv with the pinned requirements, and in it the package, built and installed.
+#
+#   make demo         mix real photographs and leave demo.png
+#   make test         run the tests (PYTEST_ARGS="-k plan" picks some)
+#   make lint         check style, types and formatting;  make format mends what can be mended
+#   make bench        measure on this machine
+#   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
+#   make clean        remove everything that was made, .venv as well
+#
+# CUTMIX_CUDA_BUILD and TORCH_CUDA_ARCH_LIST choose what is compiled (see setup.py); a change of either builds anew.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# -I keeps this folder off sys.path, where the sources would hide the installed package.
+RUN := $(BIN)/python -I
+PYTEST_ARGS ?=
+
+SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels -name '*.py' -o -name '*.typed' \
+    -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
+CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
+BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX)
+
+.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+
+demo: .venv/installed
+	$(RUN) -m cutmix_cuda demo
+
+test: .venv/installed
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: .venv/requirements
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: .venv/requirements
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+bench: .venv/installed
+	$(RUN) benchmarks/run.py
+
+bench-gpu: .venv/installed
+	$(RUN) benchmarks/run.py --device cuda
+
+gpu-check: .venv/installed
+	$(RUN) tests/gpu/check.py
+
+cuda-report: .venv/installed
+	$(RUN) benchmarks/cuda_report.py
+
+ptx-report: .venv/installed
+	$(RUN) benchmarks/ptx_report.py
+
+train: .venv/installed
+	$(RUN) benchmarks/train.py
+
+install: .venv/installed
+
+clean:
+	rm -rf .venv build dist *.egg-info demo.png
+
+.venv/requirements: requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+# Not editable: what the wheel lacks is missing in the tests too. --force-reinstall: the version stays the same.
+.venv/installed: .venv/requirements .venv/settings $(SOURCES)
+	$(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --force-reinstall .
+	touch $@
+
+.venv/settings: FORCE | .venv/requirements
+	@echo '$(BUILD_SETTINGS)' | cmp -s - $@ || echo '$(BUILD_SETTINGS)' > $@
