@@ -1,0 +1,238 @@
+// The maths of mixing: whose pixels to paste, where, and with which weight.
+//
+// One definition for host C++ and CUDA. Twins with the same names stand in cutmix_cuda/reference.py (PyTorch) and
+// triton_kernels/mix_math.py (Triton); the tests hold all of them to the same bits. That works because nothing here
+// rounds in more than one way: 32-bit integers, float32 + - * / sqrt rounded to nearest, truncation, comparison. No
+// fused multiply-add (compile with -ffp-contract=off; the device side uses the *_rn intrinsics), no fast-math.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define CUTMIX_HD __host__ __device__ __forceinline__
+#else
+#define CUTMIX_HD inline
+#endif
+
+#if !defined(__CUDA_ARCH__)
+#include <cmath>
+#endif
+
+namespace cutmix {
+
+// ---- Arithmetic that every backend rounds alike
+
+#if defined(__CUDA_ARCH__)
+CUTMIX_HD float add_rn(float a, float b) { return __fadd_rn(a, b); }
+CUTMIX_HD float sub_rn(float a, float b) { return __fsub_rn(a, b); }
+CUTMIX_HD float mul_rn(float a, float b) { return __fmul_rn(a, b); }
+CUTMIX_HD float div_rn(float a, float b) { return __fdiv_rn(a, b); }
+CUTMIX_HD float sqrt_rn(float a) { return __fsqrt_rn(a); }
+CUTMIX_HD double add_rn(double a, double b) { return __dadd_rn(a, b); }
+CUTMIX_HD double sub_rn(double a, double b) { return __dsub_rn(a, b); }
+CUTMIX_HD double mul_rn(double a, double b) { return __dmul_rn(a, b); }
+CUTMIX_HD uint32_t mulhi(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+#else
+CUTMIX_HD float add_rn(float a, float b) { return a + b; }
+CUTMIX_HD float sub_rn(float a, float b) { return a - b; }
+CUTMIX_HD float mul_rn(float a, float b) { return a * b; }
+CUTMIX_HD float div_rn(float a, float b) { return a / b; }
+CUTMIX_HD float sqrt_rn(float a) { return std::sqrt(a); }
+CUTMIX_HD double add_rn(double a, double b) { return a + b; }
+CUTMIX_HD double sub_rn(double a, double b) { return a - b; }
+CUTMIX_HD double mul_rn(double a, double b) { return a * b; }
+CUTMIX_HD uint32_t mulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>((uint64_t{a} * b) >> 32); }
+#endif
+
+CUTMIX_HD int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
+CUTMIX_HD int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
+
+// ---- Random words: Philox4x32-10 (Salmon et al., SC 2011)
+
+enum Stream : uint32_t { kPerBatch = 0, kPerDraw = 1 };
+
+struct Words {
+    uint32_t word[4];
+};
+
+// key = the seed; counter = (index, 0, stream, 0).
+CUTMIX_HD Words philox(uint64_t seed, uint32_t index, uint32_t stream) {
+    uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+    uint32_t c0 = index, c1 = 0, c2 = stream, c3 = 0;
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+    for (int round = 0; round < 10; ++round) {
+        const uint32_t hi0 = mulhi(0xD2511F53u, c0), lo0 = 0xD2511F53u * c0;
+        const uint32_t hi1 = mulhi(0xCD9E8D57u, c2), lo1 = 0xCD9E8D57u * c2;
+        c0 = hi1 ^ c1 ^ key0;
+        c1 = lo1;
+        c2 = hi0 ^ c3 ^ key1;
+        c3 = lo0;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return {{c0, c1, c2, c3}};
+}
+
+// A word as a float in [0, 1): its upper 24 bits, exactly.
+CUTMIX_HD float unit_float(uint32_t word) { return mul_rn(static_cast<float>(word >> 8), 0x1p-24f); }
+
+// ---- Lambda: the inverse of its distribution function, by table
+
+constexpr int32_t kQuantileIntervals = 4096;  // the table has one knot more: Q(k / 4096), k = 0..4096
+
+// Linear between the knots; clamped to [0, 1], so that no table, however wrong, leads outside the image.
+CUTMIX_HD float quantile(const float* table, uint32_t word) {
+    const uint32_t knot = word >> 20;
+    const float fraction = mul_rn(static_cast<float>(word & 0xFFFFFu), 0x1p-20f);
+    const float lower = table[knot], upper = table[knot + 1];
+    const float value = add_rn(lower, mul_rn(fraction, sub_rn(upper, lower)));
+    return value > 0.0f ? (value < 1.0f ? value : 1.0f) : 0.0f;
+}
+
+// ---- Boxes
+
+struct Box {
+    int32_t y0, x0, y1, x1;  // pixels, half open
+};
+
+// Centre anywhere in the image, clipped at its border: as Yun et al. (2019) and torchvision.
+CUTMIX_HD Box clipped_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
+    const float ratio = mul_rn(0.5f, sqrt_rn(sub_rn(1.0f, lam)));
+    const int32_t half_width = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(width)));
+    const int32_t half_height = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(height)));
+    const int32_t x = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width)));
+    const int32_t y = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height)));
+    return {max_of(y - half_height, 0), max_of(x - half_width, 0), min_of(y + half_height, height),
+            min_of(x + half_width, width)};
+}
+
+// Anywhere it fits, never clipped; both ends of the range are reached.
+CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
+    const float ratio = sqrt_rn(sub_rn(1.0f, lam));
+    const int32_t box_width = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(width)));
+    const int32_t box_height = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(height)));
+    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width + 1)));
+    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height + 1)));
+    return {y0, x0, y0 + box_height, x0 + box_width};
+}
+
+// The share of the image outside the box. Both areas are exact integers below 2^31; as float32 they are exact below
+// 2^24 and rounded to nearest beyond.
+CUTMIX_HD float share_outside(Box box, int32_t height, int32_t width) {
+    const int32_t area = (box.y1 - box.y0) * (box.x1 - box.x0);
+    return sub_rn(1.0f, div_rn(static_cast<float>(area), static_cast<float>(height * width)));
+}
+
+// ---- Partners: an affine map of the index, (sign * index + shift) mod batch, that every thread computes for itself
+
+enum class PartnerRule : int32_t {
+    kRoll = 0,    // index - 1, as torchvision
+    kFlip = 1,    // batch - 1 - index, as timm
+    kShift = 2,   // index + s, s drawn once a batch
+    kMirror = 3,  // s - index, s drawn once a batch: its own inverse, with a new pairing at every call
+};
+
+struct PartnerMap {
+    bool reflects;   // sign: -1 if set, else +1
+    uint32_t shift;  // in [0, batch]
+};
+
+CUTMIX_HD PartnerMap partner_map(PartnerRule rule, uint64_t seed, uint32_t batch) {
+    if (rule == PartnerRule::kRoll) return {false, batch - 1};
+    if (rule == PartnerRule::kFlip) return {true, batch - 1};
+    const uint32_t word = philox(seed, 0, kPerBatch).word[0];
+    if (rule == PartnerRule::kShift) return {false, 1 + mulhi(word, batch - 1)};
+    // An odd shift of an even batch leaves nobody alone; an odd batch leaves exactly one sample alone.
+    return {true, batch % 2 == 0 ? 2 * mulhi(word, batch / 2) + 1 : mulhi(word, batch)};
+}
+
+CUTMIX_HD uint32_t partner_of(PartnerMap map, uint32_t index, uint32_t batch) {
+    if (map.reflects) return map.shift >= index ? map.shift - index : map.shift + batch - index;
+    const uint32_t sum = index + map.shift;
+    return sum >= batch ? sum - batch : sum;
+}
+
+// ---- The plan: one row a sample
+
+enum class Kind : int32_t { kKeep = 0, kCutMix = 1 };
+
+struct alignas(16) PlanRow {  // the eight int32 columns of a packed plan
+    int32_t partner;
+    Box box;
+    float lam;  // weight of the sample's own target: the share of its pixels that is left
+    int32_t kind;
+    int32_t reserved;
+};
+static_assert(sizeof(PlanRow) == 32, "a plan row is eight int32 columns");
+
+enum class Scope : int32_t { kSample = 0, kPair = 1, kBatch = 2 };  // who shares a draw of lambda and box
+enum class Placement : int32_t { kClip = 0, kInside = 1 };
+
+struct Sampling {
+    const float* quantiles;  // kQuantileIntervals + 1 knots
+    int32_t batch, height, width;
+    float prob;
+    Scope scope;
+    PartnerRule partner;
+    Placement placement;
+    bool correct_lam;
+};
+
+CUTMIX_HD PlanRow kept_row(uint32_t partner) {
+    return {static_cast<int32_t>(partner), {0, 0, 0, 0}, 1.0f, static_cast<int32_t>(Kind::kKeep), 0};
+}
+
+CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
+    if (scope == Scope::kBatch) return 0;
+    return scope == Scope::kPair && partner < index ? partner : index;
+}
+
+// Words of a draw: 0 lambda, 1 centre x, 2 centre y, 3 which kind.
+CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, PartnerMap map, uint32_t index) {
+    const int32_t height = sampling.height, width = sampling.width;
+    const uint32_t partner = partner_of(map, index, static_cast<uint32_t>(sampling.batch));
+    if (partner == index || height == 0 || width == 0) return kept_row(partner);
+
+    const Words draw = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
+    if (!(unit_float(draw.word[3]) < sampling.prob)) return kept_row(partner);
+
+    const float lam = quantile(sampling.quantiles, draw.word[0]);
+    const Box box = sampling.placement == Placement::kClip ? clipped_box(lam, draw.word[1], draw.word[2], height, width)
+                                                           : inside_box(lam, draw.word[1], draw.word[2], height, width);
+    return {static_cast<int32_t>(partner), box, sampling.correct_lam ? share_outside(box, height, width) : lam,
+            static_cast<int32_t>(Kind::kCutMix), 0};
+}
+
+// Whether a plan made by anyone may be followed: nothing in it leads outside the batch or the image.
+CUTMIX_HD bool valid_row(const PlanRow& row, int32_t batch, int32_t height, int32_t width) {
+    const Box& box = row.box;
+    return row.partner >= 0 && row.partner < batch && box.y0 >= 0 && box.y0 <= box.y1 && box.y1 <= height &&
+           box.x0 >= 0 && box.x0 <= box.x1 && box.x1 <= width &&
+           (row.kind == static_cast<int32_t>(Kind::kKeep) || row.kind == static_cast<int32_t>(Kind::kCutMix));
+}
+
+// ---- Targets
+
+// Label smoothing s over K classes, before mixing: a soft label y becomes y * (1 - s) + s / K, and a class index, as in
+// timm, 1 - s + s / K at its place and s / K elsewhere.
+struct Smoothing {
+    double scale, off, on;
+};
+
+CUTMIX_HD Smoothing smoothing_of(double label_smoothing, int64_t num_classes) {
+    const double scale = 1.0 - label_smoothing;
+    const double off = num_classes > 0 ? label_smoothing / static_cast<double>(num_classes) : 0.0;
+    return {scale, off, scale + off};
+}
+
+// Value is float, or double when the targets are: lam * own + (1 - lam) * partner, each step rounded to nearest.
+template <typename Value>
+CUTMIX_HD Value mixed_target(float lam, Value own, Value partner) {
+    const Value weight = static_cast<Value>(lam);
+    return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
+}
+
+}  // namespace cutmix

@@ -1,0 +1,285 @@
+// The ops on tensors, once for every compiled backend: check, allocate, return if empty, run.
+//
+// A backend gives `run(const MixCall&, const Tensor& anchor)`, the anchor being a tensor on the device to run on, and
+// registers MixOps<Backend> at the foot of its own file. The Python side (cutmix_cuda/_validation.py) has already said
+// what is wrong in words; the checks here keep a direct call of an op from leading outside a tensor.
+#pragma once
+
+#include <limits>
+
+#include "mix_call.h"
+#include "stable_abi.h"
+
+namespace cutmix {
+
+using OptionalTensor = std::optional<Tensor>;
+
+constexpr int64_t kPlanColumns = 8;
+
+inline int32_t to_int32(int64_t value, const char* name) {
+    STD_TORCH_CHECK(value >= 0 && value <= std::numeric_limits<int32_t>::max(), name, " must be in 0..2^31-1");
+    return static_cast<int32_t>(value);
+}
+
+// The images' height and width are indices of pixels, their product a number of pixels: int32 all three.
+inline void set_extent(Plan* plan, int64_t batch, int64_t height, int64_t width) {
+    plan->batch = to_int32(batch, "the batch size");
+    STD_TORCH_CHECK(batch <= 1 << 30, "the batch size must be at most 2^30");
+    plan->height = to_int32(height, "height");
+    plan->width = to_int32(width, "width");
+    to_int32(height * width, "height * width");
+}
+
+struct SamplingArgs {  // the arguments of every op that samples, in the order of the schemas
+    const Tensor& seed;
+    const Tensor& quantiles;
+    double prob;
+    int64_t scope, partner, placement;
+    bool correct_lam;
+};
+
+// Sets up sampling into a new packed plan, which it returns.
+inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
+    const Tensor &seed = args.seed, &quantiles = args.quantiles;
+    STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
+    STD_TORCH_CHECK(quantiles.numel() == kQuantileIntervals + 1 && quantiles.scalar_type() == ScalarType::Float &&
+                        quantiles.is_contiguous(),
+                    "quantiles must be a contiguous float32 tensor of 4097 knots");
+    STD_TORCH_CHECK(args.scope >= 0 && args.scope <= 2 && args.partner >= 0 && args.partner <= 3 &&
+                        args.placement >= 0 && args.placement <= 1,
+                    "unknown scope, partner or placement");
+    if (seed.is_cpu()) {
+        plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
+    } else {
+        STD_TORCH_CHECK(same_device(seed, quantiles), "seed must be on the CPU or on the device of the images");
+        plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
+    }
+    plan->sampling = {static_cast<const float*>(quantiles.const_data_ptr()),
+                      plan->batch,
+                      plan->height,
+                      plan->width,
+                      static_cast<float>(args.prob),
+                      static_cast<Scope>(args.scope),
+                      static_cast<PartnerRule>(args.partner),
+                      static_cast<Placement>(args.placement),
+                      args.correct_lam};
+    Tensor sampled = torch::stable::new_empty(quantiles, {plan->batch, kPlanColumns}, ScalarType::Int);
+    plan->sampled = static_cast<PlanRow*>(sampled.mutable_data_ptr());
+    return sampled;
+}
+
+// Follows a given packed plan; returns the tensor that keeps its memory.
+inline Tensor set_given(Plan* plan, const Tensor& packed) {
+    STD_TORCH_CHECK(packed.dim() == 2 && packed.size(0) == plan->batch && packed.size(1) == kPlanColumns &&
+                        packed.scalar_type() == ScalarType::Int,
+                    "plan must be int32 of shape (batch, 8)");
+    Tensor kept = dense(packed);
+    // Rows are read as 16-byte vectors; a slice of a larger tensor may start between them.
+    if (reinterpret_cast<uintptr_t>(kept.const_data_ptr()) % alignof(PlanRow) != 0) kept = torch::stable::clone(kept);
+    plan->given = static_cast<const PlanRow*>(kept.const_data_ptr());
+    return kept;
+}
+
+struct TargetArgs {
+    const OptionalTensor& labels;
+    int64_t num_classes;
+    double label_smoothing;
+    ScalarType dtype;
+};
+
+// The targets to be written, and the labels that have to live until they are.
+struct TargetTensors {
+    Tensor labels, out;
+};
+
+inline TargetTensors set_targets(Targets* targets, const TargetArgs& args, int64_t batch, const Tensor& anchor) {
+    STD_TORCH_CHECK(args.num_classes >= 0, "num_classes must not be negative");
+    const int64_t classes = args.labels.has_value() ? args.num_classes : 0;
+    TargetTensors tensors = {anchor, torch::stable::new_empty(anchor, {batch, classes}, args.dtype)};
+    if (!args.labels.has_value()) return tensors;
+
+    const Tensor& labels = *args.labels;
+    targets->labels_dtype = dtype_of(labels.scalar_type());
+    targets->out_dtype = dtype_of(args.dtype);
+    const bool soft = is_float(targets->labels_dtype);
+    STD_TORCH_CHECK(is_float(targets->out_dtype), "targets must be of a float type");
+    STD_TORCH_CHECK(same_device(labels, anchor), "labels must be on the device of the images");
+    STD_TORCH_CHECK(labels.dim() == (soft ? 2 : 1) && labels.size(0) == batch && (!soft || labels.size(1) == classes),
+                    "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)");
+    tensors.labels = dense(labels);
+    targets->labels = tensors.labels.const_data_ptr();
+    targets->out = tensors.out.mutable_data_ptr();
+    targets->num_classes = classes;
+    targets->smoothing = smoothing_of(args.label_smoothing, classes);
+    return tensors;
+}
+
+inline bool tensor_rows(const Tensor& tensor, Rows* rows) {
+    return rows_of(tensor.dim(), tensor.sizes().data(), tensor.strides().data(),
+                   static_cast<int64_t>(tensor.element_size()), rows);
+}
+
+template <typename Backend>
+struct MixOps {
+    // ---- Pixels, and whatever else the call has set up
+
+    static void run_into(MixCall* call, const Tensor& images, const Tensor& out) {
+        Images& pixels = call->images;
+        if (tensor_rows(images, &pixels.in_rows) && tensor_rows(out, &pixels.out_rows) &&
+            pixels.in_rows.same_shape(pixels.out_rows)) {
+            pixels.in = static_cast<const uint8_t*>(images.const_data_ptr());
+            pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(out.mutable_data_ptr());
+            Backend::run(*call, images);
+            return;
+        }
+        Tensor dense_out = torch::stable::new_empty(images, images.sizes());
+        run_into(call, torch::stable::contiguous(images), dense_out);
+        Tensor destination = out;
+        torch::stable::copy_(destination, dense_out);
+    }
+
+    static void run_in_place(MixCall* call, const Tensor& images) {
+        Images& pixels = call->images;
+        pixels.in_place = true;
+        if (tensor_rows(images, &pixels.in_rows)) {
+            pixels.out_rows = pixels.in_rows;
+            pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(images.mutable_data_ptr());
+            pixels.in = pixels.out;
+            Backend::run(*call, images);
+            return;
+        }
+        Tensor dense_images = torch::stable::contiguous(images);
+        run_in_place(call, dense_images);
+        Tensor destination = images;
+        torch::stable::copy_(destination, dense_images);
+    }
+
+    static void check_images(const Tensor& images) {
+        STD_TORCH_CHECK(images.dim() >= 3 && images.dim() <= kMaxImageDims,
+                        "images must be of shape (batch, ..., height, width), of 3 to 8 dimensions");
+    }
+
+    static void check_out(const Tensor& images, const Tensor& out) {
+        const auto sizes = images.sizes();
+        bool same =
+            out.dim() == images.dim() && out.element_size() == images.element_size() && same_device(images, out);
+        for (int64_t dim = 0; same && dim < images.dim(); ++dim) same = out.size(dim) == sizes[dim];
+        STD_TORCH_CHECK(same, "out must have the shape, dtype and device of images");
+    }
+
+    static Plan plan_for(const Tensor& images) {
+        check_images(images);
+        const int64_t dims = images.dim();
+        Plan plan = {};
+        set_extent(&plan, images.size(0), images.size(dims - 2), images.size(dims - 1));
+        return plan;
+    }
+
+    // ---- The ops, in the order of cutmix_cuda/_ops.py
+
+    static Tensor sample_plan(Tensor seed, Tensor quantiles, int64_t batch, int64_t height, int64_t width, double prob,
+                              int64_t scope, int64_t partner, int64_t placement, bool correct_lam) {
+        MixCall call = {};
+        set_extent(&call.plan, batch, height, width);
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        if (batch > 0) Backend::run(call, quantiles);
+        return packed;
+    }
+
+    static Tensor mix_targets(Tensor labels, Tensor packed, int64_t num_classes, double label_smoothing,
+                              ScalarType dtype) {
+        MixCall call = {};
+        const int32_t any = std::numeric_limits<int32_t>::max();
+        call.plan.batch = to_int32(packed.size(0), "the batch size");
+        call.plan.height = call.plan.width = any;
+        const Tensor plan = set_given(&call.plan, packed);
+        STD_TORCH_CHECK(same_device(packed, labels), "plan must be on the device of the labels");
+        const TargetTensors targets =
+            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, call.plan.batch, packed);
+        if (targets.out.numel() > 0) Backend::run(call, packed);
+        return targets.out;
+    }
+
+    static Tensor mix_out(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
+                          double label_smoothing, ScalarType dtype, Tensor out) {
+        check_out(images, out);
+        MixCall call = {plan_for(images), {}, {}};
+        STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
+        const Tensor plan = set_given(&call.plan, packed);
+        const TargetTensors targets =
+            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
+        if (images.size(0) > 0) run_into(&call, images, out);
+        return targets.out;
+    }
+
+    static std::tuple<Tensor, Tensor> mix(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
+                                          double label_smoothing, ScalarType dtype) {
+        Tensor out = torch::stable::empty_like(images);
+        Tensor targets = mix_out(images, labels, packed, num_classes, label_smoothing, dtype, out);
+        return {out, targets};
+    }
+
+    static Tensor mix_(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes, double label_smoothing,
+                       ScalarType dtype) {
+        MixCall call = {plan_for(images), {}, {}};
+        STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
+        const Tensor plan = set_given(&call.plan, packed);
+        const TargetTensors targets =
+            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
+        if (images.size(0) > 0) run_in_place(&call, images);
+        return targets.out;
+    }
+
+    static std::tuple<Tensor, Tensor> cutmix_out(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
+                                                 double prob, int64_t scope, int64_t partner, int64_t placement,
+                                                 bool correct_lam, int64_t num_classes, double label_smoothing,
+                                                 ScalarType dtype, Tensor out) {
+        check_out(images, out);
+        MixCall call = {plan_for(images), {}, {}};
+        STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        const TargetTensors targets =
+            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
+        if (images.size(0) > 0) run_into(&call, images, out);
+        return {targets.out, packed};
+    }
+
+    static std::tuple<Tensor, Tensor, Tensor> cutmix(Tensor images, OptionalTensor labels, Tensor seed,
+                                                     Tensor quantiles, double prob, int64_t scope, int64_t partner,
+                                                     int64_t placement, bool correct_lam, int64_t num_classes,
+                                                     double label_smoothing, ScalarType dtype) {
+        Tensor out = torch::stable::empty_like(images);
+        auto [targets, packed] = cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement,
+                                            correct_lam, num_classes, label_smoothing, dtype, out);
+        return {out, targets, packed};
+    }
+
+    static std::tuple<Tensor, Tensor> cutmix_(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
+                                              double prob, int64_t scope, int64_t partner, int64_t placement,
+                                              bool correct_lam, int64_t num_classes, double label_smoothing,
+                                              ScalarType dtype) {
+        const auto rule = static_cast<PartnerRule>(partner);
+        STD_TORCH_CHECK(rule == PartnerRule::kFlip || rule == PartnerRule::kMirror,
+                        "in place, partner must be its own inverse: flip or mirror");
+        MixCall call = {plan_for(images), {}, {}};
+        STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        const TargetTensors targets =
+            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
+        if (images.size(0) > 0) run_in_place(&call, images);
+        return {targets.out, packed};
+    }
+
+    static void register_ops(torch::stable::detail::StableLibrary& library) {
+        library.impl("sample_plan", TORCH_BOX(&sample_plan));
+        library.impl("mix_targets", TORCH_BOX(&mix_targets));
+        library.impl("mix", TORCH_BOX(&mix));
+        library.impl("mix_out", TORCH_BOX(&mix_out));
+        library.impl("mix_", TORCH_BOX(&mix_));
+        library.impl("cutmix", TORCH_BOX(&cutmix));
+        library.impl("cutmix_out", TORCH_BOX(&cutmix_out));
+        library.impl("cutmix_", TORCH_BOX(&cutmix_));
+    }
+};
+
+}  // namespace cutmix

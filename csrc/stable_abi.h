@@ -1,0 +1,60 @@
+// All contact with torch's C++ side: the LibTorch stable ABI, target 2.10, so that one build serves every torch since.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <tuple>
+
+#include "targets.h"
+
+namespace cutmix {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Dtype dtype_of(ScalarType type) {
+    switch (type) {
+        case ScalarType::Byte:
+            return Dtype::kU8;
+        case ScalarType::Char:
+            return Dtype::kI8;
+        case ScalarType::UInt16:
+            return Dtype::kU16;
+        case ScalarType::Short:
+            return Dtype::kI16;
+        case ScalarType::UInt32:
+            return Dtype::kU32;
+        case ScalarType::Int:
+            return Dtype::kI32;
+        case ScalarType::UInt64:
+            return Dtype::kU64;
+        case ScalarType::Long:
+            return Dtype::kI64;
+        case ScalarType::Half:
+            return Dtype::kF16;
+        case ScalarType::BFloat16:
+            return Dtype::kBF16;
+        case ScalarType::Float:
+            return Dtype::kF32;
+        case ScalarType::Double:
+            return Dtype::kF64;
+        default:
+            STD_TORCH_CHECK(false, "labels and targets must be integers, or float16, bfloat16, float32 or float64");
+    }
+}
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+    return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
+}
+
+inline Tensor dense(const Tensor& tensor) {
+    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+}  // namespace cutmix

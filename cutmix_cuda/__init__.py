@@ -1,0 +1,24 @@
+"""CutMix for PyTorch in one kernel launch: boxes, pixels and soft targets, each sample with its own box."""
+
+from . import distributions
+from ._backends import available_backends
+from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix_images, mix_images_, mix_targets, sample_plan
+from .plan import MixPlan
+from .transforms import CutMix
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CutMix",
+    "MixPlan",
+    "apply_plan",
+    "apply_plan_",
+    "available_backends",
+    "cutmix",
+    "cutmix_",
+    "distributions",
+    "mix_images",
+    "mix_images_",
+    "mix_targets",
+    "sample_plan",
+]

@@ -1,0 +1,140 @@
+"""Which implementations there are on this machine, and which one an op runs.
+
+==============  =====================================================  =========================================
+``cuda``        ``csrc/cuda``, compiled ahead                          the compiled extension and a CUDA build of torch
+``triton``      :mod:`cutmix_cuda.triton_kernels`, compiled at first use  triton; no compiler on the machine
+``cpu``         ``csrc/cpu``, compiled ahead, threaded                 the compiled extension
+``reference``   :mod:`cutmix_cuda.reference`, plain PyTorch            nothing
+==============  =====================================================  =========================================
+
+The choice is automatic by device: CUDA tensors take cuda, then triton; CPU tensors take cpu; whatever is left takes the
+reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument ``backend=`` overrides it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from . import reference
+from ._ops import LIBRARIES, SCHEMAS
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+
+_HERE = Path(__file__).parent
+_HOW_TO_GET = {
+    "cuda": "install from source with nvcc and a CUDA build of torch (CUTMIX_CUDA_BUILD=cuda pip install ...)",
+    "triton": "pip install triton",
+    "cpu": "install from source with a C++ compiler (CUTMIX_CUDA_BUILD=cpu pip install ...)",
+}
+
+# Why a backend is absent; a backend that is not in here is available.
+_missing: dict[str, str] = {}
+
+
+def _load(name: str, library: str) -> None:
+    """Loads a compiled library, whose static initialisers register its ops."""
+    path = _HERE / f"{library}.so"
+    if not path.exists():
+        _missing[name] = f"{path.name} was not built"
+        return
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        _missing[name] = f"{path.name} does not load: {error}"
+
+
+def _register(namespace: str, ops: dict, key: str) -> None:
+    for name in SCHEMAS:
+        LIBRARIES[namespace].impl(name, ops[name], key)
+
+
+def _load_all() -> None:
+    _register("cutmix_cuda_reference", reference.OPS, "CompositeExplicitAutograd")
+    _register("cutmix_cuda", reference.OPS, "CompositeExplicitAutograd")  # compiled code goes before it
+
+    _load("cpu", "_C")
+    if torch.version.cuda is None:
+        _missing["cuda"] = "this build of torch has no CUDA"
+    else:
+        _load("cuda", "_cuda")
+
+    try:
+        from . import triton_kernels
+    except ImportError as error:
+        _missing["triton"] = str(error)
+        return
+    for key in ("CUDA", "CPU") if triton_kernels.INTERPRETED else ("CUDA",):
+        _register("cutmix_cuda_triton", triton_kernels.OPS, key)
+    if "cuda" in _missing:
+        _register("cutmix_cuda", triton_kernels.OPS, "CUDA")
+
+
+_load_all()
+
+
+def _namespace(name: str) -> SimpleNamespace:
+    ops = getattr(torch.ops, name)
+    return SimpleNamespace(**{op: getattr(ops, op).default for op in SCHEMAS})
+
+
+_OPS = {
+    None: _namespace("cutmix_cuda"),
+    "cuda": _namespace("cutmix_cuda"),
+    "triton": _namespace("cutmix_cuda_triton"),
+    "cpu": _namespace("cutmix_cuda"),
+    "reference": _namespace("cutmix_cuda_reference"),
+}
+
+
+def status() -> dict[str, str]:
+    """What became of each backend: ``"available"``, or why it is not."""
+    return {name: _missing.get(name, "available") for name in BACKENDS}
+
+
+def available_backends() -> tuple[str, ...]:
+    """The backends that can run on this machine, best first.
+
+    ``cuda`` and ``triton`` are listed only where torch sees a GPU, or, for ``triton``, under ``TRITON_INTERPRET=1``.
+    """
+    gpu = torch.cuda.is_available()
+    usable = {"cuda": gpu, "triton": gpu or _runs_on("triton", "cpu"), "cpu": True, "reference": True}
+    return tuple(name for name in BACKENDS if name not in _missing and usable[name])
+
+
+def _runs_on(backend: str, device_type: str) -> bool:
+    if backend == "reference":
+        return True
+    if backend == "triton" and device_type == "cpu":
+        return "triton" not in _missing and torch._C._dispatch_has_kernel_for_dispatch_key(
+            "cutmix_cuda_triton::cutmix", "CPU"
+        )
+    return {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}[backend] == device_type
+
+
+def check_backend(backend: str | None) -> str | None:
+    """The backend itself, if it can be asked for by name; None stands for the automatic choice.
+
+    Raises ValueError for an unknown name and RuntimeError, saying how to get it, for one that is not there.
+    """
+    if backend is None:
+        return None
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {backend!r}")
+    if backend in _missing:
+        raise RuntimeError(f"backend {backend!r} is not available: {_missing[backend]}; {_HOW_TO_GET[backend]}")
+    return backend
+
+
+def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
+    """The ops of a backend for tensors on a device."""
+    backend = DEFAULT if backend is None else check_backend(backend)
+    if backend is not None and not _runs_on(backend, device.type):
+        raise ValueError(f"backend {backend!r} does not run on tensors on {device}; use backend=None for what does")
+    return _OPS[backend]
+
+
+DEFAULT = check_backend(os.environ.get("CUTMIX_CUDA_BACKEND") or None)

@@ -1,0 +1,143 @@
+"""The ops: every schema, the meaning of its integers, and its fake, in one place and one order.
+
+Each backend implements the same ops. They live in one namespace a backend, so that a backend asked for by name is as
+much an op (to ``opcheck``, to ``torch.compile``) as the automatic choice:
+
+========================== =======================================================================================
+``cutmix_cuda``            whatever is best for the device: compiled C++ or CUDA, else Triton, else the reference
+``cutmix_cuda_triton``     :mod:`cutmix_cuda.triton_kernels`
+``cutmix_cuda_reference``  :mod:`cutmix_cuda.reference`
+========================== =======================================================================================
+
+C++ (``csrc/mix_ops.h``), Triton and the reference only implement these; :mod:`cutmix_cuda._backends` registers them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import torch
+from torch import Tensor
+
+NAMESPACES = ("cutmix_cuda", "cutmix_cuda_triton", "cutmix_cuda_reference")
+
+PLAN_COLUMNS = 8
+QUANTILE_INTERVALS = 4096
+
+
+class Scope(enum.IntEnum):
+    """Who shares a draw of lambda and box. Mirrors mix_math.h::Scope."""
+
+    sample = 0
+    pair = 1
+    batch = 2
+
+
+class Partner(enum.IntEnum):
+    """Whose pixels are pasted. Mirrors mix_math.h::PartnerRule."""
+
+    roll = 0
+    flip = 1
+    shift = 2
+    mirror = 3
+
+
+class Placement(enum.IntEnum):
+    """Where the box may lie. Mirrors mix_math.h::Placement."""
+
+    clip = 0
+    inside = 1
+
+
+class Kind(enum.IntEnum):
+    """What happens to a sample. Mirrors mix_math.h::Kind."""
+
+    keep = 0
+    cutmix = 1
+
+
+INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
+
+_SAMPLING = "Tensor seed, Tensor quantiles, float prob, int scope, int partner, int placement, bool correct_lam"
+_TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
+_SIZES = "SymInt batch, SymInt height, SymInt width"
+_SAMPLE_PLAN = f"Tensor seed, Tensor quantiles, {_SIZES}, float prob, int scope, int partner, int placement"
+
+SCHEMAS = {
+    "sample_plan": f"({_SAMPLE_PLAN}, bool correct_lam) -> Tensor",
+    "mix_targets": f"(Tensor labels, Tensor plan, {_TARGETS}) -> Tensor",
+    "mix": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}) -> (Tensor, Tensor)",
+    "mix_out": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, Tensor(a!) out) -> Tensor",
+    "mix_": f"(Tensor(a!) images, Tensor? labels, Tensor plan, {_TARGETS}) -> Tensor",
+    "cutmix": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}) -> (Tensor, Tensor, Tensor)",
+    "cutmix_out": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, Tensor(a!) out) -> (Tensor, Tensor)",
+    "cutmix_": f"(Tensor(a!) images, Tensor? labels, {_SAMPLING}, {_TARGETS}) -> (Tensor, Tensor)",
+}
+
+
+# Fakes: the outputs' shapes, strides, dtypes and devices. Without labels the targets are empty: (batch, 0).
+
+
+def _fake_plan(like: Tensor, batch: int) -> Tensor:
+    return like.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
+
+
+def _fake_targets(images: Tensor, labels: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor:
+    return images.new_empty((images.shape[0], num_classes if labels is not None else 0), dtype=dtype)
+
+
+def _fake_sample_plan(seed, quantiles, batch, height, width, prob, scope, partner, placement, correct_lam):
+    return _fake_plan(quantiles, batch)
+
+
+def _fake_mix_targets(labels, plan, num_classes, label_smoothing, dtype):
+    return plan.new_empty((plan.shape[0], num_classes), dtype=dtype)
+
+
+def _fake_mix(images, labels, plan, num_classes, label_smoothing, dtype):
+    return torch.empty_like(images), _fake_targets(images, labels, num_classes, dtype)
+
+
+def _fake_mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
+    return _fake_targets(images, labels, num_classes, dtype)
+
+
+def _fake_mix_(images, labels, plan, num_classes, label_smoothing, dtype):
+    return _fake_targets(images, labels, num_classes, dtype)
+
+
+def _fake_cutmix(images, labels, seed, quantiles, *args):
+    *_, num_classes, _, dtype = args
+    targets = _fake_targets(images, labels, num_classes, dtype)
+    return torch.empty_like(images), targets, _fake_plan(images, images.shape[0])
+
+
+def _fake_cutmix_out(images, labels, seed, quantiles, *args):
+    return _fake_cutmix(images, labels, seed, quantiles, *args[:-1])[1:]
+
+
+def _fake_cutmix_(images, labels, seed, quantiles, *args):
+    return _fake_cutmix(images, labels, seed, quantiles, *args)[1:]
+
+
+_FAKES = {
+    "sample_plan": _fake_sample_plan,
+    "mix_targets": _fake_mix_targets,
+    "mix": _fake_mix,
+    "mix_out": _fake_mix_out,
+    "mix_": _fake_mix_,
+    "cutmix": _fake_cutmix,
+    "cutmix_out": _fake_cutmix_out,
+    "cutmix_": _fake_cutmix_,
+}
+
+
+def _define(namespace: str) -> torch.library.Library:
+    library = torch.library.Library(namespace, "DEF")
+    for name, schema in SCHEMAS.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.register_fake(f"{namespace}::{name}", _FAKES[name], lib=library)
+    return library
+
+
+LIBRARIES = {namespace: _define(namespace) for namespace in NAMESPACES}

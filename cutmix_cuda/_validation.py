@@ -1,0 +1,236 @@
+"""What is wrong with an argument, in words: each error names the argument, what came, and what is valid.
+
+Everything is checked before anything is written. Values are looked at on the CPU only: on a GPU that would make the
+host wait, so there the kernels guard themselves and answer with NaN targets (see csrc/targets.h).
+"""
+
+from __future__ import annotations
+
+import numbers
+from enum import IntEnum
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ._ops import INVERSE_OF_THEMSELVES, Partner
+from .plan import MixPlan
+
+_Choice = TypeVar("_Choice", bound=IntEnum)
+
+INTEGER_DTYPES = (
+    torch.uint8,
+    torch.int8,
+    torch.uint16,
+    torch.int16,
+    torch.uint32,
+    torch.int32,
+    torch.uint64,
+    torch.int64,
+)
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_IMAGE_DIMS = 8
+
+
+def _names(values: object) -> str:
+    return ", ".join(str(value).removeprefix("torch.") for value in values)  # type: ignore[attr-defined]
+
+
+def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
+    """The member of an enumeration by its name."""
+    try:
+        return choices[value]
+    except KeyError:
+        valid = ", ".join(repr(choice.name) for choice in choices)
+        raise ValueError(f"{name} must be one of {valid}, got {value!r}") from None
+
+
+def check_share(name: str, value: float) -> float:
+    """A number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+    return float(value)
+
+
+def check_size(name: str, value: int) -> int:
+    """A whole number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Integral, torch.SymInt)):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return value
+
+
+def check_target_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in FLOAT_DTYPES:
+        raise ValueError(f"target_dtype must be one of {_names(FLOAT_DTYPES)}, got {dtype!r}")
+    return dtype
+
+
+def check_images(images: Tensor) -> None:
+    """Raises unless images is a plain dense tensor (batch, ..., height, width) without autograd."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor, got {type(images).__name__}")
+    if images.layout != torch.strided:
+        raise TypeError(f"images must be a dense tensor (layout torch.strided), got {images.layout}")
+    if images.is_quantized:
+        raise TypeError(f"images must not be quantized, got {images.dtype}; pass images.int_repr()")
+    if not 3 <= images.dim() <= MAX_IMAGE_DIMS:
+        raise ValueError(
+            f"images must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
+            f"got shape {tuple(images.shape)}"
+        )
+    if images.requires_grad:
+        raise ValueError("images must not require grad, for mixing has no autograd formula; pass images.detach()")
+
+
+def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> int:
+    """The number of classes, after every check of labels against it, the batch size and the device."""
+    if labels is None:
+        if num_classes is not None:
+            check_num_classes(num_classes)
+        return 0
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
+    if labels.dtype in INTEGER_DTYPES:
+        if labels.dim() != 1:
+            raise ValueError(f"integer labels must be of shape (batch,) = ({batch},), got {tuple(labels.shape)}")
+        if num_classes is None:
+            raise ValueError("num_classes must be given with integer labels, got None")
+        check_num_classes(num_classes)
+    elif labels.dtype in FLOAT_DTYPES:
+        if labels.dim() != 2:
+            raise ValueError(
+                f"float labels must be of shape (batch, num_classes), got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}; class indices must be of an integer dtype"
+            )
+        if num_classes is not None:
+            check_num_classes(num_classes)
+            if num_classes != labels.shape[1]:
+                raise ValueError(
+                    f"num_classes must be the number of columns of soft labels, {labels.shape[1]}, got {num_classes}"
+                )
+        num_classes = labels.shape[1]
+        if labels.requires_grad:
+            raise ValueError("labels must not require grad, for mixing has no autograd formula; pass labels.detach()")
+    else:
+        raise TypeError(
+            f"labels must be class indices of dtype {_names(INTEGER_DTYPES)}, or soft labels of dtype "
+            f"{_names(FLOAT_DTYPES)}, got {labels.dtype}"
+        )
+    if labels.shape[0] != batch:
+        raise ValueError(f"labels must have one entry a sample, {batch}, got {labels.shape[0]}")
+    if labels.device != device:
+        raise ValueError(f"labels must be on the device of the images, {device}, got {labels.device}")
+    if labels.dim() == 1:
+        _check_range(labels, num_classes)
+    return num_classes
+
+
+def check_num_classes(num_classes: int) -> None:
+    """A positive whole number."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (numbers.Integral, torch.SymInt)):
+        raise TypeError(f"num_classes must be an int, got {num_classes!r}")
+    if num_classes <= 0:
+        raise ValueError(f"num_classes must be positive, got {num_classes}")
+
+
+def _check_range(labels: Tensor, num_classes: int) -> None:
+    """Every class index in 0..num_classes-1. Looks on the CPU alone, and not while tracing."""
+    if labels.device.type != "cpu" or labels.shape[0] == 0 or torch.compiler.is_compiling():
+        return
+    if labels.dtype in (torch.uint16, torch.uint32):
+        labels = labels.long()  # torch has no aminmax for them
+    elif labels.dtype == torch.uint64:
+        labels = labels.view(torch.int64)  # past 2^63 it reads as negative, and is as far outside
+    low, high = torch.aminmax(labels)
+    if low < 0 or high >= num_classes:
+        bad = ((labels < 0) | (labels >= num_classes)).nonzero()[0]
+        raise ValueError(
+            f"labels must be in 0..{num_classes - 1} (num_classes={num_classes}), "
+            f"got {int(labels[bad])} for sample {int(bad)}"
+        )
+
+
+def check_own_inverse(partner: Partner) -> None:
+    """Raises unless samples exchange pixels in pairs under a partner map, as mixing in place needs."""
+    if partner not in INVERSE_OF_THEMSELVES:
+        raise ValueError(
+            f"partner must be its own inverse to mix in place: 'flip' or 'mirror', got {partner.name!r}; "
+            "mix out of place for the others"
+        )
+
+
+def check_in_place(images: Tensor, partner: Partner | None = None) -> None:
+    """Raises unless images can be mixed in place (with a sampled partner map, if given)."""
+    if partner is not None:
+        check_own_inverse(partner)
+    if may_overlap_itself(images):
+        raise ValueError(
+            f"images must not overlap themselves in memory to be mixed in place, got shape {tuple(images.shape)} with "
+            f"strides {images.stride()} (an expanded view?); pass images.contiguous()"
+        )
+
+
+def may_overlap_itself(tensor: Tensor) -> bool:
+    """Whether two elements of a tensor may share memory, by its strides."""
+    if torch.compiler.is_compiling() or tensor.is_contiguous() or tensor.numel() == 0:
+        return False
+    reach = 0  # elements that the dimensions of smaller stride lead ahead
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride <= reach:
+            return True
+        reach += stride * (size - 1)
+    return False
+
+
+def _memory_of(tensor: Tensor) -> tuple[int, int]:
+    """First and one past the last byte."""
+    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+
+
+def check_out(out: Tensor, images: Tensor) -> None:
+    """Raises unless out can take the mixed images."""
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a tensor, got {type(out).__name__}")
+    for name in ("shape", "dtype", "device", "layout"):
+        given, wanted = getattr(out, name), getattr(images, name)
+        if given != wanted:
+            raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")
+    if out.requires_grad:
+        raise ValueError("out must not require grad, for mixing has no autograd formula; pass out.detach()")
+    if torch.compiler.is_compiling() or images.numel() == 0:
+        return
+    if may_overlap_itself(out):
+        raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")
+    begin, end = _memory_of(images)
+    out_begin, out_end = _memory_of(out)
+    if begin < out_end and out_begin < end:
+        raise ValueError("out must not overlap images in memory; to mix in place use inplace=True or mix_images_")
+
+
+def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None:
+    """Raises unless the plan fits the images."""
+    check_plan_batch(plan, images.shape[0], images.device, "images")
+    height, width = images.shape[-2:]
+    if (plan.height, plan.width) != (height, width):
+        raise ValueError(
+            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
+        )
+    plan.check(in_place=in_place)
+
+
+def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
+    if not isinstance(plan, MixPlan):
+        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
+    if len(plan) != batch:
+        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {len(plan)}")
+    if plan.device != device:
+        raise ValueError(
+            f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"
+        )

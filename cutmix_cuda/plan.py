@@ -1,0 +1,152 @@
+"""The plan: for each sample, whose pixels to paste, where, and with which weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._ops import PLAN_COLUMNS, Kind
+
+
+@dataclass(frozen=True, eq=False)
+class MixPlan:
+    """A mixing plan for a batch of images of one height and width.
+
+    Made by :func:`cutmix_cuda.sample_plan`, returned by :func:`cutmix_cuda.cutmix` with ``return_plan=True``, or built
+    by hand with :meth:`from_boxes`. The named parts are views of ``packed``.
+
+    Attributes:
+        packed: int32 (B, 8), a row a sample: partner, y0, x0, y1, x1, the bits of lam as float32, kind, 0.
+        height: pixels, of the images the plan was made for.
+        width: pixels.
+    """
+
+    packed: Tensor
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.packed, Tensor):
+            raise TypeError(f"packed must be a tensor, got {type(self.packed).__name__}")
+        if self.packed.dtype != torch.int32 or self.packed.dim() != 2 or self.packed.shape[1] != PLAN_COLUMNS:
+            raise ValueError(
+                f"packed must be int32 of shape (batch, {PLAN_COLUMNS}), "
+                f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return self.packed.shape[0]
+
+    @property
+    def partner(self) -> Tensor:
+        """int32 (B,): the index of the sample that the pixels come from."""
+        return self.packed[:, 0]
+
+    @property
+    def boxes(self) -> Tensor:
+        """int32 (B, 4): y0, x0, y1, x1 in pixels, half open; empty when y0 == y1 or x0 == x1."""
+        return self.packed[:, 1:5]
+
+    @property
+    def lam(self) -> Tensor:
+        """float32 (B,): the weight of the sample's own target; the partner's is 1 - lam."""
+        return self.packed[:, 5].view(torch.float32)
+
+    @property
+    def kind(self) -> Tensor:
+        """int32 (B,): 0 the sample is kept as it is, 1 a box is pasted."""
+        return self.packed[:, 6]
+
+    @property
+    def device(self) -> torch.device:
+        return self.packed.device
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixPlan:
+        """The plan on another device."""
+        return MixPlan(self.packed.to(device, non_blocking=non_blocking), self.height, self.width)
+
+    @classmethod
+    def from_boxes(
+        cls, partner: Tensor, boxes: Tensor, height: int, width: int, *, lam: Tensor | None = None
+    ) -> MixPlan:
+        """A plan made by hand.
+
+        Args:
+            partner: integers (B,), each in 0..B-1.
+            boxes: integers (B, 4): y0, x0, y1, x1 in pixels, half open, inside the image.
+            height: pixels.
+            width: pixels.
+            lam: float (B,) in [0, 1], the weight of the sample's own target; by default the share of the image
+                outside the box.
+
+        Raises:
+            TypeError: an argument is not a tensor, or not of an integer dtype.
+            ValueError: a shape is wrong, or, on the CPU, a partner or box leads outside the batch or the image. On a
+                GPU, where looking would make the host wait, such a sample is left as it was and its target is NaN.
+        """
+        for name, tensor in (("partner", partner), ("boxes", boxes)):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+            if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+                raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+        if partner.dim() != 1:
+            raise ValueError(f"partner must be of shape (batch,), got {tuple(partner.shape)}")
+        batch = partner.shape[0]
+        if tuple(boxes.shape) != (batch, 4):
+            raise ValueError(f"boxes must be of shape ({batch}, 4), got {tuple(boxes.shape)}")
+        if boxes.device != partner.device:
+            raise ValueError(f"boxes must be on the device of partner, {partner.device}, got {boxes.device}")
+        if height < 0 or width < 0:
+            raise ValueError(f"height and width must not be negative, got {height} and {width}")
+
+        edges = tuple(boxes.long().unbind(1))
+        if lam is None:
+            share = reference.share_outside(edges, height, width) if height * width > 0 else torch.ones(batch)
+        else:
+            if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
+                raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
+            share = lam
+        columns = [
+            partner,
+            *edges,
+            share.to(boxes.device, torch.float32).contiguous().view(torch.int32),
+            torch.full_like(partner, int(Kind.cutmix)),
+            torch.zeros_like(partner),
+        ]
+        plan = cls(torch.stack([column.to(torch.int32) for column in columns], dim=1), height, width)
+        plan.check()
+        return plan
+
+    def check(self, *, in_place: bool = False) -> None:
+        """Raises ValueError where a row leads outside the batch or the image, or, in place, is not its own inverse.
+
+        Looks only at plans on the CPU: on a GPU looking would make the host wait, and the kernels guard themselves.
+        """
+        if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        bad = ~reference.valid_rows(self.packed, self.height, self.width)
+        lam = self.lam
+        bad |= ~((lam >= 0) & (lam <= 1))
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"plan must have partners in 0..{len(self) - 1}, boxes 0 <= y0 <= y1 <= {self.height}, "
+                f"0 <= x0 <= x1 <= {self.width}, lam in [0, 1] and kind 0 or 1; row {row} has partner "
+                f"{int(self.partner[row])}, box {self.boxes[row].tolist()}, lam {float(lam[row])}, "
+                f"kind {int(self.kind[row])}"
+            )
+        if in_place:
+            alone = ~reference.involutive_rows(self.packed)
+            if alone.any():
+                row = int(alone.nonzero()[0])
+                partner = int(self.partner[row])
+                raise ValueError(
+                    "in place, plan must be its own inverse (partner[partner[i]] == i, as flip and mirror draw it); "
+                    f"row {row} has partner {partner}, whose partner is {int(self.partner[partner])}"
+                )
+
+    def __repr__(self) -> str:
+        return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"

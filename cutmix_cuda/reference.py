@@ -1,0 +1,296 @@
+"""The specification, in plain PyTorch on any device: what every other backend gives, to the last bit.
+
+The functions of the sampling maths are twins of those in ``csrc/mix_math.h`` and carry their names. Unsigned 32-bit
+words are held in int64 tensors. Every float operation is one PyTorch operation, rounded to nearest, so nothing is ever
+contracted into a fused multiply-add.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._ops import QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+
+_WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
+_PER_BATCH, _PER_DRAW = 0, 1  # streams
+
+
+def mulhi(a: Tensor, b: int | Tensor) -> Tensor:
+    """The upper word of the product of two words. Mirrors mix_math.h::mulhi."""
+    return (a * b) >> 32 & _WORD
+
+
+def philox(seed: Tensor, index: Tensor, stream: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10 at counter (index, 0, stream, 0), keyed by the seed. Mirrors mix_math.h::philox."""
+    key0, key1 = seed & _WORD, seed >> 32 & _WORD
+    c0, c2 = index, torch.full_like(index, stream)
+    c1 = c3 = torch.zeros_like(index)
+    for _ in range(10):
+        hi0, lo0 = mulhi(c0, 0xD2511F53), c0 * 0xD2511F53 & _WORD
+        hi1, lo1 = mulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57 & _WORD
+        c0, c1, c2, c3 = hi1 ^ c1 ^ key0, lo1, hi0 ^ c3 ^ key1, lo0
+        key0, key1 = key0 + 0x9E3779B9 & _WORD, key1 + 0xBB67AE85 & _WORD
+    return c0, c1, c2, c3
+
+
+def unit_float(word: Tensor) -> Tensor:
+    """A word as a float32 in [0, 1), from its upper 24 bits. Mirrors mix_math.h::unit_float."""
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def quantile(table: Tensor, word: Tensor) -> Tensor:
+    """The inverse distribution function at a random word, linear between the knots. Mirrors mix_math.h::quantile."""
+    knot = word >> 20
+    fraction = (word & 0xFFFFF).to(torch.float32) * 2.0**-20
+    lower, upper = table[knot], table[knot + 1]
+    value = lower + fraction * (upper - lower)
+    value = torch.where(value < 1.0, value, torch.ones_like(value))
+    return torch.where(value > 0.0, value, torch.zeros_like(value))
+
+
+def _truncated(ratio: Tensor, length: int) -> Tensor:
+    return (ratio * torch.full_like(ratio, length)).to(torch.int64)
+
+
+def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+    """y0, x0, y1, x1 of a box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
+    ratio = 0.5 * torch.sqrt(1.0 - lam)
+    half_width, half_height = _truncated(ratio, width), _truncated(ratio, height)
+    x, y = mulhi(word_x, width), mulhi(word_y, height)
+    return (
+        (y - half_height).clamp(min=0),
+        (x - half_width).clamp(min=0),
+        (y + half_height).clamp(max=height),
+        (x + half_width).clamp(max=width),
+    )
+
+
+def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+    """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
+    ratio = torch.sqrt(1.0 - lam)
+    box_width, box_height = _truncated(ratio, width), _truncated(ratio, height)
+    x0 = mulhi(word_x, width - box_width + 1)
+    y0 = mulhi(word_y, height - box_height + 1)
+    return y0, x0, y0 + box_height, x0 + box_width
+
+
+def share_outside(box: tuple[Tensor, ...], height: int, width: int) -> Tensor:
+    """The share of the image outside the box. Mirrors mix_math.h::share_outside."""
+    y0, x0, y1, x1 = box
+    area = ((y1 - y0) * (x1 - x0)).to(torch.float32)
+    return 1.0 - area / torch.full_like(area, height * width)
+
+
+def partner_map(rule: int, seed: Tensor, batch: int) -> tuple[bool, Tensor | int]:
+    """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
+    if rule == Partner.roll:
+        return False, batch - 1
+    if rule == Partner.flip:
+        return True, batch - 1
+    word = philox(seed, torch.zeros_like(seed), _PER_BATCH)[0]
+    if rule == Partner.shift:
+        return False, 1 + mulhi(word, batch - 1)
+    return True, 2 * mulhi(word, batch // 2) + 1 if batch % 2 == 0 else mulhi(word, batch)
+
+
+def partner_of(mapping: tuple[bool, Tensor | int], index: Tensor, batch: int) -> Tensor:
+    """The partner of each index under a partner map. Mirrors mix_math.h::partner_of."""
+    reflects, shift = mapping
+    return (shift - index if reflects else index + shift) % batch
+
+
+def draw_index(scope: int, index: Tensor, partner: Tensor) -> Tensor:
+    """Which draw a sample takes. Mirrors mix_math.h::draw_index."""
+    if scope == Scope.batch:
+        return torch.zeros_like(index)
+    return torch.minimum(index, partner) if scope == Scope.pair else index
+
+
+def sample_plan(
+    seed: Tensor,
+    quantiles: Tensor,
+    batch: int,
+    height: int,
+    width: int,
+    prob: float,
+    scope: int,
+    partner: int,
+    placement: int,
+    correct_lam: bool,
+) -> Tensor:
+    """The packed plan, int32 (batch, 8), one row a sample. Mirrors mix_math.h::sample_row."""
+    index = torch.arange(batch, device=quantiles.device)
+    if batch == 0:
+        return index.new_empty((0, 8), dtype=torch.int32)
+    seed = seed.to(quantiles.device).reshape(1)
+    partners = partner_of(partner_map(partner, seed, batch), index, batch)
+    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
+    mixed = (partners != index) & (unit_float(word_kind) < torch.full_like(quantiles[0], prob))
+    if height == 0 or width == 0:
+        mixed = torch.zeros_like(mixed)
+
+    lam = quantile(quantiles, word_lam)
+    place = clipped_box if placement == Placement.clip else inside_box
+    box = place(lam, word_x, word_y, height, width)
+    if correct_lam:
+        lam = share_outside(box, height, width)
+    lam = torch.where(mixed, lam, torch.ones_like(lam))
+    kind = torch.where(mixed, int(Kind.cutmix), int(Kind.keep))
+    integers = [partners, *(torch.where(mixed, edge, 0) for edge in box)]
+    columns = [column.to(torch.int32) for column in integers]
+    return torch.stack([*columns, lam.view(torch.int32), kind.to(torch.int32), torch.zeros_like(columns[0])], dim=1)
+
+
+def valid_rows(plan: Tensor, height: int | None, width: int | None) -> Tensor:
+    """Which rows lead outside neither batch nor image, bool (batch,). Mirrors mix_math.h::valid_row."""
+    partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
+    valid = (partner >= 0) & (partner < plan.shape[0]) & ((kind == Kind.keep) | (kind == Kind.cutmix))
+    valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1)
+    if height is not None and width is not None:
+        valid = valid & (y1 <= height) & (x1 <= width)
+    return valid
+
+
+def involutive_rows(plan: Tensor) -> Tensor:
+    """Which rows' partner has them as its partner, bool (batch,)."""
+    batch = plan.shape[0]
+    partner = plan[:, 0]
+    there = (partner >= 0) & (partner < batch)
+    if batch == 0:
+        return there
+    back = partner[partner.clamp(0, batch - 1).long()]
+    return there & (back == torch.arange(batch, device=plan.device))
+
+
+_SAME_SIZE_INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _as_bits(images: Tensor) -> Tensor:
+    """The same memory as integers, for pixels are bytes; complex128, which no integer fits, stays."""
+    integer = _SAME_SIZE_INTEGER.get(images.element_size())
+    return images.view(integer) if integer is not None else images
+
+
+def _paste(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor) -> None:
+    """Writes to out the images with each box from the partner, where the row of the plan is valid."""
+    if images.numel() == 0:
+        return
+    partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
+    y = torch.arange(images.shape[-2], device=images.device)
+    x = torch.arange(images.shape[-1], device=images.device)
+    in_rows = (y >= y0[:, None]) & (y < y1[:, None])
+    in_columns = (x >= x0[:, None]) & (x < x1[:, None])
+    pasted = (valid & (kind == Kind.cutmix))[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
+    pasted = pasted.reshape(images.shape[0], *[1] * (images.dim() - 3), *images.shape[-2:])
+    own = _as_bits(images)
+    others = own[torch.where(valid, partner, 0).long()]
+    _as_bits(out).copy_(torch.where(pasted, others, own))
+
+
+def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:
+    """Scale, off and on value. Mirrors mix_math.h::smoothing_of."""
+    scale = 1.0 - label_smoothing
+    off = label_smoothing / num_classes if num_classes > 0 else 0.0
+    return scale, off, scale + off
+
+
+def _targets(
+    labels: Tensor, plan: Tensor, valid: Tensor, num_classes: int, label_smoothing: float, dtype: torch.dtype
+) -> Tensor:
+    """Soft targets, (batch, num_classes). Mirrors targets.h::target_value."""
+    batch = plan.shape[0]
+    value = torch.float64 if dtype == torch.float64 else torch.float32
+    scale, off, on = (
+        torch.full((), x, dtype=value, device=plan.device) for x in _smoothing(label_smoothing, num_classes)
+    )
+    keep = plan[:, 6] == Kind.keep
+    partner = torch.where(valid, plan[:, 0], 0).long()
+    if labels.is_floating_point():
+        own = labels.to(value) * scale + off
+    else:
+        signed = labels.view(torch.int64) if labels.dtype == torch.uint64 else labels.long()
+        known = (signed >= 0) & (signed < num_classes)
+        valid = valid & known & (keep | known[partner]) if batch > 0 else valid
+        own = torch.where(signed[:, None] == torch.arange(num_classes, device=plan.device), on, off)
+    lam = plan[:, 5].view(torch.float32).to(value)[:, None]
+    mixed = lam * own + (1.0 - lam) * own[partner]
+    targets = torch.where(keep[:, None], own, mixed)
+    return torch.where(valid[:, None], targets, torch.full_like(lam, float("nan"))).to(dtype)
+
+
+def mix_targets(labels: Tensor, plan: Tensor, num_classes: int, label_smoothing: float, dtype: torch.dtype) -> Tensor:
+    return _targets(labels, plan, valid_rows(plan, None, None), num_classes, label_smoothing, dtype)
+
+
+def _mix(
+    images: Tensor,
+    labels: Tensor | None,
+    plan: Tensor,
+    valid: Tensor,
+    num_classes: int,
+    label_smoothing: float,
+    dtype: torch.dtype,
+    out: Tensor,
+) -> Tensor:
+    _paste(images, plan, valid, out)
+    if labels is None:
+        return images.new_empty((images.shape[0], 0), dtype=dtype)
+    return _targets(labels, plan, valid, num_classes, label_smoothing, dtype)
+
+
+def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
+    valid = valid_rows(plan, *images.shape[-2:])
+    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out)
+
+
+def mix(images, labels, plan, num_classes, label_smoothing, dtype):
+    out = torch.empty_like(images)
+    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out)
+
+
+def mix_(images, labels, plan, num_classes, label_smoothing, dtype):
+    valid = valid_rows(plan, *images.shape[-2:]) & involutive_rows(plan)
+    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, images)
+
+
+def cutmix_out(
+    images,
+    labels,
+    seed,
+    quantiles,
+    prob,
+    scope,
+    partner,
+    placement,
+    correct_lam,
+    num_classes,
+    label_smoothing,
+    dtype,
+    out,
+):
+    sizes = images.shape[0], *images.shape[-2:]
+    plan = sample_plan(seed, quantiles, *sizes, prob, scope, partner, placement, correct_lam)
+    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out), plan
+
+
+def cutmix(images, *args):
+    out = torch.empty_like(images)
+    return out, *cutmix_out(images, *args, out)
+
+
+def cutmix_(images, *args):
+    return cutmix_out(images, *args, images)
+
+
+OPS = {
+    "sample_plan": sample_plan,
+    "mix_targets": mix_targets,
+    "mix": mix,
+    "mix_out": mix_out,
+    "mix_": mix_,
+    "cutmix": cutmix,
+    "cutmix_out": cutmix_out,
+    "cutmix_": cutmix_,
+}
+assert QUANTILE_INTERVALS == 1 << 12  # philox words are split 12 | 20 in quantile()
