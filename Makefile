@@ -11,8 +11,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# -I keeps this folder off sys.path, where the sources would hide the installed package.
-RUN := $(BIN)/python -I
 PYTEST_ARGS ?=
 
 SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels -name '*.py' -o -name '*.typed' \
@@ -22,8 +20,9 @@ BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CX
 
 .PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
 
+# -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: .venv/installed
-	$(RUN) -m cutmix_cuda demo
+	$(BIN)/python -I -m cutmix_cuda demo
 
 test: .venv/installed
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -40,22 +39,22 @@ format: .venv/requirements
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 bench: .venv/installed
-	$(RUN) benchmarks/run.py
+	$(BIN)/python benchmarks/run.py
 
 bench-gpu: .venv/installed
-	$(RUN) benchmarks/run.py --device cuda
+	$(BIN)/python benchmarks/run.py --device cuda
 
 gpu-check: .venv/installed
-	$(RUN) tests/gpu/check.py
+	$(BIN)/python tests/gpu/check.py
 
 cuda-report: .venv/installed
-	$(RUN) benchmarks/cuda_report.py
+	$(BIN)/python benchmarks/cuda_report.py
 
 ptx-report: .venv/installed
-	$(RUN) benchmarks/ptx_report.py
+	$(BIN)/python benchmarks/ptx_report.py
 
 train: .venv/installed
-	$(RUN) benchmarks/train.py
+	$(BIN)/python benchmarks/train.py
 
 install: .venv/installed
 
