@@ -1,0 +1,283 @@
+"""What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
+
+import importlib.util
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import cutmix_cuda
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+
+
+def load_setup():
+    """setup.py as a module; it does nothing when imported."""
+    spec = importlib.util.spec_from_file_location("cutmix_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+setup = load_setup()
+
+
+def run(*command, cwd, **variables) -> str:
+    """What `command` prints; its output is shown where it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUTMIX_CUDA_BUILD"} | variables
+    done = subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """The unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(ROOT, folder / "checkout", ignore=MADE)
+    run(sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", folder, cwd=folder / "checkout")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+PURE = [{"CUTMIX_CUDA_BUILD": "python"}, {"CXX": "/nonexistent/c++"}]
+
+
+@pytest.fixture(scope="module", params=PURE, ids=["asked for", "no compiler"])
+def pure_wheel(request, sdist, tmp_path_factory) -> Path:
+    """The wheel without compiled parts, built from the source distribution in a folder that was built in before."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = shutil.copytree(sdist, folder / "source")
+    left_over = source / "build" / "lib" / "cutmix_cuda" / "renamed_since.py"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--verbose")
+    printed = run(*pip, "--wheel-dir", folder, source, cwd=folder, **request.param)
+    assert "cutmix_cuda build\n" in printed
+    reason = "CUTMIX_CUDA_BUILD=python" if "CUTMIX_CUDA_BUILD" in request.param else "there is no C++ compiler"
+    assert f"left out: cpu ({reason}" in printed
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def python_files(folder: str) -> set[str]:
+    return {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.py")}
+
+
+def test_sdist_holds_what_a_build_needs(sdist):
+    checkout = sdist.parent / "checkout"
+    needed = [path for path in (checkout / "csrc").rglob("*") if path.is_file()]
+    needed += [*(checkout / "cutmix_cuda").rglob("*.py"), *(checkout / "triton_kernels").rglob("*.py")]
+    needed += [checkout / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")]
+    missing = [path for path in needed if not (sdist / path.relative_to(checkout)).is_file()]
+    assert len(needed) > 10
+    assert missing == []
+    assert not (sdist / "tests").exists()
+
+
+def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
+    assert pure_wheel.name == f"cutmix_cuda-{cutmix_cuda.__version__}-py3-none-any.whl"
+    names = [Path(name) for name in zipfile.ZipFile(pure_wheel).namelist()]
+    information = f"cutmix_cuda-{cutmix_cuda.__version__}.dist-info"
+    assert {path.parts[0] for path in names} == {"cutmix_cuda", information}
+    assert Path(information, "licenses", "LICENSE") in names
+
+    packed = {path.relative_to("cutmix_cuda").as_posix() for path in names if path.parts[0] == "cutmix_cuda"}
+    kernels = {f"triton_kernels/{name}" for name in python_files("triton_kernels")}
+    assert packed == python_files("cutmix_cuda") | kernels | {"py.typed"}
+
+
+def test_pure_wheel_mixes_the_same_pixels(pure_wheel, tmp_path):
+    """Installed where nothing can be compiled, the package gives what the compiled one gives here."""
+    zipfile.ZipFile(pure_wheel).extractall(tmp_path / "site")
+    call = "cutmix_cuda.cutmix(torch.arange(2 * 3 * 16 * 16).reshape(2, 3, 16, 16), torch.tensor([4, 1]), 5, seed=11)"
+    lines = [
+        "import sys; sys.path.insert(0, 'site')",
+        "import torch, cutmix_cuda",
+        "assert 'cpu' not in cutmix_cuda.available_backends()",
+        f"torch.save({call}, 'mixed.pt')",
+    ]
+    run(sys.executable, "-I", "-c", "\n".join(lines), cwd=tmp_path)
+    images, targets = torch.load(tmp_path / "mixed.pt")
+    expected_images, expected_targets = eval(call)
+    assert torch.equal(images, expected_images)
+    assert torch.equal(targets, expected_targets)
+
+
+def test_find_torch_names_the_torch_that_runs():
+    found = setup.find_torch()
+    assert (found.version, found.cuda) == (torch.__version__, torch.version.cuda)
+    assert (found.include / "torch" / "csrc" / "stable" / "library.h").is_file()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("2.14.1+cu130", (2, 14)), ("2.10.0a0+git1f2e3d", (2, 10)), ("13.0", (13, 0))]
+)
+def test_release(version, expected):
+    assert setup.release(version) == expected
+
+
+@pytest.mark.parametrize(
+    ("requested", "no_cpu", "no_cuda", "mode", "left_out"),
+    [
+        (None, None, None, "cuda", []),
+        (None, None, "no nvcc", "cpu", ["cuda (no nvcc)"]),
+        (None, "no g++", None, "python", ["cuda (no g++)", "cpu (no g++)"]),
+        (None, "no g++", "no nvcc", "python", ["cuda (no g++)", "cpu (no g++)"]),
+        ("cuda", None, None, "cuda", []),
+        ("cpu", None, None, "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
+        ("cpu", None, "no nvcc", "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
+        ("python", None, None, "python", ["cuda (CUTMIX_CUDA_BUILD=python)", "cpu (CUTMIX_CUDA_BUILD=python)"]),
+    ],
+)
+def test_choose_mode(requested, no_cpu, no_cuda, mode, left_out):
+    assert setup.choose_mode(requested, no_cpu, no_cuda) == (mode, left_out)
+
+
+@pytest.mark.parametrize(
+    ("requested", "no_cpu", "no_cuda", "message"),
+    [
+        ("cuda", None, "no nvcc", "CUTMIX_CUDA_BUILD=cuda is impossible: no nvcc"),
+        ("cuda", "no g++", None, "CUTMIX_CUDA_BUILD=cuda is impossible: no g++"),
+        ("cpu", "no g++", None, "CUTMIX_CUDA_BUILD=cpu is impossible: no g++"),
+        ("gpu", None, None, "CUTMIX_CUDA_BUILD: 'gpu' is none of cuda, cpu, python"),
+    ],
+)
+def test_choose_mode_says_why_not(requested, no_cpu, no_cuda, message):
+    with pytest.raises(SystemExit, match=f"^{message}$"):
+        setup.choose_mode(requested, no_cpu, no_cuda)
+
+
+CPU_TORCH = setup.Torch(Path("torch"), "2.14.1+cpu", None)
+CUDA_TORCH = setup.Torch(Path("torch"), "2.14.1+cu130", "13.0")
+
+
+def toolkit(version="13.0", archs=("7.5", "8.0", "9.0", "12.0")):
+    return setup.Toolkit(Path("cuda"), version, frozenset(archs))
+
+
+@pytest.mark.parametrize(
+    ("torch_found", "toolkit_found", "reason"),
+    [
+        (CUDA_TORCH, toolkit(), None),
+        (CUDA_TORCH, toolkit("13.2"), None),
+        (CUDA_TORCH, toolkit("12.8"), "torch 2.14.1+cu130 is for CUDA 13.0, and the toolkit in cuda is 12.8"),
+        (CUDA_TORCH, None, "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"),
+        (CPU_TORCH, toolkit(), "torch 2.14.1+cpu is a build without CUDA"),
+    ],
+)
+def test_cuda_obstacle(torch_found, toolkit_found, reason):
+    assert setup.cuda_obstacle(torch_found, toolkit_found) == reason
+
+
+def test_cpu_obstacle(monkeypatch):
+    assert "torch was not found" in setup.cpu_obstacle(None)
+    assert setup.cpu_obstacle(setup.Torch(Path("torch"), "2.9.1", None)) == "torch 2.9.1 is older than 2.10"
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    assert setup.cpu_obstacle(CPU_TORCH) == "there is no C++ compiler '/nonexistent/c++'"
+    monkeypatch.setenv("CXX", "false")
+    assert setup.cpu_obstacle(CPU_TORCH).startswith("the C++ compiler 'false' failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "archs"),
+    [
+        ("8.0", ["8.0"]),
+        ("8.0;9.0+PTX", ["8.0", "9.0+PTX"]),
+        (" 8.0 9.0a, 12.0+PTX ", ["8.0", "9.0a", "12.0+PTX"]),
+    ],
+)
+def test_parse_archs(text, archs):
+    assert setup.parse_archs(text) == archs
+
+
+@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x"])
+def test_parse_archs_names_what_it_cannot_read(text):
+    with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST: '.*' is not like 8.0 or 9.0.PTX"):
+        setup.parse_archs(text)
+
+
+def test_choose_archs():
+    assert setup.choose_archs(None, toolkit()) == ["7.5", "8.0", "9.0", "12.0+PTX"]  # the defaults that nvcc knows
+    assert setup.choose_archs("9.0a", toolkit()) == ["9.0a"]
+    with pytest.raises(SystemExit, match="CUDA 13.0 cannot compile for 7.0 10.0.PTX"):
+        setup.choose_archs("7.0;8.0;10.0+PTX", toolkit())
+
+
+def test_gencode_flags():
+    assert setup.gencode_flags(["8.0", "12.0+PTX"]) == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_120,code=sm_120",
+        "-gencode=arch=compute_120,code=compute_120",
+    ]
+
+
+def write_script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+FAKE_NVCC = """
+case "$1" in
+--dryrun) echo '#$ _HERE_='"$(dirname "$0")" >&2; echo '#$ TOP='"$(dirname "$0")/.." >&2 ;;
+--version) echo 'Cuda compilation tools, release 12.8, V12.8.93' ;;
+--list-gpu-arch) echo compute_90; echo compute_120 ;;
+esac
+"""
+
+
+@pytest.fixture
+def wrapped_nvcc(tmp_path) -> tuple[Path, Path]:
+    """An nvcc that stands in for a real one, in a toolkit's folder, and a wrapper of it elsewhere."""
+    real = write_script(tmp_path / "cuda-12.8" / "bin" / "nvcc", FAKE_NVCC)
+    return real, write_script(tmp_path / "elsewhere" / "nvcc", f'exec {real} "$@"')
+
+
+def test_a_wrapper_is_resolved_to_its_toolkit(wrapped_nvcc):
+    real, wrapper = wrapped_nvcc
+    expected = setup.Toolkit(real.parent.parent, "12.8", frozenset({"9.0", "12.0"}))
+    assert setup.resolve_toolkit(wrapper) == expected
+    assert expected.nvcc == real
+
+
+def test_find_nvcc_prefers_cuda_home_to_the_path(wrapped_nvcc, monkeypatch):
+    real, wrapper = wrapped_nvcc
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
+    assert setup.find_nvcc() == wrapper
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    assert setup.find_nvcc() == real
+
+
+def test_another_cuda_major_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
+    if torch.version.cuda is None or torch.version.cuda.startswith("12."):
+        pytest.skip("needs a torch of another CUDA major version than 12")
+    real, _ = wrapped_nvcc
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    plan = setup.resolve()
+    assert plan.mode in ("cpu", "python")
+    assert plan.toolkit is None
+    assert plan.left_out[0].startswith("cuda (")
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
+    with pytest.raises(SystemExit, match="CUTMIX_CUDA_BUILD=cuda is impossible"):
+        setup.resolve()
+
+
+def test_installed_build_tells_its_version():
+    build_info = pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
+    assert build_info.version == cutmix_cuda.__version__
