@@ -1,0 +1,151 @@
+// The Python module cutmix_cuda._build_info: how this package was built, and the host side of the shared headers as
+// functions on numpy arrays, for the tests that hold every twin to the same bits.
+//
+// pybind11 has this one job. The ops themselves are registered with torch in csrc/cpu and csrc/cuda; this module links
+// no torch and no CUDA, so it also loads where those do not and can say why.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "mix_math.h"
+#include "rows.h"
+#include "targets.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace cutmix {
+namespace {
+
+template <typename Value>
+using Array = py::array_t<Value, py::array::c_style | py::array::forcecast>;
+
+const float* knots_of(const Array<float>& table) {
+    if (table.size() != kQuantileIntervals + 1) throw std::invalid_argument("the table must have 4097 knots");
+    return table.data();
+}
+
+int32_t edge_of(const Box& box, int32_t edge) {
+    const int32_t edges[] = {box.y0, box.x0, box.y1, box.x1};
+    return edges[edge & 3];
+}
+
+// As _ops.py::sample_plan, on the calling thread.
+py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32_t batch, int32_t height, int32_t width,
+                                 double prob, int32_t scope, int32_t partner, int32_t placement, bool correct_lam) {
+    const Sampling sampling = {knots_of(table),
+                               batch,
+                               height,
+                               width,
+                               static_cast<float>(prob),
+                               static_cast<Scope>(scope),
+                               static_cast<PartnerRule>(partner),
+                               static_cast<Placement>(placement),
+                               correct_lam};
+    const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
+    py::array_t<int32_t> plan({py::ssize_t{batch}, py::ssize_t{8}});
+    for (int32_t i = 0; i < batch; ++i) {
+        const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(i));
+        std::memcpy(plan.mutable_data(i, 0), &row, sizeof row);
+    }
+    return plan;
+}
+
+py::array_t<bool> valid_rows(const Array<int32_t>& plan, int32_t height, int32_t width) {
+    if (plan.ndim() != 2 || plan.shape(1) != 8) throw std::invalid_argument("the plan must be of shape (batch, 8)");
+    const int32_t batch = static_cast<int32_t>(plan.shape(0));
+    py::array_t<bool> valid(batch);
+    for (int32_t i = 0; i < batch; ++i) {
+        PlanRow row;
+        std::memcpy(&row, plan.data(i, 0), sizeof row);
+        valid.mutable_at(i) = valid_row(row, batch, height, width);
+    }
+    return valid;
+}
+
+// Words and edges are chosen by a last argument, so that broadcasting it against arange(4) gives all four.
+void bind_mix_math(py::module_& module) {
+    module.def("mulhi", py::vectorize(mulhi));
+    module.def("philox", py::vectorize([](uint64_t seed, uint32_t index, uint32_t stream, int32_t word) {
+                   return philox(seed, index, stream).word[word & 3];
+               }));
+    module.def("unit_float", py::vectorize(unit_float));
+    module.def("quantile", [](const Array<float>& table, const py::array_t<uint32_t>& word) {
+        return py::vectorize([knots = knots_of(table)](uint32_t word) { return quantile(knots, word); })(word);
+    });
+    module.def("clipped_box", py::vectorize([](float lam, uint32_t word_x, uint32_t word_y, int32_t height,
+                                               int32_t width, int32_t edge) {
+                   return edge_of(clipped_box(lam, word_x, word_y, height, width), edge);
+               }));
+    module.def("inside_box", py::vectorize([](float lam, uint32_t word_x, uint32_t word_y, int32_t height,
+                                              int32_t width, int32_t edge) {
+                   return edge_of(inside_box(lam, word_x, word_y, height, width), edge);
+               }));
+    module.def("share_outside",
+               py::vectorize([](int32_t y0, int32_t x0, int32_t y1, int32_t x1, int32_t height, int32_t width) {
+                   return share_outside({y0, x0, y1, x1}, height, width);
+               }));
+    module.def("partner_map", [](int32_t rule, uint64_t seed, uint32_t batch) {
+        const PartnerMap map = partner_map(static_cast<PartnerRule>(rule), seed, batch);
+        return py::make_tuple(map.reflects, map.shift);
+    });
+    module.def("partner_of", py::vectorize([](bool reflects, uint32_t shift, uint32_t index, uint32_t batch) {
+                   return partner_of({reflects, shift}, index, batch);
+               }));
+    module.def("draw_index", py::vectorize([](int32_t scope, uint32_t index, uint32_t partner) {
+                   return draw_index(static_cast<Scope>(scope), index, partner);
+               }));
+    module.def("sample_plan", &sample_plan);
+    module.def("valid_rows", &valid_rows);
+    module.def("smoothing_of", [](double label_smoothing, int64_t num_classes) {
+        const Smoothing smoothing = smoothing_of(label_smoothing, num_classes);
+        return py::make_tuple(smoothing.scale, smoothing.off, smoothing.on);
+    });
+    module.def("mixed_target_float32", py::vectorize(mixed_target<float>));
+    module.def("mixed_target_float64", py::vectorize(mixed_target<double>));
+}
+
+void bind_rows(py::module_& module) {
+    module.def("rows_of",
+               [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
+                  int64_t element_bytes) -> py::object {
+                   if (sizes.size() != strides.size()) throw std::invalid_argument("as many sizes as strides");
+                   Rows rows;
+                   const auto dims = static_cast<int64_t>(sizes.size());
+                   if (!rows_of(dims, sizes.data(), strides.data(), element_bytes, &rows)) return py::none();
+                   return py::dict("batch"_a = rows.batch, "slices"_a = rows.slices, "height"_a = rows.height,
+                                   "width"_a = rows.width, "pixel_bytes"_a = rows.pixel_bytes,
+                                   "sample_stride"_a = rows.sample_stride, "slice_stride"_a = rows.slice_stride,
+                                   "row_stride"_a = rows.row_stride, "dense"_a = rows.dense(),
+                                   "empty"_a = rows.empty());
+               });
+}
+
+void bind_targets(py::module_& module) {
+    module.def("half_to_float", py::vectorize(half_to_float));
+    module.def("float_to_half", py::vectorize(float_to_half));
+    module.def("bfloat16_to_float", py::vectorize(bfloat16_to_float));
+    module.def("float_to_bfloat16", py::vectorize(float_to_bfloat16));
+}
+
+py::dict config() {
+    return py::dict("version"_a = CUTMIX_VERSION, "torch"_a = CUTMIX_TORCH_VERSION, "cxx"_a = __VERSION__,
+                    "cxx_flags"_a = CUTMIX_CXX_FLAGS, "nvcc"_a = CUTMIX_NVCC_VERSION,
+                    "cuda_flags"_a = CUTMIX_CUDA_FLAGS, "cuda_archs"_a = CUTMIX_CUDA_ARCHS);
+}
+
+}  // namespace
+}  // namespace cutmix
+
+PYBIND11_MODULE(_build_info, module) {
+    module.doc() = "How cutmix_cuda was built, and its shared C++ maths on numpy arrays.";
+    module.def("config", &cutmix::config,
+               "Versions, flags and GPU architectures of this build, as text; empty where there is no CUDA part.");
+    cutmix::bind_mix_math(module);
+    cutmix::bind_rows(module);
+    cutmix::bind_targets(module);
+}
