@@ -63,7 +63,7 @@ inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
                       static_cast<PartnerRule>(args.partner),
                       static_cast<Placement>(args.placement),
                       args.correct_lam};
-    Tensor sampled = torch::stable::new_empty(quantiles, {plan->batch, kPlanColumns}, ScalarType::Int);
+    Tensor sampled = new_matrix(plan->batch, kPlanColumns, ScalarType::Int, quantiles);
     plan->sampled = static_cast<PlanRow*>(sampled.mutable_data_ptr());
     return sampled;
 }
@@ -95,7 +95,7 @@ struct TargetTensors {
 inline TargetTensors set_targets(Targets* targets, const TargetArgs& args, int64_t batch, const Tensor& anchor) {
     STD_TORCH_CHECK(args.num_classes >= 0, "num_classes must not be negative");
     const int64_t classes = args.labels.has_value() ? args.num_classes : 0;
-    TargetTensors tensors = {anchor, torch::stable::new_empty(anchor, {batch, classes}, args.dtype)};
+    TargetTensors tensors = {anchor, new_matrix(batch, classes, args.dtype, anchor)};
     if (!args.labels.has_value()) return tensors;
 
     const Tensor& labels = *args.labels;
@@ -126,7 +126,8 @@ struct MixOps {
     static void run_into(MixCall* call, const Tensor& images, const Tensor& out) {
         Images& pixels = call->images;
         if (tensor_rows(images, &pixels.in_rows) && tensor_rows(out, &pixels.out_rows) &&
-            pixels.in_rows.same_shape(pixels.out_rows)) {
+            pixels.in_rows.same_shape(pixels.out_rows) &&
+            same_order(images.dim(), images.sizes().data(), images.strides().data(), out.strides().data())) {
             pixels.in = static_cast<const uint8_t*>(images.const_data_ptr());
             pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(out.mutable_data_ptr());
             Backend::run(*call, images);
@@ -214,7 +215,7 @@ struct MixOps {
 
     static std::tuple<Tensor, Tensor> mix(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
                                           double label_smoothing, ScalarType dtype) {
-        Tensor out = torch::stable::empty_like(images);
+        Tensor out = new_like(images);
         Tensor targets = mix_out(images, labels, packed, num_classes, label_smoothing, dtype, out);
         return {out, targets};
     }
@@ -248,7 +249,7 @@ struct MixOps {
                                                      Tensor quantiles, double prob, int64_t scope, int64_t partner,
                                                      int64_t placement, bool correct_lam, int64_t num_classes,
                                                      double label_smoothing, ScalarType dtype) {
-        Tensor out = torch::stable::empty_like(images);
+        Tensor out = new_like(images);
         auto [targets, packed] = cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement,
                                             correct_lam, num_classes, label_smoothing, dtype, out);
         return {out, targets, packed};

@@ -63,7 +63,7 @@ def _load_all() -> None:
         _load("cuda", "_cuda")
 
     try:
-        from . import triton_kernels
+        from . import triton_kernels  # type: ignore[attr-defined]  # installed from its own folder
     except ImportError as error:
         _missing["triton"] = str(error)
         return

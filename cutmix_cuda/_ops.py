@@ -15,6 +15,7 @@ C++ (``csrc/mix_ops.h``), Triton and the reference only implement these; :mod:`c
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ def _fake_cutmix_(images, labels, seed, quantiles, *args):
     return _fake_cutmix(images, labels, seed, quantiles, *args)[1:]
 
 
-_FAKES = {
+_FAKES: dict[str, Callable[..., object]] = {
     "sample_plan": _fake_sample_plan,
     "mix_targets": _fake_mix_targets,
     "mix": _fake_mix,

@@ -6,6 +6,7 @@ host wait, so there the kernels guard themselves and answer with NaN targets (se
 
 from __future__ import annotations
 
+import math
 import numbers
 from enum import IntEnum
 from typing import TypeVar
@@ -45,18 +46,36 @@ def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
         raise ValueError(f"{name} must be one of {valid}, got {value!r}") from None
 
 
+def _is_number(value: object) -> bool:
+    # Asking the exact types first saves a third of a microsecond a question.
+    return type(value) in (float, int) or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int or (isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool))
+
+
 def check_share(name: str, value: float) -> float:
     """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not _is_number(value):
         raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must be in [0, 1], got {value!r}")
     return float(value)
 
 
+def check_positive(name: str, value: float) -> float:
+    """A number that is positive and finite."""
+    if not _is_number(value):
+        raise TypeError(f"{name} must be a positive, finite number, got {value!r}")
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return float(value)
+
+
 def check_size(name: str, value: int) -> int:
     """A whole number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (numbers.Integral, torch.SymInt)):
+    if not _is_int(value):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
@@ -131,7 +150,7 @@ def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, dev
 
 def check_num_classes(num_classes: int) -> None:
     """A positive whole number."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (numbers.Integral, torch.SymInt)):
+    if not _is_int(num_classes):
         raise TypeError(f"num_classes must be an int, got {num_classes!r}")
     if num_classes <= 0:
         raise ValueError(f"num_classes must be positive, got {num_classes}")
@@ -146,7 +165,7 @@ def _check_range(labels: Tensor, num_classes: int) -> None:
     elif labels.dtype == torch.uint64:
         labels = labels.view(torch.int64)  # past 2^63 it reads as negative, and is as far outside
     low, high = torch.aminmax(labels)
-    if low < 0 or high >= num_classes:
+    if low.item() < 0 or high.item() >= num_classes:
         bad = ((labels < 0) | (labels >= num_classes)).nonzero()[0]
         raise ValueError(
             f"labels must be in 0..{num_classes - 1} (num_classes={num_classes}), "
@@ -167,10 +186,19 @@ def check_in_place(images: Tensor, partner: Partner | None = None) -> None:
     """Raises unless images can be mixed in place (with a sampled partner map, if given)."""
     if partner is not None:
         check_own_inverse(partner)
+    _check_writable("images", images)
     if may_overlap_itself(images):
         raise ValueError(
             f"images must not overlap themselves in memory to be mixed in place, got shape {tuple(images.shape)} with "
             f"strides {images.stride()} (an expanded view?); pass images.contiguous()"
+        )
+
+
+def _check_writable(name: str, tensor: Tensor) -> None:
+    if tensor.is_conj() or tensor.is_neg():
+        raise ValueError(
+            f"{name} must not be a lazy conjugate or negative view to be written to; pass what it is a view of, or "
+            f"{name}.resolve_conj().resolve_neg()"
         )
 
 
@@ -204,6 +232,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")
     if out.requires_grad:
         raise ValueError("out must not require grad, for mixing has no autograd formula; pass out.detach()")
+    _check_writable("out", out)
     if torch.compiler.is_compiling() or images.numel() == 0:
         return
     if may_overlap_itself(out):

@@ -7,8 +7,6 @@ Q(k / 4096), computed once in float64 on the host. The distribution function is 
 
 from __future__ import annotations
 
-import math
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import QUANTILE_INTERVALS
-
-
-def _check_number(name: str, value: object, low: float, high: float, *, open_interval: bool) -> None:
-    """Raises unless value is a finite number in [low, high], or in (low, high) if open_interval."""
-    bounds = f"{'(' if open_interval else '['}{low:g}, {high:g}{')' if open_interval else ']'}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number in {bounds}, got {value!r}")
-    number = float(value)
-    inside = low < number < high if open_interval else low <= number <= high
-    if not (math.isfinite(number) and inside):
-        raise ValueError(f"{name} must be a number in {bounds}, got {value!r}")
+from ._validation import check_positive, check_share
 
 
 class Distribution:
@@ -51,8 +39,8 @@ class Beta(Distribution):
     b: float
 
     def __post_init__(self) -> None:
-        _check_number("a", self.a, 0.0, math.inf, open_interval=True)
-        _check_number("b", self.b, 0.0, math.inf, open_interval=True)
+        check_positive("a", self.a)
+        check_positive("b", self.b)
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
         return scipy.special.betaincinv(float(self.a), float(self.b), probability)
@@ -66,8 +54,10 @@ class Uniform(Distribution):
     hi: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_number("lo", self.lo, 0.0, 1.0, open_interval=False)
-        _check_number("hi", self.hi, self.lo, 1.0, open_interval=False)
+        check_share("lo", self.lo)
+        check_share("hi", self.hi)
+        if self.lo > self.hi:
+            raise ValueError(f"lo must not be greater than hi, got lo={self.lo} and hi={self.hi}")
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
         return self.lo + (self.hi - self.lo) * probability
@@ -80,7 +70,7 @@ class Constant(Distribution):
     x: float
 
     def __post_init__(self) -> None:
-        _check_number("x", self.x, 0.0, 1.0, open_interval=False)
+        check_share("x", self.x)
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
         return np.full_like(probability, self.x)
@@ -93,8 +83,8 @@ def as_distribution(alpha: float | Distribution) -> Distribution:
     """
     if isinstance(alpha, Distribution):
         return alpha
-    _check_number("alpha", alpha, 0.0, math.inf, open_interval=True)
-    return Beta(float(alpha), float(alpha))
+    number = check_positive("alpha", alpha)
+    return Beta(number, number)
 
 
 _tables: dict[tuple[Distribution, torch.device], Tensor] = {}

@@ -14,15 +14,21 @@ from .distributions import Distribution, as_distribution, quantiles
 from .plan import MixPlan
 
 
-class Settings(NamedTuple):
-    """How to sample and to write targets: the arguments that stay the same from batch to batch, checked once."""
+class Sampling(NamedTuple):
+    """How to draw a plan, in the order of the ops' arguments."""
 
-    distribution: Distribution
     prob: float
     scope: Scope
     partner: Partner
     placement: Placement
     correct_lam: bool
+
+
+class Settings(NamedTuple):
+    """The arguments that stay the same from batch to batch, checked once."""
+
+    distribution: Distribution
+    sampling: Sampling
     label_smoothing: float
     target_dtype: torch.dtype
 
@@ -39,20 +45,19 @@ class Settings(NamedTuple):
         label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32,
     ) -> Settings:
-        return cls(
-            as_distribution(alpha),
+        sampling = Sampling(
             _validation.check_share("prob", prob),
             _validation.check_choice("scope", scope, Scope),
             _validation.check_choice("partner", partner, Partner),
             _validation.check_choice("placement", placement, Placement),
             bool(correct_lam),
+        )
+        return cls(
+            as_distribution(alpha),
+            sampling,
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype(target_dtype),
         )
-
-    def sampling(self) -> tuple[float, int, int, int, bool]:
-        """The sampling arguments of the ops."""
-        return self.prob, self.scope.value, self.partner.value, self.placement.value, self.correct_lam
 
 
 def run_cutmix(
@@ -66,22 +71,24 @@ def run_cutmix(
     inplace: bool,
     out: Tensor | None,
     backend: str | None,
-) -> tuple[Tensor, Tensor | None, MixPlan]:
-    """Sample, mix and write targets in one launch. Everything is checked before anything is written."""
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Samples, mixes and writes targets in one launch: images, targets, packed plan.
+
+    Everything is checked before anything is written.
+    """
     _validation.check_images(images)
     device = images.device
     classes = _validation.check_labels(labels, num_classes, images.shape[0], device)
     ops = _backends.ops_for(backend, device)
     if inplace:
-        _validation.check_in_place(images, settings.partner)
+        _validation.check_in_place(images, settings.sampling.partner)
     elif out is not None:
         _validation.check_out(out, images)
-    table = quantiles(settings.distribution, device)
     arguments = (
         labels,
         seed_tensor(seed, generator, device),
-        table,
-        *settings.sampling(),
+        quantiles(settings.distribution, device),
+        *settings.sampling,
         classes,
         settings.label_smoothing,
         settings.target_dtype,
@@ -94,7 +101,7 @@ def run_cutmix(
         targets, packed = ops.cutmix_out(images, *arguments, out)
     else:
         mixed, targets, packed = ops.cutmix(images, *arguments)
-    return mixed, targets if labels is not None else None, MixPlan(packed, *images.shape[-2:])
+    return mixed, targets if labels is not None else None, packed
 
 
 def cutmix(
@@ -161,7 +168,7 @@ def cutmix(
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
     )
-    mixed, targets, plan = run_cutmix(
+    mixed, targets, packed = run_cutmix(
         images,
         labels,
         num_classes,
@@ -172,7 +179,7 @@ def cutmix(
         out=out,
         backend=backend,
     )
-    return (mixed, targets, plan) if return_plan else (mixed, targets)
+    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
 
 
 def cutmix_(
@@ -208,7 +215,7 @@ def cutmix_(
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
     )
-    mixed, targets, plan = run_cutmix(
+    mixed, targets, packed = run_cutmix(
         images,
         labels,
         num_classes,
@@ -219,7 +226,7 @@ def cutmix_(
         out=None,
         backend=backend,
     )
-    return (mixed, targets, plan) if return_plan else (mixed, targets)
+    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
 
 
 def sample_plan(
@@ -257,7 +264,7 @@ def sample_plan(
     ]
     table = quantiles(settings.distribution, torch.empty(0, device=device).device)
     ops = _backends.ops_for(backend, table.device)
-    packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling())
+    packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling)
     return MixPlan(packed, height, width)
 
 

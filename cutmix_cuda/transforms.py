@@ -59,7 +59,7 @@ class CutMix(nn.Module):
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
         if inplace:
-            _validation.check_own_inverse(self._settings.partner)
+            _validation.check_own_inverse(self._settings.sampling.partner)
         check_generator(generator)
         self.num_classes = num_classes
         self.inplace = inplace
@@ -82,9 +82,10 @@ class CutMix(nn.Module):
         return mixed, targets
 
     def extra_repr(self) -> str:
-        s = self._settings
+        settings = self._settings
+        prob, scope, partner, placement, correct_lam = settings.sampling
         return (
-            f"num_classes={self.num_classes}, lam={s.distribution}, prob={s.prob}, scope={s.scope.name!r}, "
-            f"partner={s.partner.name!r}, placement={s.placement.name!r}, correct_lam={s.correct_lam}, "
-            f"label_smoothing={s.label_smoothing}, inplace={self.inplace}"
+            f"num_classes={self.num_classes}, lam={settings.distribution}, prob={prob}, scope={scope.name!r}, "
+            f"partner={partner.name!r}, placement={placement.name!r}, correct_lam={correct_lam}, "
+            f"label_smoothing={settings.label_smoothing}, inplace={self.inplace}"
         )
