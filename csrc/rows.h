@@ -78,4 +78,13 @@ inline bool rows_of(int64_t dims, const int64_t* sizes, const int64_t* strides, 
     return true;
 }
 
+// Whether the dimensions between batch and height follow each other in memory in the same order in two tensors of these
+// sizes. Rows of one shape match slice by slice and byte by byte only then: a transposed video has the same shape.
+inline bool same_order(int64_t dims, const int64_t* sizes, const int64_t* strides, const int64_t* other) {
+    for (int64_t a = 1; a < dims - 2; ++a)
+        for (int64_t b = a + 1; b < dims - 2; ++b)
+            if (sizes[a] != 1 && sizes[b] != 1 && (strides[a] < strides[b]) != (other[a] < other[b])) return false;
+    return true;
+}
+
 }  // namespace cutmix
