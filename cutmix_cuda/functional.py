@@ -60,6 +60,12 @@ class Settings(NamedTuple):
         )
 
 
+def _mark_written(tensor: Tensor) -> None:
+    """Tells autograd, as torch's own in-place operations do: backward through what it saved of the tensor raises."""
+    if not (torch.compiler.is_compiling() or tensor.is_inference()):
+        torch.autograd.graph.increment_version(tensor)
+
+
 def run_cutmix(
     images: Tensor,
     labels: Tensor | None,
@@ -101,6 +107,8 @@ def run_cutmix(
         targets, packed = ops.cutmix_out(images, *arguments, out)
     else:
         mixed, targets, packed = ops.cutmix(images, *arguments)
+    if inplace or out is not None:
+        _mark_written(mixed)
     return mixed, targets if labels is not None else None, packed
 
 
@@ -296,6 +304,8 @@ def _follow(
         mixed, targets = out, ops.mix_out(images, *arguments, out)
     else:
         mixed, targets = ops.mix(images, *arguments)
+    if inplace or out is not None:
+        _mark_written(mixed)
     return mixed, targets if labels is not None else None
 
 

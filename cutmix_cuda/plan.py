@@ -102,9 +102,10 @@ class MixPlan:
         if height < 0 or width < 0:
             raise ValueError(f"height and width must not be negative, got {height} and {width}")
 
-        edges = tuple(boxes.long().unbind(1))
+        # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
+        partner, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, *boxes.unbind(1)))
         if lam is None:
-            share = reference.share_outside(edges, height, width) if height * width > 0 else torch.ones(batch)
+            share = reference.share_outside(tuple(edges), height, width) if height * width > 0 else torch.ones(batch)
         else:
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
