@@ -93,8 +93,8 @@ struct TargetTensors {
 };
 
 inline TargetTensors set_targets(Targets* targets, const TargetArgs& args, int64_t batch, const Tensor& anchor) {
-    STD_TORCH_CHECK(args.num_classes >= 0, "num_classes must not be negative");
-    const int64_t classes = args.labels.has_value() ? args.num_classes : 0;
+    const int32_t num_classes = to_int32(args.num_classes, "num_classes");
+    const int32_t classes = args.labels.has_value() ? num_classes : 0;
     TargetTensors tensors = {anchor, new_matrix(batch, classes, args.dtype, anchor)};
     if (!args.labels.has_value()) return tensors;
 

@@ -16,7 +16,7 @@ struct Targets {
     const void* labels;  // integer: (batch,); float: (batch, num_classes); contiguous
     void* out;           // (batch, num_classes), contiguous; null where there are no labels
     Dtype labels_dtype, out_dtype;
-    int64_t num_classes;
+    int32_t num_classes;
     Smoothing smoothing;
 };
 
@@ -96,7 +96,7 @@ CUTMIX_HD void store_value(void* data, Dtype dtype, int64_t index, Value value) 
 }
 
 // The class index of a sample; -1 where it is outside 0..num_classes-1.
-CUTMIX_HD int64_t load_class(const Targets& targets, int64_t sample) {
+CUTMIX_HD int32_t load_class(const Targets& targets, int64_t sample) {
     int64_t label = -1;
     switch (targets.labels_dtype) {
         case Dtype::kU8:
@@ -121,21 +121,21 @@ CUTMIX_HD int64_t load_class(const Targets& targets, int64_t sample) {
             label = static_cast<const int64_t*>(targets.labels)[sample];
             break;
     }
-    return label >= 0 && label < targets.num_classes ? label : -1;
+    return label >= 0 && label < targets.num_classes ? static_cast<int32_t>(label) : -1;
 }
 
 // ---- One row
 
 // What a row needs to know before its first class: computed once, read by every column.
 struct TargetRow {
-    int64_t sample, partner;
-    int64_t own_class, partner_class;  // for class indices
+    int32_t sample, partner;
+    int32_t own_class, partner_class;  // for class indices
     float lam;
     bool keep;   // the sample's own target alone
     bool valid;  // otherwise the row is NaN
 };
 
-CUTMIX_HD TargetRow target_row(const Targets& targets, const PlanRow& row, bool valid, int64_t sample) {
+CUTMIX_HD TargetRow target_row(const Targets& targets, const PlanRow& row, bool valid, int32_t sample) {
     TargetRow target = {sample, row.partner, -1, -1, row.lam, row.kind == static_cast<int32_t>(Kind::kKeep), valid};
     if (valid && !is_float(targets.labels_dtype)) {
         target.own_class = load_class(targets, sample);
@@ -151,7 +151,7 @@ CUTMIX_HD Value nan_value() {
 }
 
 template <typename Value>
-CUTMIX_HD Value target_value(const Targets& targets, const TargetRow& row, int64_t column) {
+CUTMIX_HD Value target_value(const Targets& targets, const TargetRow& row, int32_t column) {
     if (!row.valid) return nan_value<Value>();
     Value own, partner;
     if (is_float(targets.labels_dtype)) {
@@ -172,8 +172,8 @@ CUTMIX_HD Value target_value(const Targets& targets, const TargetRow& row, int64
     return mixed_target(row.lam, own, partner);
 }
 
-CUTMIX_HD void write_target(const Targets& targets, const TargetRow& row, int64_t column) {
-    const int64_t index = row.sample * targets.num_classes + column;
+CUTMIX_HD void write_target(const Targets& targets, const TargetRow& row, int32_t column) {
+    const int64_t index = int64_t{row.sample} * targets.num_classes + column;
     if (targets.out_dtype == Dtype::kF64)
         store_value(targets.out, targets.out_dtype, index, target_value<double>(targets, row, column));
     else
