@@ -160,12 +160,37 @@ void mix_in_place(const Images& images, const std::vector<CheckedRow>& plan) {
 
 // ---- Targets
 
+template <typename Element>
+void repeat_first(void* row, int64_t count) {
+    Element* elements = static_cast<Element*>(row);
+    std::fill(elements + 1, elements + count, *elements);
+}
+
+// All columns of a row that are neither of its two classes hold one value.
+void write_class_row(const Targets& targets, const TargetRow& row) {
+    const int64_t classes = targets.num_classes;
+    const int64_t element_bytes = targets.out_dtype == Dtype::kF64 ? 8 : targets.out_dtype == Dtype::kF32 ? 4 : 2;
+    void* first = static_cast<uint8_t*>(targets.out) + row.sample * classes * element_bytes;
+    TargetRow other = row;
+    other.own_class = other.partner_class = -1;
+    write_target(targets, other, 0);
+    if (element_bytes == 8) repeat_first<uint64_t>(first, classes);
+    if (element_bytes == 4) repeat_first<uint32_t>(first, classes);
+    if (element_bytes == 2) repeat_first<uint16_t>(first, classes);
+    if (!row.valid) return;
+    write_target(targets, row, row.own_class);
+    write_target(targets, row, row.partner_class);
+}
+
 void write_targets(const Targets& targets, const std::vector<CheckedRow>& plan) {
     const int64_t rows_in_task = std::max<int64_t>(1, kTargetsPerTask / std::max<int64_t>(1, targets.num_classes));
     parallel_for(0, static_cast<int64_t>(plan.size()), rows_in_task, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const TargetRow row = target_row(targets, plan[i].row, plan[i].valid, i);
-            for (int64_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
+            if (is_float(targets.labels_dtype))
+                for (int64_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
+            else
+                write_class_row(targets, row);
         }
     });
 }
@@ -177,7 +202,7 @@ struct Cpu {
         const std::vector<CheckedRow> plan = checked_rows(call.plan, images.in_place);
         if (images.out && images.in_place) mix_in_place(images, plan);
         if (images.out && !images.in_place) mix_out_of_place(images, plan);
-        if (call.targets.out) write_targets(call.targets, plan);
+        if (call.targets.out && call.targets.num_classes > 0) write_targets(call.targets, plan);
     }
 };
 
