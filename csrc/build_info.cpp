@@ -123,6 +123,12 @@ void bind_rows(py::module_& module) {
                                    "row_stride"_a = rows.row_stride, "dense"_a = rows.dense(),
                                    "empty"_a = rows.empty());
                });
+    module.def("same_order", [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
+                                const std::vector<int64_t>& other) {
+        if (sizes.size() != strides.size() || sizes.size() != other.size())
+            throw std::invalid_argument("as many sizes as strides");
+        return same_order(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), other.data());
+    });
 }
 
 void bind_targets(py::module_& module) {
@@ -132,10 +138,15 @@ void bind_targets(py::module_& module) {
     module.def("float_to_bfloat16", py::vectorize(float_to_bfloat16));
 }
 
-py::dict config() {
-    return py::dict("version"_a = CUTMIX_VERSION, "torch"_a = CUTMIX_TORCH_VERSION, "cxx"_a = __VERSION__,
-                    "cxx_flags"_a = CUTMIX_CXX_FLAGS, "nvcc"_a = CUTMIX_NVCC_VERSION,
-                    "cuda_flags"_a = CUTMIX_CUDA_FLAGS, "cuda_archs"_a = CUTMIX_CUDA_ARCHS);
+// Text, empty where there is no CUDA part.
+void set_facts(py::module_& module) {
+    module.attr("version") = CUTMIX_VERSION;
+    module.attr("torch") = CUTMIX_TORCH_VERSION;
+    module.attr("cxx") = __VERSION__;
+    module.attr("cxx_flags") = CUTMIX_CXX_FLAGS;
+    module.attr("nvcc") = CUTMIX_NVCC_VERSION;
+    module.attr("nvcc_flags") = CUTMIX_CUDA_FLAGS;
+    module.attr("cuda_archs") = CUTMIX_CUDA_ARCHS;
 }
 
 }  // namespace
@@ -143,8 +154,7 @@ py::dict config() {
 
 PYBIND11_MODULE(_build_info, module) {
     module.doc() = "How cutmix_cuda was built, and its shared C++ maths on numpy arrays.";
-    module.def("config", &cutmix::config,
-               "Versions, flags and GPU architectures of this build, as text; empty where there is no CUDA part.");
+    cutmix::set_facts(module);
     cutmix::bind_mix_math(module);
     cutmix::bind_rows(module);
     cutmix::bind_targets(module);
