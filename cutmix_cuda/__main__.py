@@ -1,0 +1,71 @@
+"""``python -m cutmix_cuda info`` and ``python -m cutmix_cuda demo``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from ._backends import BACKENDS
+from ._info import report
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise ValueError
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+positive_int.__name__, positive_float.__name__ = "positive int", "positive number"  # as argparse's errors call them
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m cutmix_cuda", description="CutMix in one kernel launch.")
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="what was found on this machine, and why the rest was not")
+    demo = commands.add_parser(
+        "demo",
+        help="mix real photographs, draw the result and time it",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--batch", type=positive_int, default=8, help="photographs to mix")
+    demo.add_argument("--size", type=positive_int, default=224, help="their height and width in pixels")
+    demo.add_argument("--alpha", type=positive_float, default=1.0, help="lambda ~ Beta(alpha, alpha)")
+    demo.add_argument("--seed", type=int, default=23, help="the same seed gives the same boxes everywhere")
+    demo.add_argument("--output", type=Path, default=Path("demo.png"), help="the picture to write")
+    demo.add_argument("--backend", choices=BACKENDS, help="by default the best there is")
+    demo.add_argument("--no-timing", dest="timing", action="store_false", help="leave out the images per second")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> str | None:
+    """Runs a command; returns what went wrong, or None."""
+    args = parser().parse_args(arguments)
+    if args.command == "info":
+        print(report())
+        return None
+    try:
+        from . import demo
+    except ModuleNotFoundError as error:
+        return (
+            f"The demo needs {error.name}, which is not installed. Install the extra cutmix_cuda[demo], "
+            "in a clone of the repository with: pip install '.[demo]'"
+        )
+    try:
+        demo.run(args)
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"The demo stopped: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

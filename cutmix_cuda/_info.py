@@ -1,0 +1,83 @@
+"""What there is on this machine, and why: the text of ``python -m cutmix_cuda info``."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from . import _backends
+
+_AUTOMATIC = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+
+
+def backend_for(backend: str | None, device_type: str) -> str:
+    """The backend that mixes tensors on "cpu" or "cuda", given the argument ``backend``."""
+    chosen = backend or _backends.DEFAULT
+    status = _backends.status()
+    return chosen or next(name for name in _AUTOMATIC[device_type] if status[name] == "available")
+
+
+def _gpu() -> str:
+    if torch.version.cuda is None:
+        return "none: this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return "none: torch sees no CUDA device"
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+
+
+def _backend_rows() -> list[tuple[str, str]]:
+    usable, rows = _backends.available_backends(), []
+    for name, status in _backends.status().items():
+        if name in usable:
+            rows.append((name, "available"))
+        elif status == "available":
+            rows.append((name, "not available: installed, but torch sees no CUDA device"))
+        else:
+            rows += [(name, f"not available: {status}"), ("", f"to get it: {_backends._HOW_TO_GET[name]}")]
+    return rows
+
+
+def _build_rows() -> list[tuple[str, str]]:
+    try:
+        from . import _build_info  # type: ignore[attr-defined]
+    except ImportError:
+        return [("compiled", "nothing: a pure Python install, or sources that were not built")]
+    facts = {
+        "built as version": _build_info.version,
+        "against torch": _build_info.torch,
+        "C++ compiler": _build_info.cxx,
+        "C++ flags": _build_info.cxx_flags,
+        "nvcc": _build_info.nvcc,
+        "nvcc flags": _build_info.nvcc_flags,
+        "GPU architectures": _build_info.cuda_archs,
+    }
+    return [(name, value or "none: no CUDA part") for name, value in facts.items()]
+
+
+def report() -> str:
+    """The report, in sections of aligned rows."""
+    from . import __version__
+
+    cuda = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    sections = {
+        f"cutmix_cuda {__version__}": [
+            ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+            ("torch", f"{torch.__version__}, {cuda}"),
+            ("GPU", _gpu()),
+        ],
+        "Backends": _backend_rows(),
+        "Chosen": [
+            ("CPU tensors", backend_for(None, "cpu")),
+            ("CUDA tensors", backend_for(None, "cuda")),
+            ("CUTMIX_CUDA_BACKEND", os.environ.get("CUTMIX_CUDA_BACKEND") or "not set: the best for each device"),
+        ],
+        "Build": _build_rows(),
+    }
+    width = max(len(name) for rows in sections.values() for name, _ in rows)
+    lines = []
+    for title, rows in sections.items():
+        lines += [title, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
+    return "\n".join(lines[:-1])
