@@ -98,24 +98,28 @@ struct Box {
     int32_t y0, x0, y1, x1;  // pixels, half open
 };
 
+// The whole pixels in a share of a length. Beyond 2^24 float(length) may be rounded up, and all of it be too much.
+CUTMIX_HD int32_t part_of(float share, int32_t length) {
+    const float all = static_cast<float>(length), part = mul_rn(share, all);
+    return part < all ? static_cast<int32_t>(part) : length;
+}
+
 // Centre anywhere in the image, clipped at its border: as Yun et al. (2019) and torchvision.
 CUTMIX_HD Box clipped_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
     const float ratio = mul_rn(0.5f, sqrt_rn(sub_rn(1.0f, lam)));
-    const int32_t half_width = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(width)));
-    const int32_t half_height = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(height)));
+    const int32_t half_width = part_of(ratio, width), half_height = part_of(ratio, height);
     const int32_t x = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width)));
     const int32_t y = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height)));
-    return {max_of(y - half_height, 0), max_of(x - half_width, 0), min_of(y + half_height, height),
-            min_of(x + half_width, width)};
+    return {max_of(y - half_height, 0), max_of(x - half_width, 0), y + min_of(half_height, height - y),
+            x + min_of(half_width, width - x)};
 }
 
 // Anywhere it fits, never clipped; both ends of the range are reached.
 CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
     const float ratio = sqrt_rn(sub_rn(1.0f, lam));
-    const int32_t box_width = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(width)));
-    const int32_t box_height = static_cast<int32_t>(mul_rn(ratio, static_cast<float>(height)));
-    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width + 1)));
-    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height + 1)));
+    const int32_t box_width = part_of(ratio, width), box_height = part_of(ratio, height);
+    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width) + 1));
+    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height) + 1));
     return {y0, x0, y0 + box_height, x0 + box_width};
 }
 

@@ -45,18 +45,21 @@ def quantile(table: Tensor, word: Tensor) -> Tensor:
     fraction = (word & 0xFFFFF).to(torch.float32) * 2.0**-20
     lower, upper = table[knot], table[knot + 1]
     value = lower + fraction * (upper - lower)
-    value = torch.where(value < 1.0, value, torch.ones_like(value))
-    return torch.where(value > 0.0, value, torch.zeros_like(value))
+    value = torch.where(value > 0.0, value, torch.zeros_like(value))  # first, for it is this that takes in NaN
+    return torch.where(value < 1.0, value, torch.ones_like(value))
 
 
-def _truncated(ratio: Tensor, length: int) -> Tensor:
-    return (ratio * torch.full_like(ratio, length)).to(torch.int64)
+def part_of(share: Tensor, length: int) -> Tensor:
+    """The whole pixels in a share of a length. Mirrors mix_math.h::part_of."""
+    all_of_it = torch.full_like(share, length)
+    part = share * all_of_it
+    return torch.where(part < all_of_it, part.to(torch.int64), length)
 
 
 def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
     ratio = 0.5 * torch.sqrt(1.0 - lam)
-    half_width, half_height = _truncated(ratio, width), _truncated(ratio, height)
+    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
     x, y = mulhi(word_x, width), mulhi(word_y, height)
     return (
         (y - half_height).clamp(min=0),
@@ -69,7 +72,7 @@ def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width:
 def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
     ratio = torch.sqrt(1.0 - lam)
-    box_width, box_height = _truncated(ratio, width), _truncated(ratio, height)
+    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
     x0 = mulhi(word_x, width - box_width + 1)
     y0 = mulhi(word_y, height - box_height + 1)
     return y0, x0, y0 + box_height, x0 + box_width
