@@ -1,0 +1,637 @@
+"""The kernel and its launches.
+
+**One launch an op, one kernel.** A program owns one sample and one chunk of its pixels. It finds the sample's row of
+the plan (draws it, or reads a given plan), moves its chunk of pixels, writes its chunk of the targets' row, and, being
+the first of the sample, writes the row of the plan. Nothing passes from program to program.
+
+    grid = (chunks of a sample, samples, samples / 65535)     no division to find one's place; any batch size
+
+**Pixels are bytes, in vectors.** A row of pixels (see rows.py) is a number of vectors of WIDTH bytes, the widest of 16,
+8, 4, 2 and 1 that pointers, strides and row length allow. Vectors of a sample are counted through; two divisions by
+multiplication give row, slice and place in the row. A vector is one row of a (BLOCK, WORDS) block, so that a thread
+holds all its words and loads and stores them with one instruction. Which bytes of it lie in the box is WIDTH bits.
+
+**Sizes.** 128 threads take 4 vectors each at a time: 64 bytes in flight a thread, 128 KiB on a full multiprocessor,
+which is several times what its share of the memory bandwidth needs to hide the latency (H100: 25 GB/s times 700 ns is
+18 KiB). They do so until 16 KiB are moved, for every thread repeats the sampling, some 350 instructions: over 8 vectors
+of 16 bytes a tenth of what a thread can issue in the time that the memory takes. A sample smaller than that gets one
+program of fewer warps.
+
+**Specialisations.** Sizes, strides, seeds and the options of sampling are run-time arguments, none of them specialised
+on: a new batch size compiles nothing. What is compiled for: in place or not, sampled or given plan, WIDTH, GRANULE,
+BLOCK and TARGET_BLOCK (image shape, layout, element size and number of classes), the dtypes of labels and targets, and
+where the seed is. A training run on images of one shape compiles one kernel, or two where it captures a CUDA graph, for
+which the seed is on the device.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._ops import INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
+from .mix_math import CUTMIX, KEEP, mixed_target, partner_map, sample_row, valid_row
+from .rows import Rows, rows_of
+
+# ---- Device code
+
+
+@triton.jit
+def divided(number, magic, shift):
+    """number / divisor for numbers below 2^30; magic and shift are those of `divider`."""
+    return ((number.to(tl.int64) * magic) >> shift).to(tl.int32)
+
+
+@triton.jit
+def given_row(plan, index, batch, height, width):
+    """A row of a given plan, and whether it may be followed."""
+    row = plan + index.to(tl.int64) * 8
+    box = (tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4))
+    given = tl.load(row), box, tl.load(row + 5).to(tl.float32, bitcast=True), tl.load(row + 6)
+    return given, valid_row(given, batch, height, width)
+
+
+@triton.jit
+def write_row(plan, index, row):
+    """Writes a row of the plan."""
+    partner, box, lam, kind = row
+    column = tl.arange(0, 8)
+    value = tl.where(column == 0, partner, 0)
+    value = tl.where(column == 1, box[0], value)
+    value = tl.where(column == 2, box[1], value)
+    value = tl.where(column == 3, box[2], value)
+    value = tl.where(column == 4, box[3], value)
+    value = tl.where(column == 5, lam.to(tl.int32, bitcast=True), value)
+    value = tl.where(column == 6, kind, value)
+    tl.store(plan + index.to(tl.int64) * 8 + column, value)
+
+
+@triton.jit
+def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr):
+    """Which bytes of the vector at byte `position` of row y lie in a box: bit k for byte k."""
+    begin = tl.minimum(tl.maximum(box[1] * pixel_bytes - position, 0), WIDTH).to(tl.int32)
+    end = tl.minimum(tl.maximum(box[3] * pixel_bytes - position, 0), WIDTH).to(tl.int32)
+    return tl.where((y >= box[0]) & (y < box[2]), (1 << end) - (1 << begin), 0)
+
+
+@triton.jit
+def chosen(bits, word, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """The bytes of `inside` where bits are set, else those of `outside`, for the words of a vector."""
+    if GRANULE >= 4:
+        return tl.where(((bits >> (4 * word)) & 1) != 0, inside, outside)
+    else:
+        nibble = ((bits >> (4 * word)) & 0xF).to(tl.uint32)
+        # Four copies of the nibble, 7 bits apart, bring bit k to bit 8 * k; times 255 each fills its byte.
+        mask = (((nibble * 0x00204081) & 0x01010101) * 0xFF).to(inside.dtype)
+        return outside ^ ((inside ^ outside) & mask)
+
+
+@triton.jit
+def store_bytes(pointers, words, bits, word, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """Stores the bytes of vectors whose bits are set, and touches no other."""
+    ALL: tl.constexpr = (1 << WIDTH) - 1
+    tl.store(pointers, words, mask=bits == ALL)
+    if GRANULE < WIDTH:
+        some = bits != ALL
+        if GRANULE >= 4:
+            tl.store(pointers, words, mask=some & (((bits >> (4 * word)) & 1) != 0))
+        else:
+            UNIT: tl.constexpr = tl.uint8 if GRANULE == 1 else tl.uint16
+            WORD_BYTES: tl.constexpr = 4 if WIDTH >= 4 else WIDTH
+            units = pointers.to(tl.pointer_type(UNIT))
+            for byte in tl.static_range(0, WORD_BYTES, GRANULE):
+                unit = (words >> (8 * byte)).to(UNIT)
+                tl.store(units + byte // GRANULE, unit, mask=some & (((bits >> (4 * word + byte)) & 1) != 0))
+
+
+@triton.jit
+def load_class(labels, index, num_classes, valid):
+    """The class of a sample; -1 where it is outside 0..num_classes-1. Mirrors targets.h::load_class."""
+    label = tl.load(labels + index, mask=valid, other=0).to(tl.int64)  # past 2^63 it reads as negative
+    return tl.where(valid & (label >= 0) & (label < num_classes), label, -1)
+
+
+@triton.jit
+def write_targets(
+    labels, targets, num_classes, scale, off, on, index, row, valid, chunk, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Writes a chunk of a sample's target. Mirrors targets.h::target_row and targets.h::target_value."""
+    VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
+    partner, _, lam, kind = row
+    keep = kind == KEEP
+    index = index.to(tl.int64)
+    partner = tl.where(valid & (kind == CUTMIX), partner, index)
+    off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+    column = chunk * BLOCK + tl.arange(0, BLOCK)
+    inside = column < num_classes
+    if labels.dtype.element_ty.is_floating():
+        scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+        own = tl.load(labels + index * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
+        other = tl.load(labels + partner * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
+    else:
+        on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+        own_class = load_class(labels, index, num_classes, valid)
+        partner_class = load_class(labels, partner, num_classes, valid)
+        valid = (own_class >= 0) & (partner_class >= 0)
+        own = tl.where(column == own_class, on, off)
+        other = tl.where(column == partner_class, on, off)
+    value = tl.where(keep, own, mixed_target(lam, own, other))
+    value = tl.where(valid, value, float("nan")).to(targets.dtype.element_ty)
+    tl.store(targets + index * num_classes + column, value, mask=inside)
+
+
+RUN_TIME = [
+    *("plan", "quantiles", "prob", "scope", "partner_rule", "placement", "correct_lam"),
+    *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
+    *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
+    *("vectors", "row_vectors", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
+    *("labels", "targets", "num_classes", "scale", "off", "on"),
+]
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def mix_kernel(
+    # The plan: int32 (batch, 8), written where there are quantiles to sample it by, else read.
+    plan,
+    quantiles,
+    prob: tl.float32,
+    scope: tl.int32,
+    partner_rule: tl.int32,
+    placement: tl.int32,
+    correct_lam: tl.int32,
+    seed_low: tl.int32,
+    seed_high: tl.int32,
+    device_seed,
+    batch: tl.int32,
+    height: tl.int32,
+    width: tl.int32,
+    # The images as vectors: pointers to words, strides in vectors.
+    images,
+    out,
+    images_sample: tl.int64,
+    images_slice: tl.int64,
+    images_row: tl.int64,
+    out_sample: tl.int64,
+    out_slice: tl.int64,
+    out_row: tl.int64,
+    vectors: tl.int64,  # in a sample
+    row_vectors: tl.int64,
+    row_magic: tl.int32,
+    row_shift: tl.int32,
+    height_magic: tl.int32,
+    height_shift: tl.int32,
+    pixel_bytes: tl.int64,
+    # The targets; the values of smoothing are the bits of doubles.
+    labels,
+    targets,
+    num_classes: tl.int64,
+    scale: tl.int64,
+    off: tl.int64,
+    on: tl.int64,
+    IN_PLACE: tl.constexpr,
+    WIDTH: tl.constexpr,  # bytes in a vector
+    GRANULE: tl.constexpr,  # bytes that are always of one sample
+    BLOCK: tl.constexpr,  # vectors at a time
+    SPAN: tl.constexpr,  # vectors in a chunk
+    INDEX: tl.constexpr,  # int32, or int64 for samples of more than 2^30 vectors
+    TARGET_BLOCK: tl.constexpr,  # columns in a chunk
+):
+    chunk = tl.program_id(0)
+    index = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    if index >= batch:
+        return
+
+    # The row of the plan.
+    if quantiles is not None:
+        if device_seed is not None:
+            seed = tl.load(device_seed)
+        else:
+            seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+        mapping = partner_map(partner_rule, seed, batch)
+        row = sample_row(
+            quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, index
+        )  # fmt: skip
+        valid = batch > 0
+        if chunk == 0:
+            write_row(plan, index, row)
+    else:
+        row, valid = given_row(plan, index, batch, height, width)
+    partner, box, _, kind = row
+
+    if IN_PLACE:
+        # Both samples of a pair see it alike; the first takes the first half of the positions, the second the rest.
+        there = (partner >= 0) & (partner < batch)
+        partner = tl.where(there, partner, index)
+        if quantiles is not None:
+            other = sample_row(
+                quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, partner
+            )  # fmt: skip
+            other_valid = valid
+        else:
+            other, other_valid = given_row(plan, partner, batch, height, width)
+        paired = there & (other[0] == index)
+        valid = valid & paired
+
+    if images is not None:
+        WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
+        word = tl.arange(0, WORDS)[None, :]
+        pixel_bytes = pixel_bytes.to(INDEX)
+        pastes = valid & (kind == CUTMIX)
+        y1 = tl.where(pastes, box[2], 0)
+        box = (box[0], box[1], y1, box[3])
+        own = images + index.to(tl.int64) * images_sample * WORDS
+        first = chunk.to(tl.int64) * SPAN
+        last = vectors
+        if IN_PLACE:
+            other_pastes = paired & other_valid & (other[3] == CUTMIX)
+            other_box = (other[1][0], other[1][1], tl.where(other_pastes, other[1][2], 0), other[1][3])
+            half = tl.cdiv(vectors, 2 * SPAN) * SPAN
+            first = tl.where(index < partner, first, first + half)
+            last = tl.where(index < partner, tl.minimum(half, vectors), vectors)
+            last = tl.where((pastes | other_pastes) & (index != partner), last, 0)
+        else:
+            partner = tl.where(pastes, partner, index)
+        theirs = images + partner.to(tl.int64) * images_sample * WORDS
+        last = tl.minimum(first + SPAN, last).to(INDEX)
+        for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
+            vector = start + tl.arange(0, BLOCK)[:, None]
+            inside = vector < last
+            if INDEX == tl.int64:
+                line = vector // row_vectors
+                plane = line // height
+            else:
+                line = divided(vector, row_magic, row_shift)
+                plane = divided(line, height_magic, height_shift)
+            x = vector - line * row_vectors.to(INDEX)
+            y = line - plane * height
+            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + x) * WORDS + word
+            bits = tl.where(inside, bits_in_box(y, x * WIDTH, box, pixel_bytes, WIDTH), 0)
+            if IN_PLACE:
+                other_bits = tl.where(inside, bits_in_box(y, x * WIDTH, other_box, pixel_bytes, WIDTH), 0)
+                own_pointers = tl.multiple_of(own + offset, (1, WIDTH))
+                their_pointers = tl.multiple_of(theirs + offset, (1, WIDTH))
+                own_words = tl.load(own_pointers, mask=other_bits != 0)
+                their_words = tl.load(their_pointers, mask=bits != 0)
+                store_bytes(own_pointers, their_words, bits, word, WIDTH, GRANULE)
+                store_bytes(their_pointers, own_words, other_bits, word, WIDTH, GRANULE)
+            else:
+                pointers = tl.multiple_of(tl.where(bits != 0, theirs, own) + offset, (1, WIDTH))
+                words = tl.load(pointers, mask=inside)
+                if GRANULE < WIDTH:
+                    ALL: tl.constexpr = (1 << WIDTH) - 1
+                    straddles = (bits != 0) & (bits != ALL)
+                    own_words = tl.load(tl.multiple_of(own + offset, (1, WIDTH)), mask=straddles)
+                    words = chosen(tl.where(straddles, bits, ALL), word, words, own_words, WIDTH, GRANULE)
+                destination = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + x) * WORDS + word
+                destination += index.to(tl.int64) * out_sample * WORDS
+                tl.store(tl.multiple_of(out + destination, (1, WIDTH)), words, mask=inside)
+
+    if targets is not None:
+        write_targets(
+            labels, targets, num_classes, scale, off, on, index, row, valid, chunk, TARGET_BLOCK
+        )  # fmt: skip
+
+
+# ---- Launches: how a call becomes the kernel's arguments, without touching a GPU
+
+MAX_BATCH = 1 << 30
+MAX_GRID_Y = 65535
+VECTORS_PER_THREAD = 4
+MAX_WARPS = 4
+SPAN_BYTES = 1 << 14
+COLUMNS_PER_THREAD = 8
+MAX_FAST_DIVISION = 1 << 30
+MAX_INT32 = (1 << 31) - 1
+
+
+class Launch(NamedTuple):
+    """A launch that has not happened yet: all that ``kernel[grid](*arguments, **options)`` needs."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    arguments: tuple[Any, ...]  # tensors and numbers, in the order of the kernel's parameters
+    options: dict[str, Any]  # the kernel's constants, and what Triton compiles it with
+
+    def __call__(self, device: torch.device) -> None:
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self.kernel[self.grid](*self.arguments, **self.options)
+
+
+class Sampling(NamedTuple):
+    """How to sample a plan: the arguments of the ops, in their order."""
+
+    seed: Tensor
+    quantiles: Tensor
+    prob: float
+    scope: int
+    partner: int
+    placement: int
+    correct_lam: bool
+
+
+class Pixels(NamedTuple):
+    """The images to be mixed, with or without a sample in them."""
+
+    images: Tensor
+    out: Tensor
+    rows: Rows
+    out_rows: Rows
+
+
+class Labels(NamedTuple):
+    """The labels, and the targets to write."""
+
+    labels: Tensor
+    targets: Tensor
+    label_smoothing: float
+
+
+def divider(divisor: int) -> tuple[int, int]:
+    """magic and shift such that number // divisor == number * magic >> shift, for number and divisor below 2^30.
+
+    magic * divisor exceeds 2^shift by less than divisor, and 2^shift is at least 2^30 * divisor, so that the product
+    exceeds number / divisor by less than 1 / divisor.
+    """
+    shift = 30 + (divisor - 1).bit_length()
+    return -(-(1 << shift) // divisor), shift
+
+
+def lowest_bit(number: int) -> int:
+    return number & -number
+
+
+def next_power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def clamp(number: int, low: int, high: int) -> int:
+    return max(low, min(number, high))
+
+
+def vector_width(pixels: Pixels) -> int:
+    """Bytes of the widest vector that divides every address and every row."""
+    bits = 16 | pixels.rows.row_bytes
+    for tensor, rows in ((pixels.images, pixels.rows), (pixels.out, pixels.out_rows)):
+        bits |= tensor.data_ptr()
+        for size, stride in zip((rows.batch, rows.slices, rows.height), rows.strides, strict=True):
+            if size > 1:
+                bits |= stride
+    return lowest_bit(bits)
+
+
+def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: int, width: int) -> tuple:
+    sizes = batch, height, width
+    if sampling is None:
+        return plan, None, 0.0, 0, 0, 0, 0, 0, 0, None, *sizes
+    seed, quantiles, prob, scope, partner, placement, correct_lam = sampling
+    options = float(prob), scope, partner, placement, int(correct_lam)
+    if seed.device.type == "cpu":
+        words = struct.unpack("<ii", struct.pack("<q", seed.item()))  # on the CPU: nothing to wait for
+        return plan, quantiles, *options, *words, None, *sizes
+    return plan, quantiles, *options, 0, 0, seed, *sizes
+
+
+def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[str, Any], int]:
+    """The images' arguments, the kernel's constants for them, and how many chunks a sample has."""
+    if pixels is None:
+        constants = {"WIDTH": 16, "GRANULE": 16, "BLOCK": 32, "SPAN": 32, "INDEX": tl.int32}
+        return (None, None, *[0] * 13), constants, 0
+    images, out, rows, out_rows = pixels
+    width = vector_width(pixels)
+    word_bytes = min(width, 4)
+    words = width // word_bytes
+    granule = lowest_bit(rows.pixel_bytes)
+    row_vectors = rows.row_bytes // width
+    vectors = rows.slices * rows.height * row_vectors
+    strides = [stride // width for stride in (*rows.strides, *out_rows.strides)]
+
+    positions = -(-vectors // 2) if in_place else vectors  # the other sample of the pair takes the other half
+    block = clamp(next_power_of_2(positions), 32, 32 * MAX_WARPS * VECTORS_PER_THREAD)
+    span = max(block, SPAN_BYTES // width) if positions > block else block
+    reach = max((rows.slices - 1) * strides[k + 1] + (rows.height - 1) * strides[k + 2] for k in (0, 3)) + row_vectors
+    small = vectors <= MAX_FAST_DIVISION and reach * words <= MAX_INT32 and rows.row_bytes <= MAX_INT32
+    constants = {
+        "WIDTH": width,
+        "GRANULE": width if granule >= width else min(granule, 4),
+        "BLOCK": block,
+        "SPAN": span,
+        "INDEX": tl.int32 if small else tl.int64,
+    }
+    word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
+    dividers = (*divider(row_vectors), *divider(rows.height)) if small else (0, 0, 0, 0)
+    arguments = (
+        *(triton.reinterpret(images, word), triton.reinterpret(out, word), *strides),
+        *(vectors, row_vectors, *dividers, rows.pixel_bytes),
+    )
+    return arguments, constants, -(-positions // span)
+
+
+def target_arguments(targets: Labels | None) -> tuple:
+    if targets is None:
+        return None, None, 0, 0, 0, 0
+    labels, out, label_smoothing = targets
+    classes = out.shape[1]
+    scale = 1.0 - label_smoothing  # mirrors mix_math.h::smoothing_of
+    off = label_smoothing / classes
+    return labels, out, classes, *struct.unpack("<qqq", struct.pack("<ddd", scale, off, scale + off))
+
+
+def mix_launch(
+    batch: int,
+    height: int,
+    width: int,
+    plan: Tensor,
+    sampling: Sampling | None = None,
+    pixels: Pixels | None = None,
+    targets: Labels | None = None,
+    *,
+    in_place: bool = False,
+) -> Launch:
+    """The launch of a call on a batch that is not empty: a plan is sampled or given, pixels and targets may be absent.
+
+    Looks at addresses, sizes and strides of its tensors alone, so that CPU tensors make the launch that CUDA tensors
+    would.
+    """
+    images, constants, chunks = pixel_arguments(pixels, in_place)
+    classes = targets.targets.shape[1] if targets is not None else 1
+    vectors = constants["BLOCK"] // VECTORS_PER_THREAD if pixels is not None else classes // COLUMNS_PER_THREAD
+    warps = clamp(next_power_of_2(max(vectors, 1)) // 32, 1, MAX_WARPS)
+    target_block = clamp(next_power_of_2(classes), 32, 32 * warps * COLUMNS_PER_THREAD)
+    grid_z = -(-batch // MAX_GRID_Y)
+    grid = max(chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
+    arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *target_arguments(targets))
+    options = {
+        "IN_PLACE": in_place,
+        **constants,
+        "TARGET_BLOCK": target_block,
+        "num_warps": warps,
+        "num_stages": 1,
+        "enable_fp_fusion": False,
+    }
+    return Launch(mix_kernel, grid, arguments, options)
+
+
+# ---- The ops, in the order of cutmix_cuda/_ops.py: check, allocate, launch
+
+
+def check_extent(batch: int, height: int, width: int) -> None:
+    torch._check(0 <= batch <= MAX_BATCH, lambda: f"the batch size must be in 0..2^30, got {batch}")
+    torch._check(
+        0 <= height and 0 <= width and max(height, width, height * width) <= MAX_INT32,
+        lambda: f"height, width and their product must be in 0..2^31-1, got {height} and {width}",
+    )
+
+
+def check_images(images: Tensor, out: Tensor) -> None:
+    torch._check(
+        3 <= images.dim() <= 8,
+        lambda: f"images must be of shape (batch, ..., height, width), of 3 to 8 dimensions, got {tuple(images.shape)}",
+    )
+    torch._check(
+        out.shape == images.shape and out.element_size() == images.element_size() and out.device == images.device,
+        lambda: "out must have the shape, dtype and device of images",
+    )
+
+
+def new_plan(sampling: Sampling, batch: int) -> Tensor:
+    """An empty plan to sample into, after a check of what to sample by."""
+    seed, quantiles, *_ = sampling
+    torch._check(seed.numel() == 1 and seed.dtype == torch.int64, lambda: "seed must be one int64")
+    torch._check(
+        seed.device.type == "cpu" or seed.device == quantiles.device,
+        lambda: "seed must be on the CPU or on the device of the images",
+    )
+    torch._check(
+        quantiles.shape == (QUANTILE_INTERVALS + 1,) and quantiles.dtype == torch.float32 and quantiles.is_contiguous(),
+        lambda: "quantiles must be a contiguous float32 tensor of 4097 knots",
+    )
+    return quantiles.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
+
+
+def checked_plan(plan: Tensor, batch: int, device: torch.device) -> Tensor:
+    torch._check(
+        plan.shape == (batch, PLAN_COLUMNS) and plan.dtype == torch.int32 and plan.device == device,
+        lambda: "plan must be int32 of shape (batch, 8) on the device of the images",
+    )
+    return plan.contiguous()
+
+
+def new_targets(
+    labels: Tensor | None, like: Tensor, batch: int, num_classes: int, label_smoothing: float, dtype: torch.dtype
+) -> tuple[Tensor, Labels | None]:
+    """The empty targets, and what the kernel needs to write them; None where there is nothing to write."""
+    classes = num_classes if labels is not None else 0
+    targets = like.new_empty((batch, classes), dtype=dtype)
+    if labels is None:
+        return targets, None
+    torch._check(labels.device == like.device, lambda: "labels must be on the device of the images")
+    torch._check(
+        labels.shape == ((batch, classes) if labels.is_floating_point() else (batch,)),
+        lambda: "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)",
+    )
+    if targets.numel() == 0:
+        return targets, None
+    return targets, Labels(labels.contiguous(), targets, label_smoothing)
+
+
+def sample_plan(seed, quantiles, batch, height, width, *options):
+    check_extent(batch, height, width)
+    sampling = Sampling(seed, quantiles, *options)
+    plan = new_plan(sampling, batch)
+    if batch > 0:
+        mix_launch(batch, height, width, plan, sampling)(plan.device)
+    return plan
+
+
+def mix_targets(labels, plan, num_classes, label_smoothing, dtype):
+    batch = plan.shape[0]
+    plan = checked_plan(plan, batch, labels.device)
+    targets, writes = new_targets(labels, plan, batch, num_classes, label_smoothing, dtype)
+    if writes is not None:
+        mix_launch(batch, MAX_INT32, MAX_INT32, plan, targets=writes)(plan.device)
+    return targets
+
+
+def run(
+    images: Tensor,
+    out: Tensor,
+    labels: Tensor | None,
+    plan: Tensor | None,
+    sampling: Sampling | None,
+    num_classes: int,
+    label_smoothing: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Mixes images into out, in place where they are one; returns the targets and the plan."""
+    check_images(images, out)
+    in_place = out is images
+    batch, height, width = images.shape[0], *images.shape[-2:]
+    check_extent(batch, height, width)
+    plan = new_plan(sampling, batch) if plan is None else checked_plan(plan, batch, images.device)
+    targets, writes = new_targets(labels, images, batch, num_classes, label_smoothing, dtype)
+    if batch == 0:
+        return targets, plan
+
+    rows, out_rows = rows_of(images), rows_of(out)
+    if rows is None or out_rows is None or rows.shape != out_rows.shape:
+        dense = images.contiguous()
+        dense_out = dense if in_place else torch.empty_like(dense)
+        pixels = Pixels(dense, dense_out, rows_of(dense), rows_of(dense_out))
+    else:
+        dense_out = out
+        pixels = Pixels(images, out, rows, out_rows)
+    mix_launch(
+        *(batch, height, width, plan, sampling, pixels if images.numel() > 0 else None, writes), in_place=in_place
+    )(images.device)
+    if dense_out is not out:
+        out.copy_(dense_out)
+    return targets, plan
+
+
+def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
+    return run(images, out, labels, plan, None, num_classes, label_smoothing, dtype)[0]
+
+
+def mix(images, *arguments):
+    out = torch.empty_like(images)
+    return out, mix_out(images, *arguments, out)
+
+
+def mix_(images, *arguments):
+    return mix_out(images, *arguments, images)
+
+
+def cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement, correct_lam, *arguments):
+    *arguments, out = arguments
+    sampling = Sampling(seed, quantiles, prob, scope, partner, placement, correct_lam)
+    return run(images, out, labels, None, sampling, *arguments)
+
+
+def cutmix(images, *arguments):
+    out = torch.empty_like(images)
+    return out, *cutmix_out(images, *arguments, out)
+
+
+def cutmix_(images, labels, seed, quantiles, prob, scope, partner, *arguments):
+    torch._check(
+        partner in INVERSE_OF_THEMSELVES, lambda: "in place, partner must be its own inverse: flip or mirror"
+    )
+    return cutmix_out(images, labels, seed, quantiles, prob, scope, partner, *arguments, images)
+
+
+OPS = {
+    "sample_plan": sample_plan,
+    "mix_targets": mix_targets,
+    "mix": mix,
+    "mix_out": mix_out,
+    "mix_": mix_,
+    "cutmix": cutmix,
+    "cutmix_out": cutmix_out,
+    "cutmix_": cutmix_,
+}

@@ -1,0 +1,164 @@
+"""The maths of mixing in Triton: twins of the functions in ``csrc/mix_math.h``, with the same names and the same bits.
+
+Each takes scalars or blocks of them. A box is a tuple (y0, x0, y1, x1), a row of the plan a tuple
+(partner, box, lam, kind). Division and square root are the ``_rn`` ones, for Triton's plain ``/`` is approximate, and
+the kernels are compiled without fused multiply-add.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .._ops import Kind, Partner, Placement, Scope
+
+PER_BATCH = tl.constexpr(0)  # streams
+PER_DRAW = tl.constexpr(1)
+
+SCOPE_PAIR = tl.constexpr(int(Scope.pair))
+SCOPE_BATCH = tl.constexpr(int(Scope.batch))
+PARTNER_FLIP = tl.constexpr(int(Partner.flip))
+PARTNER_SHIFT = tl.constexpr(int(Partner.shift))
+PARTNER_MIRROR = tl.constexpr(int(Partner.mirror))
+PLACEMENT_CLIP = tl.constexpr(int(Placement.clip))
+KEEP = tl.constexpr(int(Kind.keep))
+CUTMIX = tl.constexpr(int(Kind.cutmix))
+
+TWO_POW_MINUS_24 = tl.constexpr(2.0**-24)
+TWO_POW_MINUS_20 = tl.constexpr(2.0**-20)
+
+
+@triton.jit
+def mulhi(a, b):
+    """The upper word of the product of two words. Mirrors mix_math.h::mulhi."""
+    return tl.umulhi(a, b.to(tl.uint32))
+
+
+@triton.jit
+def philox(seed, index, stream):
+    """Philox4x32-10 at counter (index, 0, stream, 0), keyed by the int64 seed. Mirrors mix_math.h::philox."""
+    return tl.philox(seed, index, 0, stream, 0)
+
+
+@triton.jit
+def unit_float(word):
+    """A word as a float32 in [0, 1), from its upper 24 bits. Mirrors mix_math.h::unit_float."""
+    return (word >> 8).to(tl.float32) * TWO_POW_MINUS_24
+
+
+@triton.jit
+def quantile(table, word):
+    """The inverse distribution function at a random word, linear between the knots. Mirrors mix_math.h::quantile."""
+    knot = (word >> 20).to(tl.int32)
+    fraction = (word & 0xFFFFF).to(tl.float32) * TWO_POW_MINUS_20
+    lower, upper = tl.load(table + knot), tl.load(table + knot + 1)
+    value = lower + fraction * (upper - lower)
+    return tl.where(value > 0.0, tl.where(value < 1.0, value, 1.0), 0.0)
+
+
+@triton.jit
+def truncated(ratio, length):
+    return (ratio * length.to(tl.float32)).to(tl.int32)
+
+
+@triton.jit
+def clipped_box(lam, word_x, word_y, height, width):
+    """A box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
+    ratio = 0.5 * tl.sqrt_rn(1.0 - lam)
+    half_width = truncated(ratio, width)
+    half_height = truncated(ratio, height)
+    x = mulhi(word_x, width).to(tl.int32)
+    y = mulhi(word_y, height).to(tl.int32)
+    return (
+        tl.maximum(y - half_height, 0),
+        tl.maximum(x - half_width, 0),
+        tl.minimum(y + half_height, height),
+        tl.minimum(x + half_width, width),
+    )
+
+
+@triton.jit
+def inside_box(lam, word_x, word_y, height, width):
+    """A box that lies inside the image. Mirrors mix_math.h::inside_box."""
+    ratio = tl.sqrt_rn(1.0 - lam)
+    box_width = truncated(ratio, width)
+    box_height = truncated(ratio, height)
+    x0 = mulhi(word_x, width - box_width + 1).to(tl.int32)
+    y0 = mulhi(word_y, height - box_height + 1).to(tl.int32)
+    return y0, x0, y0 + box_height, x0 + box_width
+
+
+@triton.jit
+def share_outside(box, height, width):
+    """The share of the image outside the box. Mirrors mix_math.h::share_outside."""
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return 1.0 - tl.div_rn(area.to(tl.float32), (height * width).to(tl.float32))
+
+
+@triton.jit
+def partner_map(rule, seed, batch):
+    """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
+    reflects = (rule == PARTNER_FLIP) | (rule == PARTNER_MIRROR)
+    shift = batch - 1
+    if (rule == PARTNER_SHIFT) | (rule == PARTNER_MIRROR):
+        word = philox(seed, 0, PER_BATCH)[0]
+        if rule == PARTNER_SHIFT:
+            shift = 1 + mulhi(word, batch - 1).to(tl.int32)
+        else:
+            odd = mulhi(word, batch).to(tl.int32)
+            even = 2 * mulhi(word, batch // 2).to(tl.int32) + 1
+            shift = tl.where(batch % 2 == 0, even, odd)
+    return reflects, shift
+
+
+@triton.jit
+def partner_of(mapping, index, batch):
+    """The partner of an index under a partner map. Mirrors mix_math.h::partner_of."""
+    difference = mapping[1] - index
+    total = mapping[1] + index
+    reflected = tl.where(difference >= 0, difference, difference + batch)
+    shifted = tl.where(total >= batch, total - batch, total)
+    return tl.where(mapping[0], reflected, shifted)
+
+
+@triton.jit
+def draw_index(scope, index, partner):
+    """Which draw a sample takes. Mirrors mix_math.h::draw_index."""
+    draw = tl.where(scope == SCOPE_PAIR, tl.minimum(index, partner), index)
+    return tl.where(scope == SCOPE_BATCH, 0, draw)
+
+
+@triton.jit
+def sample_row(
+    quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, index
+):  # fmt: skip
+    """A sample's row of the plan. Mirrors mix_math.h::sample_row."""
+    partner = partner_of(mapping, index, batch)
+    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
+    mixed = (partner != index) & (height != 0) & (width != 0) & (unit_float(word_kind) < prob)
+
+    lam = quantile(quantiles, word_lam)
+    if placement == PLACEMENT_CLIP:
+        y0, x0, y1, x1 = clipped_box(lam, word_x, word_y, height, width)
+    else:
+        y0, x0, y1, x1 = inside_box(lam, word_x, word_y, height, width)
+    if correct_lam != 0:
+        lam = share_outside((y0, x0, y1, x1), height, width)
+    box = (tl.where(mixed, y0, 0), tl.where(mixed, x0, 0), tl.where(mixed, y1, 0), tl.where(mixed, x1, 0))
+    return partner, box, tl.where(mixed, lam, 1.0), tl.where(mixed, CUTMIX, KEEP)
+
+
+@triton.jit
+def valid_row(row, batch, height, width):
+    """Whether a row leads outside neither batch nor image. Mirrors mix_math.h::valid_row."""
+    partner, box, _, kind = row
+    y0, x0, y1, x1 = box
+    inside = (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
+    return inside & (partner >= 0) & (partner < batch) & ((kind == KEEP) | (kind == CUTMIX))
+
+
+@triton.jit
+def mixed_target(lam, own, partner):
+    """The mixed target, in the type of own and partner. Mirrors mix_math.h::mixed_target."""
+    weight = lam.to(own.dtype)
+    return weight * own + (1.0 - weight) * partner

@@ -1,0 +1,76 @@
+"""A batch of images as rows: the view in which every layout is the same. See ``csrc/rows.h`` for a picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """Rows of pixels, dense in memory; strides in bytes. Mirrors rows.h::Rows."""
+
+    batch: int
+    slices: int  # planes of height rows in a sample
+    height: int  # rows in a slice
+    width: int  # pixels in a row
+    pixel_bytes: int
+    sample_stride: int
+    slice_stride: int
+    row_stride: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.pixel_bytes
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        return self.sample_stride, self.slice_stride, self.row_stride
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self[:5]
+
+
+def rows_of(images: Tensor) -> Rows | None:
+    """A tensor (batch, ..., height, width) as rows; None where its rows are not dense, or its slices not evenly spaced.
+
+    Mirrors rows.h::rows_of.
+    """
+    sizes, strides, element_bytes = images.shape, images.stride(), images.element_size()
+    batch, height, width = sizes[0], sizes[-2], sizes[-1]
+    if images.numel() == 0:
+        return Rows(batch, 0, height, width, element_bytes, 0, 0, 0)
+
+    # The dimensions between batch and height, innermost first.
+    inner = [dim for dim in range(len(sizes) - 3, 0, -1) if sizes[dim] != 1]
+    inner.sort(key=lambda dim: strides[dim])
+
+    # Those packed below the width belong to the pixel.
+    pixel, packed = 1, 0
+    for dim in inner:
+        if not (strides[dim] == pixel and width > 1 and pixel < strides[-1]):
+            break
+        pixel *= sizes[dim]
+        packed += 1
+    if width > 1 and strides[-1] != pixel:
+        return None
+
+    # The others are slices, and have to collapse to one stride.
+    slices, slice_stride = 1, 0
+    for dim in inner[packed:]:
+        if slices == 1:
+            slice_stride = strides[dim]
+        elif strides[dim] != slices * slice_stride:
+            return None
+        slices *= sizes[dim]
+    return Rows(
+        batch,
+        slices,
+        height,
+        width,
+        pixel * element_bytes,
+        strides[0] * element_bytes,
+        slice_stride * element_bytes,
+        strides[-2] * element_bytes,
+    )
