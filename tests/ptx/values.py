@@ -97,7 +97,7 @@ def minimum(a: np.ndarray, b: np.ndarray, nan: bool = False) -> np.ndarray:
     if a.dtype.kind != "f":
         return np.minimum(a, b)
     smaller = np.minimum(a, b) if nan else np.fmin(a, b)
-    return np.where((a == b) & np.signbit(a), a, smaller)
+    return np.where(a == b, np.where(np.signbit(a), a, b), smaller)
 
 
 def maximum(a: np.ndarray, b: np.ndarray, nan: bool = False) -> np.ndarray:
@@ -105,7 +105,7 @@ def maximum(a: np.ndarray, b: np.ndarray, nan: bool = False) -> np.ndarray:
     if a.dtype.kind != "f":
         return np.maximum(a, b)
     larger = np.maximum(a, b) if nan else np.fmax(a, b)
-    return np.where((a == b) & np.signbit(b), a, larger)
+    return np.where(a == b, np.where(np.signbit(a), b, a), larger)
 
 
 def _odd_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
