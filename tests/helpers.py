@@ -6,6 +6,7 @@ time. It imports nothing of the implementation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -70,11 +71,11 @@ def generator(seed: int) -> torch.Generator:
 
 def random_images(shape: Iterable[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Contiguous images of random bits: NaNs, infinities and subnormals included."""
-    *outer, width = shape
+    shape = tuple(shape)
     if dtype == torch.bool:
-        return torch.randint(2, (*outer, width), generator=generator(seed)).bool()
-    row = [*outer, width * dtype.itemsize]
-    return torch.randint(256, row, generator=generator(seed), dtype=torch.uint8).view(dtype).reshape(*outer, width)
+        return torch.randint(2, shape, generator=generator(seed)).bool()
+    count = math.prod(shape) * dtype.itemsize
+    return torch.randint(256, (count,), generator=generator(seed), dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def label_coded_images(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -95,7 +96,7 @@ def soft_labels(batch: int, num_classes: int, dtype: torch.dtype = torch.float32
 
 def bits(tensor: Tensor) -> Tensor:
     """The bytes of a tensor's elements, contiguous, on the CPU."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
