@@ -219,7 +219,8 @@ def compiler_obstacle() -> str | None:
         except OSError:
             return f"there is no C++ compiler {command[0]!r}"
         except subprocess.CalledProcessError as error:
-            return f"the C++ compiler {command[0]!r} failed: {error.stderr.strip().splitlines()[0]}"
+            reason = next((line for line in error.stderr.splitlines() if "error" in line), str(error))
+            return f"the C++ compiler {command[0]!r} failed: {reason}"
     return None
 
 
