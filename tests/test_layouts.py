@@ -27,12 +27,26 @@ from .helpers import (
 SEED = 7
 
 DTYPES = [
-    dtype
-    for name in (
-        "uint8 int8 bool float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu "
-        "float16 bfloat16 int16 uint16 float32 int32 uint32 float64 int64 uint64 complex64 complex128"
-    ).split()
-    if (dtype := getattr(torch, name, None))
+    torch.uint8,
+    torch.int8,
+    torch.bool,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
+    torch.float16,
+    torch.bfloat16,
+    torch.int16,
+    torch.uint16,
+    torch.float32,
+    torch.int32,
+    torch.uint32,
+    torch.float64,
+    torch.int64,
+    torch.uint64,
+    torch.complex64,
+    torch.complex128,
 ]
 
 

@@ -410,7 +410,7 @@ def test_offsets_past_31_bits():
 @every_backend
 @pytest.mark.parametrize("write", ["cutmix_", "cutmix out", "apply_plan_", "apply_plan out"])
 def test_autograd_sees_what_was_written(backend, write):
-    """Backward through what it saved of a tensor that was mixed since raises, as for torch's own in-place operations."""
+    """Backward through a saved tensor that was mixed since raises, as after torch's own in-place operations."""
     images = torch.rand(4, 3, 6, 9, device=backend.device)
     weight = torch.rand(4, 3, 6, 9, device=backend.device, requires_grad=True)
     loss = (images * weight).sum()
