@@ -96,7 +96,12 @@ def quantiles(distribution: Distribution, device: torch.device) -> Tensor:
     table = _tables.get((distribution, device))
     if table is None:
         probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
-        knots = np.clip(distribution.inverse_cdf(probability), 0.0, 1.0).astype(np.float32)
+        knots = distribution.inverse_cdf(probability)
+        if not np.isfinite(knots).all():
+            raise ValueError(
+                f"alpha must have finite quantiles, and inverse_cdf of {distribution!r} gives NaN or infinity"
+            )
+        knots = np.clip(knots, 0.0, 1.0).astype(np.float32)
         table = torch.from_numpy(knots).to(device)
         _tables[distribution, device] = table
     return table

@@ -1,0 +1,171 @@
+"""The law of lambda: tables against scipy, and drawn values against the law."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+
+import cutmix_cuda
+from cutmix_cuda import reference
+from cutmix_cuda.distributions import Beta, Constant, Distribution, Uniform, as_distribution, quantiles
+
+ALPHAS = (0.01, 0.2, 0.5, 1.0, 2.0, 8.0)
+LAWS: dict[str, Distribution] = {f"alpha={alpha}": Beta(alpha, alpha) for alpha in ALPHAS}
+LAWS |= {"Beta(2, 5)": Beta(2, 5), "Beta(30, 1)": Beta(30, 1)}
+LAWS |= {"Uniform()": Uniform(), "Uniform(0.2, 0.7)": Uniform(0.2, 0.7)}
+
+every_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+
+
+def cdf(law: Distribution, x: np.ndarray) -> np.ndarray:
+    """The exact distribution function; for a beta law scipy's forward function, where the package uses the inverse."""
+    x = np.clip(x.astype(np.float64), 0, 1)
+    if isinstance(law, Beta):
+        return scipy.special.betainc(law.a, law.b, x)
+    assert isinstance(law, Uniform)
+    return np.clip((x - law.lo) / (law.hi - law.lo), 0, 1)
+
+
+def next_float(x: np.ndarray, to: float, steps: int = 1) -> np.ndarray:
+    for _ in range(steps):
+        x = np.nextafter(x, np.float32(to))
+    return x
+
+
+def table_of(law: Distribution) -> np.ndarray:
+    return quantiles(law, torch.device("cpu")).numpy()
+
+
+@every_law
+def test_table_is_exact_at_its_knots(law):
+    """Each knot is the float32 nearest to the quantile, or its neighbour: the law says so, not another inverse."""
+    table, probability = table_of(law), np.arange(4097) / 4096
+    assert table.dtype == np.float32 and table.shape == (4097,)
+    rounding = 1e-9  # of scipy's betainc, relative to 1
+    assert (cdf(law, next_float(table, -1)) <= probability + rounding).all()
+    assert (cdf(law, next_float(table, 2)) >= probability - rounding).all()
+
+
+@pytest.mark.parametrize("a", [1e-300, 1e-3, 0.1, 1.0, 10.0, 1e3])
+@pytest.mark.parametrize("b", [1e-300, 1e-3, 0.1, 1.0, 10.0, 1e3])
+def test_table_of_any_beta_law_rises_from_share_to_share(a, b):
+    table = table_of(Beta(a, b))
+    assert ((table >= 0) & (table <= 1)).all()
+    assert (np.diff(table) >= 0).all()
+
+
+def test_uniform_table_has_no_rounding():
+    np.testing.assert_array_equal(table_of(Beta(1, 1)), np.arange(4097, dtype=np.float32) / 4096)
+    np.testing.assert_array_equal(table_of(Uniform()), table_of(Beta(1, 1)))
+
+
+@every_law
+def test_between_knots_the_cdf_is_off_by_less_than_one_interval(law):
+    word = np.random.default_rng(0).integers(0, 2**32, 1 << 16)
+    value = reference.quantile(torch.from_numpy(table_of(law)), torch.from_numpy(word)).numpy()
+    # A float32 stands for all reals that round to it, and three roundings make it: two neighbours either way.
+    probability = word / 2**32
+    assert (cdf(law, next_float(value, -1, steps=2)) <= probability + 1 / 4096).all()
+    assert (cdf(law, next_float(value, 2, steps=2)) >= probability - 1 / 4096).all()
+
+
+def drawn_lambdas(alpha, count: int = 1 << 18, seed: int = 2026) -> np.ndarray:
+    """lambda before any correction, from one big batch."""
+    plan = cutmix_cuda.sample_plan(count, 4, 4, alpha=alpha, partner="roll", correct_lam=False, seed=seed)
+    assert (plan.kind == 1).all()
+    return plan.lam.numpy()
+
+
+def distance(law: Distribution, sample: np.ndarray) -> float:
+    """The Kolmogorov-Smirnov distance to the law rounded to float32: a small alpha has heavy atoms at 0 and 1."""
+    value, count = np.unique(sample, return_counts=True)
+    midpoint = (value.astype(np.float64) + next_float(value, 2).astype(np.float64)) / 2
+    return float(np.abs(np.cumsum(count) / len(sample) - cdf(law, midpoint)).max())
+
+
+# Dvoretzky, Kiefer, Wolfowitz and Massart: a right sampler is farther from its law than this once in a million seeds.
+# The table may add one interval.
+SAMPLES = 1 << 18
+THRESHOLD = math.sqrt(math.log(2 / 1e-6) / (2 * SAMPLES)) + 1 / 4096
+
+
+@every_law
+def test_drawn_lambda_follows_the_law(law):
+    assert distance(law, drawn_lambdas(law, SAMPLES)) < THRESHOLD
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_number_means_symmetric_beta(alpha):
+    assert as_distribution(alpha) == Beta(alpha, alpha)
+    np.testing.assert_array_equal(drawn_lambdas(alpha, 1000), drawn_lambdas(Beta(alpha, alpha), 1000))
+
+
+def test_distance_tells_neighbouring_laws_apart():
+    """The threshold is tight enough: alpha off by a twentieth is seen."""
+    for alpha in ALPHAS:
+        assert distance(Beta(alpha * 1.05, alpha), drawn_lambdas(alpha, SAMPLES)) > THRESHOLD
+
+
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
+def test_constant(x):
+    assert (drawn_lambdas(Constant(x), 1000) == np.float32(x)).all()
+
+
+def test_uniform_keeps_to_its_bounds():
+    lam = drawn_lambdas(Uniform(0.25, 0.5))
+    assert 0.25 <= lam.min() < 0.2501 and 0.4999 < lam.max() <= 0.5
+
+
+def test_own_distribution():
+    class Square(Distribution):
+        """P(lambda <= x) = sqrt(x)."""
+
+        def inverse_cdf(self, probability):
+            return probability**2
+
+    lam = np.sort(drawn_lambdas(Square(), SAMPLES))
+    assert np.abs(np.sqrt(lam) - np.arange(SAMPLES) / SAMPLES).max() < THRESHOLD
+
+
+@pytest.mark.parametrize("knot", [math.nan, math.inf])
+def test_own_distribution_must_be_finite(knot):
+    class Broken(Distribution):
+        def inverse_cdf(self, probability):
+            return np.where(probability == 0.5, knot, probability)
+
+    with pytest.raises(ValueError, match="finite quantiles.*Broken"):
+        cutmix_cuda.sample_plan(2, 4, 4, alpha=Broken(), seed=0)
+
+
+def test_table_is_built_once():
+    device = torch.device("cpu")
+    assert quantiles(Beta(0.3, 0.4), device) is quantiles(Beta(0.3, 0.4), device)
+    assert quantiles(Beta(0.3, 0.4), device) is not quantiles(Beta(0.4, 0.3), device)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_beta_wants_positive_finite_numbers(value):
+    for make in (as_distribution, lambda x: Beta(x, 1.0), lambda x: Beta(1.0, x)):
+        with pytest.raises(ValueError, match="positive and finite"):
+            make(value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+def test_uniform_and_constant_want_shares(value):
+    for name, make in {"lo": Uniform, "hi": lambda x: Uniform(0.0, x), "x": Constant}.items():
+        with pytest.raises(ValueError, match=rf"^{name} must be in \[0, 1\]"):
+            make(value)
+
+
+def test_uniform_wants_ordered_bounds():
+    with pytest.raises(ValueError, match="lo must not be greater than hi"):
+        Uniform(0.7, 0.2)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1.0]])
+def test_numbers_are_wanted(value):
+    for make in (as_distribution, lambda x: Beta(1.0, x), Uniform, Constant):
+        with pytest.raises(TypeError, match="number"):
+            make(value)
