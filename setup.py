@@ -146,13 +146,12 @@ def resolve_toolkit(nvcc: Path) -> Toolkit:
     """The toolkit behind `nvcc`, which may be a wrapper anywhere: nvcc itself is asked for its folder."""
 
     def ask(*arguments: str) -> str:
-        done = subprocess.run([nvcc, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout + done.stderr  # --dryrun writes to stderr
+        return subprocess.run([nvcc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
     top = re.search(r"^#\$ TOP=(.+)$", ask("--dryrun", "anything.cu"), re.MULTILINE)
     version = re.search(r"release (\d+\.\d+)", ask("--version"))
     if not top or not version:
-        raise OSError(f"{nvcc} does not answer as nvcc does")
+        raise OSError(f"{nvcc} does not tell its folder and its version")
     archs = re.findall(r"compute_(\d+)(\d)", ask("--list-gpu-arch"))
     root = Path(top[1].strip()).resolve()
     return Toolkit(root, version[1], frozenset(f"{major}.{minor}" for major, minor in archs))
@@ -257,9 +256,15 @@ def resolve() -> Plan:
         mode, left_out = choose_mode(requested, None, None)
         return Plan(mode, left_out=left_out)
     torch = find_torch()
-    nvcc = find_nvcc() if requested != "cpu" else None
-    toolkit = resolve_toolkit(nvcc) if nvcc else None
-    mode, left_out = choose_mode(requested, cpu_obstacle(torch), cuda_obstacle(torch, toolkit))
+    no_cpu = cpu_obstacle(torch)
+    toolkit = None
+    try:
+        nvcc = find_nvcc()
+        toolkit = resolve_toolkit(nvcc) if nvcc else None
+        no_cuda = cuda_obstacle(torch, toolkit)
+    except OSError as error:
+        no_cuda = str(error)
+    mode, left_out = choose_mode(requested, no_cpu, no_cuda)
     if mode != "cuda" or toolkit is None:
         return Plan(mode, torch, left_out=left_out)
     return Plan(mode, torch, toolkit, choose_archs(os.environ.get("TORCH_CUDA_ARCH_LIST"), toolkit), left_out)

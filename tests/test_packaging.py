@@ -261,6 +261,18 @@ def test_a_wrapper_is_resolved_to_its_toolkit(wrapped_nvcc):
     assert expected.nvcc == real
 
 
+def test_an_nvcc_that_does_not_work_is_left_out_or_refused(tmp_path, monkeypatch):
+    broken = write_script(tmp_path / "bin" / "nvcc", "echo no host compiler; exit 1")
+    with pytest.raises(OSError, match="does not tell its folder and its version"):
+        setup.resolve_toolkit(broken)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    plan = setup.resolve()
+    assert plan.mode in ("cpu", "python")
+    assert plan.toolkit is None
+    assert plan.left_out[0].startswith("cuda (")
+
+
 def test_find_nvcc_prefers_cuda_home_to_the_path(wrapped_nvcc, monkeypatch):
     real, wrapper = wrapped_nvcc
     for name in ("CUDA_HOME", "CUDA_PATH"):
