@@ -32,17 +32,16 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m cutmix_cuda", description="CutMix in one kernel launch.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="what was found on this machine, and why the rest was not")
-    demo = commands.add_parser(
-        "demo",
-        help="mix real photographs, draw the result and time it",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_argument("--batch", type=positive_int, default=8, help="photographs to mix")
-    demo.add_argument("--size", type=positive_int, default=224, help="their height and width in pixels")
-    demo.add_argument("--alpha", type=positive_float, default=1.0, help="lambda ~ Beta(alpha, alpha)")
-    demo.add_argument("--seed", type=int, default=23, help="the same seed gives the same boxes everywhere")
-    demo.add_argument("--output", type=Path, default=Path("demo.png"), help="the picture to write")
-    demo.add_argument("--backend", choices=BACKENDS, help="by default the best there is")
+    demo = commands.add_parser("demo", help="mix real photographs, draw the result and time it")
+    for option, kind, default, meaning in (
+        ("--batch", positive_int, 8, "photographs to mix"),
+        ("--size", positive_int, 224, "their height and width in pixels"),
+        ("--alpha", positive_float, 1.0, "lambda ~ Beta(alpha, alpha)"),
+        ("--seed", int, 23, "of the boxes and partners"),
+        ("--output", Path, Path("demo.png"), "the picture to write"),
+    ):
+        demo.add_argument(option, type=kind, default=default, help=f"{meaning} (%(default)s)")
+    demo.add_argument("--backend", choices=BACKENDS, help="how to mix (the best there is for the device)")
     demo.add_argument("--no-timing", dest="timing", action="store_false", help="leave out the images per second")
     return top
 

@@ -48,7 +48,7 @@ TIMED_SECONDS = 3.0
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
 COLUMNS, MAX_DRAWN = 8, 32
-CELL_INCHES, ROW_INCHES, DPI = 1.5, 3.6, 110
+CELL_INCHES, ROW_INCHES, DPI = 1.5, 3.6, 100
 GRID = {"left": 0.005, "right": 0.995, "bottom": 0.11, "top": 0.94, "hspace": 0.06, "wspace": 0.05}
 INK, ACCENT = "#24292f", "#d9480f"
 
@@ -191,7 +191,8 @@ def timing_table(timings: dict[str, Timing], baseline: str) -> Table:
 
 def compare(device: torch.device, alpha: float, backend: str | None, console: Console) -> None:
     """Prints the speed of ours, out of place and in place, and of torchvision's v2.CutMix on one float32 batch."""
-    images, labels = make_batch(TIMED_BATCH, TIMED_SIZE)
+    with console.status(f"cropping {TIMED_BATCH} photographs"):
+        images, labels = make_batch(TIMED_BATCH, TIMED_SIZE)
     images, labels = images.to(device, torch.float32) / 255, labels.to(device)
     scratch = images.clone()
     ours = CutMix(num_classes=len(CLASSES), alpha=alpha, backend=backend)
@@ -206,8 +207,8 @@ def compare(device: torch.device, alpha: float, backend: str | None, console: Co
     rounds = len(timings["CutMix"].seconds)
     console.print(timing_table(timings, "torchvision v2.CutMix"))
     console.print(
-        f"Medians of {rounds} rounds that call the three in turn, each on {TIMED_BATCH} float32 photographs of "
-        f"3x{TIMED_SIZE}x{TIMED_SIZE}, soft targets included. Ours draws a box a sample, torchvision one a batch."
+        f"Medians of {rounds} rounds that call the three in turn on {TIMED_BATCH} float32 photographs of "
+        f"3x{TIMED_SIZE}x{TIMED_SIZE}, targets included. Ours draws a box for each sample, torchvision one a batch."
     )
 
 
@@ -229,7 +230,8 @@ def run(args: argparse.Namespace) -> None:
     backend = backend_for(args.backend, device.type)
     console.print(f"A batch of {args.batch} mixed on {device.type} by the backend {backend}, seed {args.seed}.")
     console.print(plan_table(plan, labels, targets))
-    draw(args.output, images, mixed, labels, targets, plan)
+    with console.status("drawing"):
+        draw(args.output, images, mixed, labels, targets, plan)
     console.print(f"The picture is {args.output}.")
     if args.timing:
         compare(device, args.alpha, args.backend, console)
