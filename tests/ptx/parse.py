@@ -110,7 +110,6 @@ class Kernel:
     labels: dict[str, int] = field(default_factory=dict)
     tables: dict[str, list[str]] = field(default_factory=dict)
     variables: dict[str, Variable] = field(default_factory=dict)
-    registers: dict[str, Register] = field(default_factory=dict)
 
 
 @dataclass
@@ -388,10 +387,9 @@ def _inline(function: Kernel, functions: dict[str, Kernel], path: tuple[str, ...
         result.labels |= {name + tag: offset + at for name, at in callee.labels.items()}
         result.labels[end] = len(result.body)
         result.tables |= {name + tag: [each + tag for each in table] for name, table in callee.tables.items()}
-        result.variables |= {
-            name + tag if variable.space in ("local", "param") else name: variable
-            for name, variable in callee.variables.items()
-        }
+        for variable in callee.variables.values():
+            name = variable.name + tag if variable.space in ("local", "param") else variable.name
+            result.variables[name] = replace(variable, name=name)
     positions[len(function.body)] = len(result.body)
     result.labels |= {name: positions[at] for name, at in function.labels.items()}
     return result
