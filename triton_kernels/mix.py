@@ -81,8 +81,9 @@ def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def chosen(bits, word, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
     """The bytes of `inside` where bits are set, else those of `outside`, for the words of a vector."""
+    word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
     if GRANULE >= 4:
         return tl.where(((bits >> (4 * word)) & 1) != 0, inside, outside)
     else:
@@ -93,21 +94,28 @@ def chosen(bits, word, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constex
 
 
 @triton.jit
-def store_bytes(pointers, words, bits, word, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+def word_pointers(vectors, WIDTH: tl.constexpr):
+    """The words of each vector, (BLOCK, WORDS), aligned for one access a vector."""
+    WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
+    return tl.multiple_of(vectors + tl.arange(0, WORDS)[None, :], (1, WIDTH))
+
+
+@triton.jit
+def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
     """Stores the bytes of vectors whose bits are set, and touches no other."""
     ALL: tl.constexpr = (1 << WIDTH) - 1
-    tl.store(pointers, words, mask=bits == ALL)
+    tl.store(word_pointers(vectors, WIDTH), words, mask=bits == ALL)
     if GRANULE < WIDTH:
-        some = bits != ALL
-        if GRANULE >= 4:
-            tl.store(pointers, words, mask=some & (((bits >> (4 * word)) & 1) != 0))
-        else:
+        # The same thread stores the vectors that an edge of the box crosses, granule by granule.
+        granule = tl.arange(0, WIDTH // GRANULE)[None, :]
+        if GRANULE < 4:
             UNIT: tl.constexpr = tl.uint8 if GRANULE == 1 else tl.uint16
             WORD_BYTES: tl.constexpr = 4 if WIDTH >= 4 else WIDTH
-            units = pointers.to(tl.pointer_type(UNIT))
-            for byte in tl.static_range(0, WORD_BYTES, GRANULE):
-                unit = (words >> (8 * byte)).to(UNIT)
-                tl.store(units + byte // GRANULE, unit, mask=some & (((bits >> (4 * word + byte)) & 1) != 0))
+            part = tl.arange(0, WORD_BYTES // GRANULE)[None, None, :]
+            vectors = vectors.to(tl.pointer_type(UNIT))
+            words = (words[:, :, None] >> (8 * GRANULE * part)).to(UNIT).reshape(BLOCK, WIDTH // GRANULE)
+        marked = ((bits >> (GRANULE * granule)) & 1) != 0
+        tl.store(tl.multiple_of(vectors + granule, (1, WIDTH)), words, mask=marked & (bits != ALL))
 
 
 @triton.jit
@@ -240,7 +248,6 @@ def mix_kernel(
 
     if images is not None:
         WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
-        word = tl.arange(0, WORDS)[None, :]
         pixel_bytes = pixel_bytes.to(INDEX)
         pastes = valid & (kind == CUTMIX)
         y1 = tl.where(pastes, box[2], 0)
@@ -270,27 +277,24 @@ def mix_kernel(
                 plane = divided(line, height_magic, height_shift)
             x = vector - line * row_vectors.to(INDEX)
             y = line - plane * height
-            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + x) * WORDS + word
+            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + x) * WORDS
             bits = tl.where(inside, bits_in_box(y, x * WIDTH, box, pixel_bytes, WIDTH), 0)
             if IN_PLACE:
                 other_bits = tl.where(inside, bits_in_box(y, x * WIDTH, other_box, pixel_bytes, WIDTH), 0)
-                own_pointers = tl.multiple_of(own + offset, (1, WIDTH))
-                their_pointers = tl.multiple_of(theirs + offset, (1, WIDTH))
-                own_words = tl.load(own_pointers, mask=other_bits != 0)
-                their_words = tl.load(their_pointers, mask=bits != 0)
-                store_bytes(own_pointers, their_words, bits, word, WIDTH, GRANULE)
-                store_bytes(their_pointers, own_words, other_bits, word, WIDTH, GRANULE)
+                own_words = tl.load(word_pointers(own + offset, WIDTH), mask=other_bits != 0)
+                their_words = tl.load(word_pointers(theirs + offset, WIDTH), mask=bits != 0)
+                store_bytes(own + offset, their_words, bits, BLOCK, WIDTH, GRANULE)
+                store_bytes(theirs + offset, own_words, other_bits, BLOCK, WIDTH, GRANULE)
             else:
-                pointers = tl.multiple_of(tl.where(bits != 0, theirs, own) + offset, (1, WIDTH))
-                words = tl.load(pointers, mask=inside)
+                words = tl.load(word_pointers(tl.where(bits != 0, theirs, own) + offset, WIDTH), mask=inside)
                 if GRANULE < WIDTH:
                     ALL: tl.constexpr = (1 << WIDTH) - 1
                     straddles = (bits != 0) & (bits != ALL)
-                    own_words = tl.load(tl.multiple_of(own + offset, (1, WIDTH)), mask=straddles)
-                    words = chosen(tl.where(straddles, bits, ALL), word, words, own_words, WIDTH, GRANULE)
-                destination = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + x) * WORDS + word
-                destination += index.to(tl.int64) * out_sample * WORDS
-                tl.store(tl.multiple_of(out + destination, (1, WIDTH)), words, mask=inside)
+                    own_words = tl.load(word_pointers(own + offset, WIDTH), mask=straddles)
+                    words = chosen(tl.where(straddles, bits, ALL), words, own_words, WIDTH, GRANULE)
+                offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + x) * WORDS
+                out_own = out + index.to(tl.int64) * out_sample * WORDS
+                tl.store(word_pointers(out_own + offset, WIDTH), words, mask=inside)
 
     if targets is not None:
         write_targets(
