@@ -73,6 +73,7 @@ void bind_mix_math(py::module_& module) {
     module.def("philox", py::vectorize([](uint64_t seed, uint32_t index, uint32_t stream, int32_t word) {
                    return philox(seed, index, stream).word[word & 3];
                }));
+    module.def("sqrt_rn", py::vectorize(sqrt_rn));
     module.def("unit_float", py::vectorize(unit_float));
     module.def("quantile", [](const Array<float>& table, const py::array_t<uint32_t>& word) {
         return py::vectorize([knots = knots_of(table)](uint32_t word) { return quantile(knots, word); })(word);

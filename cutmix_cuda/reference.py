@@ -49,6 +49,15 @@ def quantile(table: Tensor, word: Tensor) -> Tensor:
     return torch.where(value < 1.0, value, torch.ones_like(value))
 
 
+def sqrt_rn(x: Tensor) -> Tensor:
+    """The float32 square root rounded to nearest. Mirrors mix_math.h::sqrt_rn.
+
+    On the CPU torch.sqrt is now and then off by one unit in the last place. Rounded to float64 first, the result is the
+    right one: 53 bits are more than twice 24, so the second rounding never meets a tie that the first one made.
+    """
+    return torch.sqrt(x.double()).float()
+
+
 def part_of(share: Tensor, length: int) -> Tensor:
     """The whole pixels in a share of a length. Mirrors mix_math.h::part_of."""
     all_of_it = torch.full_like(share, length)
@@ -58,7 +67,7 @@ def part_of(share: Tensor, length: int) -> Tensor:
 
 def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
-    ratio = 0.5 * torch.sqrt(1.0 - lam)
+    ratio = 0.5 * sqrt_rn(1.0 - lam)
     half_width, half_height = part_of(ratio, width), part_of(ratio, height)
     x, y = mulhi(word_x, width), mulhi(word_y, height)
     return (
@@ -71,7 +80,7 @@ def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width:
 
 def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    ratio = torch.sqrt(1.0 - lam)
+    ratio = sqrt_rn(1.0 - lam)
     box_width, box_height = part_of(ratio, width), part_of(ratio, height)
     x0 = mulhi(word_x, width - box_width + 1)
     y0 = mulhi(word_y, height - box_height + 1)

@@ -139,6 +139,28 @@ def test_quantile_wants_a_whole_table(cxx):
 # ---- Boxes
 
 
+def test_square_root_is_rounded_to_nearest(cxx):
+    x = np.random.default_rng(0).random(1 << 16, dtype=np.float32)
+    x[: 1 << 15] *= np.float32(2.0**-60)
+    mine = cxx.sqrt_rn(x)
+    # Halfway to the neighbours is 25 bits long, and its square of 50 bits is exact in float64.
+    below, above = ((mine.astype(np.float64) + np.nextafter(mine, np.float32(to))) / 2 for to in (0, 2))
+    assert ((below**2 <= x) & (x <= above**2)).all()
+    assert_twins(mine, reference.sqrt_rn(torch.from_numpy(x)))
+
+
+@pytest.mark.parametrize("placement", helpers.PLACEMENTS)
+@pytest.mark.parametrize("extent", [(224, 224), (1, 2**31 - 1), (46341, 46340)])
+def test_many_boxes_at_once(cxx, placement, extent):
+    """Long tensors take other paths through torch than short ones."""
+    words = np.random.default_rng(0).integers(0, 2**32, (2, 1 << 14), dtype=np.uint32)
+    lam = np.random.default_rng(1).random(1 << 14, dtype=np.float32)
+    name = {"clip": "clipped_box", "inside": "inside_box"}[placement]
+    twin = getattr(reference, name)(torch.from_numpy(lam), *map(as_tensor, words), *extent)
+    for edge in range(4):
+        assert_twins(getattr(cxx, name)(lam, *words, *extent, edge), twin[edge])
+
+
 @pytest.mark.parametrize("placement", helpers.PLACEMENTS)
 @given(shares, words, words, extents())
 @example(0.0, MAX, MAX, [1, 2**31 - 1])
