@@ -295,11 +295,13 @@ class CudaLibrary(StableLibrary):
     def __init__(self, name: str, torch: Torch, toolkit: Toolkit, archs: list[str], **arguments):
         super().__init__(name, torch, **arguments)
         self.define_macros.append(("USE_CUDA", None))
+        self.library_dirs.append(str(toolkit.root / "lib"))  # where nvcc from PyPI has its libraries, and does not look
         self.nvcc = toolkit.nvcc
         self.archs = archs
 
     def command(self, output: str) -> list[str]:
-        host_flags = [*(flag for flag in CXX_FLAGS if not flag.startswith("-std")), "-fPIC", self.prefix_map]
+        host_flags = [flag for flag in CXX_FLAGS if not flag.startswith("-std")]  # nvcc hands its own -std on
+        host_flags += ["-Wno-unknown-pragmas", "-fPIC", self.prefix_map]  # the host compiler meets #pragma unroll
         return [
             str(self.nvcc),
             *NVCC_FLAGS,
