@@ -723,6 +723,19 @@ def _(compiler: _Compiler, instruction: Instruction, m: re.Match[str]) -> Step:
 # --- From operands to arrays ---
 
 
+@cache
+def _find(opcode: str):
+    """The function of an opcode in one of the two tables, and the match of its pattern."""
+    for pattern, compile_special in SPECIAL:
+        if match := pattern.fullmatch(opcode):
+            return compile_special, None, match
+    for pattern, meaning in ELEMENTWISE:
+        if match := pattern.fullmatch(opcode):
+            return None, meaning, match
+    doubtful = re.search(r"\.(approx|full|ftz)\b", opcode)
+    raise (Approximate if doubtful else Unsupported)(f"unknown instruction {opcode}")
+
+
 class _Compiler:
     """Turns the instructions of one kernel into steps."""
 
@@ -752,16 +765,8 @@ class _Compiler:
             self.addresses[parameter.name] = WINDOWS["param"] + start
 
     def step(self, instruction: Instruction) -> Step:
-        run: Step | Run | None = None
-        for pattern, compile_special in SPECIAL:
-            if match := pattern.fullmatch(instruction.opcode):
-                run = compile_special(self, instruction, match)
-        for pattern, meaning in ELEMENTWISE:
-            if match := pattern.fullmatch(instruction.opcode):
-                run = self.elementwise(instruction, meaning(match))
-        if run is None:
-            doubtful = re.search(r"\.(approx|full|ftz)\b", instruction.opcode)
-            raise (Approximate if doubtful else Unsupported)(f"unknown instruction {instruction.opcode}")
+        special, meaning, match = _find(instruction.opcode)
+        run = special(self, instruction, match) if special else self.elementwise(instruction, meaning(match))
         step = run if isinstance(run, Step) else Step("plain", run=run)
         step.guard = instruction.guard.name if instruction.guard else None
         step.negated = instruction.negated

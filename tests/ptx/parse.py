@@ -158,7 +158,6 @@ _TAIL = re.compile(r"\.(maxntid|reqntid|minnctapersm|maxnreg)\s+(\d+(?:\s*,\s*\d
 class _Parser:
     def __init__(self, text: str):
         self.text = _NOISE.sub(lambda match: "\n" * match[0].count("\n"), text)
-        self.position = 0
         self.line = 1
         self.scopes = 0
 
@@ -167,8 +166,8 @@ class _Parser:
 
     def statements(self) -> Iterator[tuple[str, str]]:
         """Yields (delimiter, text) for each `;` statement, `{` header or scope, `}` and `:` label."""
-        start = 0
-        depth = 0
+        start = depth = 0
+        line = 1
         for match in re.finditer(r"[;{}]|(?<!:):(?!:)", self.text):
             pending = self.text[start : match.start()]
             delimiter = match[0]
@@ -176,9 +175,9 @@ class _Parser:
             if depth or inside:  # braces of a vector operand or an initialiser
                 depth += {"{": 1, "}": -1}.get(delimiter, 0)
                 continue
-            lead = len(pending) - len(pending.lstrip())
-            self.line = 1 + self.text.count("\n", 0, start + lead)
+            self.line = line + pending[: len(pending) - len(pending.lstrip())].count("\n")
             yield delimiter, pending.strip()
+            line += pending.count("\n")
             start = match.end()
         if self.text[start:].strip():
             raise self.fail(f"text after the last statement: {self.text[start:].strip()[:60]!r}")
@@ -302,7 +301,9 @@ class _Parser:
         return Instruction(self.line, " ".join(text.split()), guard, match[1] == "!", match[3], operands)
 
     def operand(self, text: str, scopes: list[dict[str, Register | Symbol]]) -> Operand:
-        text = text.strip()
+        for scope in reversed(scopes):
+            if text in scope:
+                return scope[text]
 
         def several(inner: str) -> tuple[Operand, ...]:
             return tuple(self.operand(part, scopes) for part in _split(inner))
@@ -326,9 +327,6 @@ class _Parser:
             return self.number(text)
         if _SPECIAL.fullmatch(text):
             return Special(text)
-        for scope in reversed(scopes):
-            if text in scope:
-                return scope[text]
         match = re.fullmatch(r"([A-Za-z_$][\w$]*)(?:\s*\+\s*(\d+))?", text)
         if match is None:
             raise self.fail(f"operand not understood or not declared: {text!r}")
