@@ -60,7 +60,7 @@ struct Words {
 CUTMIX_HD Words philox(uint64_t seed, uint32_t index, uint32_t stream) {
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
     uint32_t c0 = index, c1 = 0, c2 = stream, c3 = 0;
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #pragma unroll
 #endif
     for (int round = 0; round < 10; ++round) {

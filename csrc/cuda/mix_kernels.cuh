@@ -1,0 +1,417 @@
+// The CUDA kernels: plan, pixels and targets of a call in one launch. No torch, no shared memory, no barrier.
+//
+// The work on an index of a block and a thread is plain C++; only the kernels at the end know CUDA's names. What each
+// block does is decided by launch_geometry.h, which also shows how threads lie on the pixels.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#endif
+
+#include "launch_geometry.h"
+
+namespace cutmix {
+
+#if defined(__CUDA_ARCH__)
+#define CUTMIX_NO_UNROLL _Pragma("unroll 1")
+#else
+#define CUTMIX_NO_UNROLL
+#endif
+
+// ---- Vectors of bytes
+
+template <int kBytes>
+struct WordOf {
+    using type = uint32_t;
+};
+template <>
+struct WordOf<2> {
+    using type = uint16_t;
+};
+template <>
+struct WordOf<1> {
+    using type = uint8_t;
+};
+
+// Moved as one load and one store.
+template <int kBytes>
+struct alignas(kBytes) Vector {
+    using Word = typename WordOf<kBytes>::type;
+    static constexpr int kWords = kBytes / static_cast<int>(sizeof(Word));
+
+    Word word[kWords];
+};
+
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> load(const uint8_t* from) {
+    return *reinterpret_cast<const Vector<kBytes>*>(from);
+}
+
+template <int kBytes>
+CUTMIX_HD void store(uint8_t* to, const Vector<kBytes>& vector) {
+    *reinterpret_cast<Vector<kBytes>*>(to) = vector;
+}
+
+// The bits of the first `bytes` of a word, of none where negative.
+CUTMIX_HD uint32_t first_bytes(int32_t bytes) { return bytes <= 0 ? 0 : bytes >= 4 ? ~0u : (1u << (8 * bytes)) - 1; }
+
+// The bits of bytes [begin, end) of a vector; both may lie outside it.
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> byte_mask(int32_t begin, int32_t end) {
+    Vector<kBytes> mask;
+    for (int k = 0; k < mask.kWords; ++k)
+        mask.word[k] =
+            static_cast<typename Vector<kBytes>::Word>(first_bytes(end - 4 * k) & ~first_bytes(begin - 4 * k));
+    return mask;
+}
+
+// Where the mask is set b, elsewhere a.
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> select(const Vector<kBytes>& mask, const Vector<kBytes>& a, const Vector<kBytes>& b) {
+    Vector<kBytes> result;
+    for (int k = 0; k < result.kWords; ++k)
+        result.word[k] =
+            static_cast<typename Vector<kBytes>::Word>((a.word[k] & ~mask.word[k]) | (b.word[k] & mask.word[k]));
+    return result;
+}
+
+// ---- The plan
+
+struct CheckedRow {
+    PlanRow row;
+    bool valid;  // may be followed
+
+    CUTMIX_HD bool pastes() const { return valid && row.kind == static_cast<int32_t>(Kind::kCutMix); }
+};
+
+// Everything about the plan that all samples share.
+struct PlanSource {
+    uint64_t seed;
+    PartnerMap map;
+};
+
+CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
+    const Plan& plan = params.plan;
+    if (plan.given || !plan.device_seed) return {plan.seed, params.partner_map};
+    const uint64_t seed = static_cast<uint64_t>(*plan.device_seed);
+    return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
+}
+
+CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& source, uint32_t sample) {
+    const Plan& plan = params.plan;
+    if (!plan.given) return {sample_row(plan.sampling, source.seed, source.map, sample), true};
+    const PlanRow row = plan.given[sample];
+    const bool valid = valid_row(row, plan.batch, plan.height, plan.width) &&
+                       (!params.in_place || plan.given[row.partner].partner == static_cast<int32_t>(sample));
+    return {row, valid};
+}
+
+// Two threads write a row, so that neighbours write neighbouring vectors.
+CUTMIX_HD void write_plan(const KernelParams& params, uint32_t index) {
+    const uint32_t sample = index / 2, half = index % 2;
+    if (sample >= static_cast<uint32_t>(params.plan.batch)) return;
+    const PlanRow row = plan_row(params, plan_source(params), sample).row;
+    Vector<16> halves[2];
+    memcpy(halves, &row, sizeof row);
+    store<16>(reinterpret_cast<uint8_t*>(params.plan.sampled) + sizeof row * sample + 16 * half,
+              half == 0 ? halves[0] : halves[1]);
+}
+
+// ---- Targets
+
+template <typename Value>
+CUTMIX_HD void write_columns(const Targets& targets, const TargetRow& row, int32_t begin, int32_t end) {
+    CUTMIX_NO_UNROLL
+    for (int32_t column = begin; column < end; column += kWarpThreads)
+        store_value(targets.out, targets.out_dtype, int64_t{row.sample} * targets.num_classes + column,
+                    target_value<Value>(targets, row, column));
+}
+
+// Loops are not unrolled, and doubles have one of their own: nothing here may take registers from the pixels.
+CUTMIX_HD void write_targets(const KernelParams& params, uint32_t warp, uint32_t lane) {
+    if (warp >= params.target_warps) return;
+    const Targets& targets = params.targets;
+    const uint32_t sample = params.warps_in_target.quotient(warp);
+    const uint32_t part = warp - sample * params.warps_in_target.divisor;
+    const CheckedRow checked = plan_row(params, plan_source(params), sample);
+    const TargetRow row = target_row(targets, checked.row, checked.valid, static_cast<int32_t>(sample));
+
+    const int32_t first = static_cast<int32_t>(part) * kColumnsPerWarp;
+    const int32_t end = first + min_of(targets.num_classes - first, kColumnsPerWarp);
+    if (params.vector_targets) {
+        uint8_t* out = static_cast<uint8_t*>(targets.out) + int64_t{row.sample} * targets.num_classes * sizeof(float);
+        CUTMIX_NO_UNROLL
+        for (int32_t column = first + 4 * static_cast<int32_t>(lane); column < end; column += 4 * kWarpThreads) {
+            Vector<16> values;
+            for (int k = 0; k < 4; ++k) values.word[k] = bits_of(target_value<float>(targets, row, column + k));
+            store<16>(out + int64_t{column} * sizeof(float), values);
+        }
+    } else if (targets.out_dtype == Dtype::kF64) {
+        write_columns<double>(targets, row, first + static_cast<int32_t>(lane), end);
+    } else {
+        write_columns<float>(targets, row, first + static_cast<int32_t>(lane), end);
+    }
+}
+
+// ---- Pixels
+
+// Which block of which sample: the blocks of a chunk follow each other, the chunks of a run, and the runs of a sample.
+struct Tile {
+    uint32_t sample, run, chunk, part;
+};
+
+CUTMIX_HD Tile tile_of(const Pixels& pixels, uint32_t block) {
+    const uint32_t sample = pixels.blocks_in_sample.quotient(block);
+    const uint32_t in_sample = block - sample * pixels.blocks_in_sample.divisor;
+    const uint32_t run = pixels.blocks_in_run.quotient(in_sample);
+    const uint32_t in_run = in_sample - run * pixels.blocks_in_run.divisor;
+    const uint32_t chunk = pixels.blocks_in_chunk.quotient(in_run);
+    return {sample, run, chunk, in_run - chunk * pixels.blocks_in_chunk.divisor};
+}
+
+// The part of an image that is pasted: rows [y0, y1) of every slice, bytes [begin, end) of every row.
+struct Region {
+    uint32_t y0, y1, begin, end;
+
+    CUTMIX_HD bool has_row(uint32_t y) const { return y >= y0 && y < y1; }
+    CUTMIX_HD void clear() { *this = {0xFFFFFFFFu, 0, 0xFFFFFFFFu, 0}; }
+};
+
+CUTMIX_HD Region region_of(const CheckedRow& checked, uint32_t pixel_bytes) {
+    const Box& box = checked.row.box;
+    Region region = {static_cast<uint32_t>(box.y0), static_cast<uint32_t>(box.y1),
+                     static_cast<uint32_t>(box.x0) * pixel_bytes, static_cast<uint32_t>(box.x1) * pixel_bytes};
+    if (!checked.pastes() || region.y0 >= region.y1 || region.begin >= region.end) region.clear();
+    return region;
+}
+
+// What a region means for the vectors of one column, whatever their row.
+template <int kBytes>
+struct Column {
+    Vector<kBytes> mask;  // the bytes inside
+    bool partial;         // some of them are inside, others not
+    uint32_t y0, y1;      // rows in which any are
+
+    CUTMIX_HD bool has_row(uint32_t y) const { return y >= y0 && y < y1; }
+};
+
+template <int kBytes>
+CUTMIX_HD Column<kBytes> column_of(const Region& region, uint32_t vector) {
+    const int32_t first = static_cast<int32_t>(vector * kBytes);
+    const int32_t begin = static_cast<int32_t>(region.begin) - first;
+    const int32_t end = static_cast<int32_t>(region.end) - first;
+    const bool inside = begin < kBytes && end > 0;
+    return {byte_mask<kBytes>(begin, end), begin > 0 || end < kBytes, inside ? region.y0 : 0xFFFFFFFFu,
+            inside ? region.y1 : 0};
+}
+
+// A thread's place in its column, on its way down the run.
+struct Walk {
+    const uint8_t* in;
+    uint8_t* out;
+    uint32_t y;
+
+    CUTMIX_HD void step(const Pixels& pixels) {
+        in += pixels.in_step;
+        out += pixels.out_step;
+        y += pixels.step_y;
+        if (y >= pixels.height.divisor) y -= pixels.height.divisor;
+    }
+};
+
+// The next kRows vectors of a column. All are under way before the first is stored, save the second vector of an edge.
+template <int kRows, int kBytes>
+CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_t to_partner, Walk* walk) {
+    Vector<kBytes> moved[kRows];
+    Walk at[kRows];
+    for (int k = 0; k < kRows; ++k) {
+        at[k] = *walk;
+        moved[k] = load<kBytes>(walk->in + (box.has_row(walk->y) ? to_partner : 0));
+        walk->step(pixels);
+    }
+    for (int k = 0; k < kRows; ++k) {
+        if (box.partial && box.has_row(at[k].y)) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
+        store<kBytes>(at[k].out, moved[k]);
+    }
+}
+
+constexpr int kLoadsInFlight = 2;
+
+// Out of place: each vector is read from its owner, on the edge of the box from both, and written once.
+template <int kBytes>
+CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
+    const Pixels& pixels = params.pixels;
+    const Tile tile = tile_of(pixels, block);
+    const uint32_t row_of_thread = pixels.chunk_vectors.quotient(thread);
+    const uint32_t vector = (tile.chunk - row_of_thread) * pixels.chunk_vectors.divisor + thread;
+    const uint32_t first_row = tile.part * pixels.rows_in_block;
+    const uint32_t end_row =
+        pixels.rows_in_run - first_row < pixels.rows_in_block ? pixels.rows_in_run : first_row + pixels.rows_in_block;
+    uint32_t row = first_row + row_of_thread;
+    if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
+
+    const CheckedRow checked = plan_row(params, plan_source(params), tile.sample);
+    const Column<kBytes> box = column_of<kBytes>(region_of(checked, pixels.pixel_bytes), vector);
+    const int64_t to_partner =
+        (int64_t{checked.row.partner} - static_cast<int64_t>(tile.sample)) * pixels.in_strides.sample;
+
+    const auto offset = [&](const Strides& strides) {
+        return tile.sample * strides.sample + tile.run * strides.slice + row * strides.row + int64_t{vector} * kBytes;
+    };
+    Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
+                 row - pixels.height.quotient(row) * pixels.height.divisor};
+    const uint32_t step = pixels.rows_at_once, step_to_last = (kLoadsInFlight - 1) * step;
+    for (; row + step_to_last < end_row; row += kLoadsInFlight * step)
+        copy_rows<kLoadsInFlight>(pixels, box, to_partner, &walk);
+    for (; row < end_row; row += step) copy_rows<1>(pixels, box, to_partner, &walk);
+}
+
+// The sample that owns the `index`-th pair of a map that is its own inverse: i and shift - i (mod batch).
+//
+// Up to the shift partners are shift - i, and the owners, who have the lower index, are 0..shift/2. Beyond it they are
+// shift + batch - i, and the owners follow from shift + 1 on.
+CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
+    return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
+}
+
+// In place: a thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is
+// read after it was overwritten, and nobody else in the launch touches these two vectors. That is also why a vector on
+// the edge of a box may be written whole, with its outside bytes as they were.
+template <int kBytes>
+CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
+    const Pixels& pixels = params.pixels;
+    const Tile tile = tile_of(pixels, block);
+    const PlanSource source = plan_source(params);
+    const uint32_t sample = params.plan.given ? tile.sample : owner_of_pair(source.map, tile.sample);
+    const CheckedRow own = plan_row(params, source, sample);
+    const uint32_t partner = static_cast<uint32_t>(own.row.partner);
+    if (!own.valid || partner == sample) return;
+    const CheckedRow other = plan_row(params, source, partner);
+    if (sample > partner && other.valid) return;  // the partner owns this pair
+
+    // The rows and vectors that hold both boxes, as far as they are in this chunk.
+    const Region to_own = region_of(own, pixels.pixel_bytes), to_other = region_of(other, pixels.pixel_bytes);
+    const uint32_t y0 = to_own.y0 < to_other.y0 ? to_own.y0 : to_other.y0;
+    const uint32_t y1 = to_own.y1 > to_other.y1 ? to_own.y1 : to_other.y1;
+    const uint32_t begin = to_own.begin < to_other.begin ? to_own.begin : to_other.begin;
+    const uint32_t end = to_own.end > to_other.end ? to_own.end : to_other.end;
+    const uint32_t chunk_begin = tile.chunk * pixels.chunk_vectors.divisor;
+    const uint32_t chunk_end = chunk_begin + pixels.chunk_vectors.divisor;
+    const uint32_t first = begin / kBytes > chunk_begin ? begin / kBytes : chunk_begin;
+    const uint32_t last = (end + kBytes - 1) / kBytes < chunk_end ? (end + kBytes - 1) / kBytes : chunk_end;
+    if (y0 >= y1 || first >= last) return;
+
+    const uint32_t columns = last - first, rows_at_once = kThreadsInPlace / columns;
+    const uint32_t row_of_thread = thread / columns;
+    if (row_of_thread >= rows_at_once) return;
+    const uint32_t vector = first + thread - row_of_thread * columns;
+    const Column<kBytes> own_box = column_of<kBytes>(to_own, vector), other_box = column_of<kBytes>(to_other, vector);
+
+    const uint32_t height = y1 - y0, all_rows = pixels.slices * height;
+    const uint32_t stride = rows_at_once * pixels.blocks_in_chunk.divisor;
+    uint32_t row = tile.part * rows_at_once + row_of_thread;
+    const uint32_t slice = row / height;
+    uint32_t y = y0 + row - slice * height;
+    const uint32_t step_slices = stride / height, step_y = stride - step_slices * height;
+
+    const Strides& strides = pixels.out_strides;
+    const int64_t step = step_slices * strides.slice + step_y * strides.row;
+    const int64_t step_past_slice = step + strides.slice - height * strides.row;
+    uint8_t* a =
+        pixels.out + sample * strides.sample + slice * strides.slice + y * strides.row + int64_t{vector} * kBytes;
+    const int64_t to_partner = (static_cast<int64_t>(partner) - static_cast<int64_t>(sample)) * strides.sample;
+
+    for (; row < all_rows; row += stride) {
+        const bool paste_own = own_box.has_row(y), paste_other = other_box.has_row(y);
+        uint8_t* b = a + to_partner;
+        Vector<kBytes> from_a = {}, from_b = {};
+        if (paste_other || (paste_own && own_box.partial)) from_a = load<kBytes>(a);
+        if (paste_own || (paste_other && other_box.partial)) from_b = load<kBytes>(b);
+        if (paste_own) store<kBytes>(a, select(own_box.mask, from_a, from_b));
+        if (paste_other) store<kBytes>(b, select(other_box.mask, from_b, from_a));
+
+        y += step_y;
+        const bool past_slice = y >= y1;
+        if (past_slice) y -= height;
+        a += past_slice ? step_past_slice : step;
+    }
+}
+
+// ---- Kernels
+
+// The blocks that are not about pixels; true where the block was one of them.
+CUTMIX_HD bool targets_or_plan(const KernelParams& params, uint32_t block, uint32_t thread, uint32_t threads) {
+    if (block < params.target_blocks) {
+        write_targets(params, block * (threads / kWarpThreads) + thread / kWarpThreads, thread % kWarpThreads);
+        return true;
+    }
+    if (block < params.target_blocks + params.plan_blocks) {
+        write_plan(params, (block - params.target_blocks) * threads + thread);
+        return true;
+    }
+    return false;
+}
+
+// Blocks that should fit on a multiprocessor together: as many as it has threads for, which leaves 32 registers a
+// thread where it has 2048 of them, and 40 where it has 1536. In place 48 registers are worth more: at 32 vectors would
+// spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr uint32_t kThreadsResident = 1024;
+#elif defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ / 10 == 86 || __CUDA_ARCH__ / 10 == 87 || __CUDA_ARCH__ / 10 == 89 || __CUDA_ARCH__ >= 1200)
+constexpr uint32_t kThreadsResident = 1536;
+#else
+constexpr uint32_t kThreadsResident = 2048;
+#endif
+
+__global__ void __launch_bounds__(kThreads, kThreadsResident / kThreads)
+    mix_no_pixels(const __grid_constant__ KernelParams params) {
+    targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x);
+}
+
+template <int kBytes>
+__global__ void __launch_bounds__(kThreads, kThreadsResident / kThreads)
+    mix_out_of_place(const __grid_constant__ KernelParams params) {
+    if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
+    copy_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
+}
+
+template <int kBytes>
+__global__ void __launch_bounds__(kThreadsInPlace) mix_in_place(const __grid_constant__ KernelParams params) {
+    if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
+    exchange_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
+}
+
+// ---- Launch
+
+using Kernel = void (*)(KernelParams);
+
+template <int kBytes>
+Kernel pixel_kernel(Mode mode) {
+    return mode == Mode::kInPlace ? mix_in_place<kBytes> : mix_out_of_place<kBytes>;
+}
+
+inline Kernel kernel_of(const Launch& launch) {
+    if (launch.mode == Mode::kNoPixels) return mix_no_pixels;
+    switch (launch.vector_bytes) {
+        case 16:
+            return pixel_kernel<16>(launch.mode);
+        case 8:
+            return pixel_kernel<8>(launch.mode);
+        case 4:
+            return pixel_kernel<4>(launch.mode);
+        case 2:
+            return pixel_kernel<2>(launch.mode);
+        default:
+            return pixel_kernel<1>(launch.mode);
+    }
+}
+
+inline cudaError_t launch_mix(const MixCall& call, cudaStream_t stream) {
+    Launch launch = launch_geometry(call);
+    void* arguments[] = {&launch.params};
+    return cudaLaunchKernel(reinterpret_cast<const void*>(kernel_of(launch)), dim3(launch.grid), dim3(launch.block),
+                            arguments, 0, stream);
+}
+
+}  // namespace cutmix
