@@ -10,17 +10,12 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import cutmix_cuda
-
-# The same examples at every run: what fails once fails again. A busy machine is no failure.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
-hypothesis.settings.load_profile("repeatable")
 
 # ---- Backends
 
