@@ -1,0 +1,97 @@
+"""Whether a contender does what it is measured for. Nothing is timed before all have passed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import torch
+from contenders import Contender
+from grid import Case, random_inputs
+from torch import Tensor
+
+from cutmix_cuda import MixPlan, apply_plan
+
+SEEDS = range(3)
+
+
+class WrongResult(Exception):
+    """A contender does something other than CutMix."""
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def observed_plan(mixed: Tensor) -> MixPlan:
+    """The plan that was followed, read off mixed images whose every pixel was the index of its sample, (B, C, H, W).
+
+    Raises WrongResult where the pixels of a sample do not form a rectangle from one partner.
+    """
+    source = mixed.cpu().long()
+    partners, boxes = [], []
+    for index, sample in enumerate(source):
+        pasted = sample != index
+        partner, box = index, [0, 0, 0, 0]
+        if pasted.any():
+            partner = int(sample[pasted][0])
+            rows, columns = (pasted.amax(dim).amax(-1 - axis).nonzero().flatten() for dim, axis in ((0, 0), (0, 1)))
+            box = [int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1]
+            expected = torch.full_like(sample, index)
+            expected[:, box[0] : box[2], box[1] : box[3]] = partner
+            if not torch.equal(sample, expected):
+                raise WrongResult(f"sample {index} is not itself with one box from one other sample")
+        partners.append(partner)
+        boxes.append(box)
+    return MixPlan.from_boxes(torch.tensor(partners), torch.tensor(boxes), *mixed.shape[-2:])
+
+
+def check(contender: Contender, case: Case, device: torch.device) -> None:
+    """Raises WrongResult unless pixels and targets are those of CutMix with the boxes that the contender drew.
+
+    It runs twice from the same seed: on images whose pixels name their sample, which shows its boxes, and on random
+    ones, where its pixels have to be ours for those boxes, and its targets weighted by the areas that were pasted.
+    """
+    for seed in SEEDS:
+        inputs = random_inputs(case, device, seed)
+        index = torch.arange(case.batch, device=device).to(case.dtype).reshape(-1, 1, 1, 1)
+        coded = inputs._replace(images=torch.zeros_like(inputs.images).add_(index))
+        call = contender.prepare(case)
+
+        seed_everything(seed)
+        plan = observed_plan(call(coded)[0]).to(device)
+        labels = inputs.soft_labels if "soft labels" in contender.includes else inputs.labels
+        images, targets = apply_plan(inputs.images, labels, plan, case.classes, backend="reference")
+        before = inputs.images.clone()
+
+        seed_everything(seed)
+        mixed, raw = call(inputs)
+        if mixed.dtype != case.dtype or not torch.equal(mixed, images):
+            raise WrongResult("other pixels than its boxes say")
+        if contender.in_place != (mixed.data_ptr() == inputs.images.data_ptr()):
+            raise WrongResult(f"in place should be {contender.in_place}")
+        if not contender.in_place and not torch.equal(inputs.images, before):
+            raise WrongResult("it changed its input")
+        error = float((contender.dense(raw, case.classes) - targets).abs().max())
+        if error > (torch.finfo(case.dtype).eps if contender.rounds_lam else 1e-6):
+            raise WrongResult(f"targets off by {error:.2g} from the areas that were pasted")
+
+
+def check_all(contenders: list[Contender], cases: list[Case], device: torch.device, progress=iter) -> int:
+    """Checks every contender on small batches of each dtype and layout that it will be timed on: how many checks."""
+    small = {replace(case, batch=16, size=24, classes=10) for case in cases}
+    checks = [
+        (contender, case)
+        for contender in contenders
+        for case in sorted(small, key=str)
+        if contender.kind != "ceiling" and contender.fits(case)
+    ]
+    for contender, case in progress(checks):
+        try:
+            check(contender, case, device)
+        except WrongResult as error:
+            raise WrongResult(f"{contender.name} on {case}: {error}") from None
+    return len(checks)

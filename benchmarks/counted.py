@@ -1,0 +1,156 @@
+"""Kernels and bytes of one call on a GPU, counted where there is no GPU. Nothing here is a time.
+
+Peers: the call runs on meta tensors, which have a device of their own and no data, under a mode that sees every
+operation that PyTorch dispatches. An operation on them that is neither a view nor an allocation would be a kernel on a
+GPU (or several: this is the fewest), and reads its inputs and writes its outputs once. What peers draw on the host stays
+on the host, so the counts are means over draws.
+
+Ours: one kernel, whose memory accesses were counted by executing the compiled code; see ptx_report.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from checks import seed_everything
+from contenders import COMPILED_BATCH, COMPILED_SAMPLE, Contender
+from grid import Case, Inputs
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+DRAWS = 32
+IMAGE_DIMS = 3  # labels have 1 or 2; timm handles one sample (C, H, W) at a time
+
+NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "detach", "alias"}
+OVERWRITES = {"copy_", "fill_", "zero_", "index_put", "index_put_", "scatter", "scatter_"}  # what is there is not read
+GATHERS = {"index", "index_select", "gather"}  # as much is read as comes out
+
+
+@dataclass
+class Count:
+    """What one call asks of the GPU."""
+
+    image_kernels: int = 0
+    label_kernels: int = 0
+    transfers: int = 0  # copies from the host: of lambdas, masks, indices
+    image_bytes: int = 0
+    label_bytes: int = 0
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _on_device(tensors: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor) and leaf.is_meta]
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations on meta tensors as the kernels that they would be on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = Count()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        inputs, outputs = _on_device((args, kwargs)), _on_device(result)
+        name = func.overloadpacket.__name__
+        if not (inputs or outputs) or name in NO_KERNEL or func.is_view:
+            return result
+        if name == "_to_copy" and not inputs:  # from the host: the data arrives without a kernel
+            self.count.transfers += 1
+            return result
+        self.count.transfers += sum(leaf.dim() > 0 and not leaf.is_meta for leaf in self._host_tensors(args))
+        traffic = sum(map(_size, self._read(name, inputs, outputs))) + sum(
+            map(_size, self._written(name, args, outputs))
+        )
+        if any(tensor.dim() >= IMAGE_DIMS for tensor in inputs + outputs):
+            self.count.image_kernels += 1
+            self.count.image_bytes += traffic
+        else:
+            self.count.label_kernels += 1
+            self.count.label_bytes += traffic
+        return result
+
+    @staticmethod
+    def _host_tensors(args: tuple) -> Iterator[Tensor]:
+        return (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+
+    @staticmethod
+    def _read(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
+        if name in OVERWRITES:
+            return inputs[1:]
+        return inputs[1:] + outputs if name in GATHERS else inputs
+
+    @staticmethod
+    def _written(name: str, args: tuple, outputs: list[Tensor]) -> list[Tensor]:
+        if name.startswith("index_put"):
+            return _on_device(args[2])
+        return _on_device(args[2]) if name.startswith("scatter") else outputs
+
+
+class OneHotAsOnCuda(TorchFunctionMode):
+    """one_hot in the two kernels that it takes on CUDA, zeros and scatter; on meta tensors it takes another way."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not torch.nn.functional.one_hot:
+            return func(*args, **(kwargs or {}))
+        return self._zeros_and_scatter(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _zeros_and_scatter(labels: Tensor, num_classes: int) -> Tensor:
+        return labels.new_zeros(*labels.shape, num_classes).scatter_(-1, labels.unsqueeze(-1), 1)
+
+
+def _meta_inputs(case: Case) -> Inputs:
+    layout = torch.channels_last if case.channels_last else torch.contiguous_format
+    shape = (case.batch, 3, case.size, case.size)
+    images = torch.empty(shape, dtype=case.dtype, device="meta").to(memory_format=layout)
+    labels = torch.empty(case.batch, dtype=torch.int64, device="meta")
+    soft_labels = torch.empty(case.batch, case.classes, device="meta")
+    return Inputs(images, labels, soft_labels, torch.empty_like(images))
+
+
+def count_call(contender: Contender, case: Case, draws: int) -> dict:
+    """Means over draws, as a row of the table."""
+    call, inputs = contender.prepare(case), _meta_inputs(case)
+    counts = []
+    for seed in range(draws):
+        seed_everything(seed)
+        with ExitStack() as modes:
+            counter = modes.enter_context(Counter())
+            modes.enter_context(OneHotAsOnCuda())
+            call(inputs)
+        counts.append(counter.count)
+    return {
+        "name": contender.name,
+        "scope": contender.scope,
+        "in_place": contender.in_place,
+        "image_kernels": fmean(count.image_kernels for count in counts),
+        "label_kernels": fmean(count.label_kernels for count in counts),
+        "transfers": fmean(count.transfers for count in counts),
+        "image_passes": fmean(count.image_bytes for count in counts) / case.image_bytes,
+        "label_bytes": fmean(count.label_bytes for count in counts),
+        "counted_by": "dispatch",
+    }
+
+
+def count_peers(contenders: list[Contender], case: Case, draws: int = DRAWS) -> list[dict]:
+    """A row for each peer. What torch.compile would launch takes its compiler and a GPU to know, so it has none."""
+    peers = [one for one in contenders if one.kind == "peer" and one.name not in (COMPILED_BATCH, COMPILED_SAMPLE)]
+    return [count_call(peer, case, draws) for peer in peers if peer.fits(case)]
+
+
+def read_ours(report: Path) -> list[dict]:
+    """The rows that ptx_report.py left under "benchmark_rows", with the keys of count_call; none where it has not run."""
+    return json.loads(report.read_text()).get("benchmark_rows", []) if report.exists() else []

@@ -1,0 +1,219 @@
+"""The results in words: Markdown tables, for the results folder and for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from contenders import BOX_COPY, CLONE, COPY, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
+from step import NO_MIXING
+
+# Between these the README holds the tables of a device: <!-- begin: benchmark cpu --> ... <!-- end: benchmark cpu -->.
+MARKERS = ("<!-- begin: benchmark {} -->", "<!-- end: benchmark {} -->")
+
+CEILING_OF = {OURS: CLONE, OURS_OUT: COPY, OURS_IN_PLACE: BOX_COPY}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]], *, numbers_from: int = 1) -> str:
+    """A Markdown table; columns from `numbers_from` on are aligned to the right."""
+    header = list(header)
+    rule = ["---" if column < numbers_from else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, rule, *rows))
+
+
+def duration(seconds: float) -> str:
+    """Three digits, in us, ms or s."""
+    for unit, scale in (("us", 1e6), ("ms", 1e3), ("s", 1.0)):
+        if seconds * scale < 1000 or unit == "s":
+            return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
+    raise AssertionError
+
+
+def case_name(case: dict) -> str:
+    return (
+        f"{case['batch']} x {case['channels']} x {case['size']} x {case['size']}, {case['dtype']}, {case['layout']}, "
+        f"{case['classes']} classes"
+    )
+
+
+def spread(timing: dict) -> str:
+    return f"{duration(timing['median_s'])} ({duration(timing['q1_s'])} .. {duration(timing['q3_s'])})"
+
+
+def speed_table(cell: dict, *, only: Iterable[str] | None = None) -> str:
+    """Everything that was measured on one batch, fastest last among ours, peers and ceilings."""
+    timings = cell["timings"]
+    names = [name for name in timings if only is None or name in only]
+    names.sort(key=lambda name: (("peer", "ours", "ceiling").index(timings[name]["kind"]), -timings[name]["median_s"]))
+    baseline = timings.get(TORCHVISION)
+    rows = []
+    for name in names:
+        timing = timings[name]
+        ratio = baseline["median_s"] / timing["median_s"] if baseline else float("nan")
+        rows.append(
+            (
+                name,
+                "-" if timing["kind"] == "ceiling" else timing["scope"],
+                "yes" if timing["in_place"] else "no",
+                timing["includes"],
+                spread(timing),
+                f"{timing['images_per_s']:,.0f}",
+                f"{timing['gb_per_s']:.1f}",
+                f"{ratio:.2f}x",
+                timing["method"],
+            )
+        )
+    header = (
+        "who",
+        "lambda per",
+        "in place",
+        "a call is",
+        "median (quartiles)",
+        "images/s",
+        "GB/s",
+        "vs torchvision",
+        "clock",
+    )
+    return table(header, rows, numbers_from=4)
+
+
+def targets_table(rows: list[dict]) -> str:
+    return table(
+        ("what", "on", "target", "measured", "met"),
+        [
+            (row["what"], row["where"], row["target"], row["measured"], "yes" if row["met"] else "**missed**")
+            for row in rows
+        ],
+        numbers_from=2,
+    )
+
+
+def ceiling_table(cells: list[dict]) -> str:
+    """The share of its ceiling that each of our modes reaches, by dtype and layout."""
+    rows = []
+    for cell in cells:
+        timings = cell["timings"]
+        shares = (timings[ceiling]["median_s"] / timings[mode]["median_s"] for mode, ceiling in CEILING_OF.items())
+        rows.append((cell["case"]["dtype"], cell["case"]["layout"], *(f"{share:.2f}" for share in shares)))
+    header = "dtype", "layout", *(f"{mode}: of {ceiling}" for mode, ceiling in CEILING_OF.items())
+    return table(header, rows, numbers_from=2)
+
+
+def overhead_table(overhead: dict[str, dict]) -> str:
+    rows = sorted(overhead.items(), key=lambda item: item[1]["median_s"])
+    return table(("who", "a call (quartiles)"), [(name, spread(timing)) for name, timing in rows])
+
+
+def step_table(step: dict) -> str:
+    plain = step["by"][NO_MIXING]["step_s"]
+    rows = [
+        (
+            name,
+            *(duration(phase[key]) for key in ("load_s", "mix_s", "train_s", "step_s")),
+            f"{100 * phase['mix_share']:.2f} %",
+            f"{phase['step_s'] / plain:.3f}",
+        )
+        for name, phase in step["by"].items()
+    ]
+    return table(("mixed by", "load", "mix", "train", "step", "mix's share", "step / no mixing"), rows)
+
+
+def counted_table(rows: list[dict]) -> str:
+    return table(
+        (
+            "who",
+            "lambda per",
+            "in place",
+            "image kernels",
+            "label kernels",
+            "from the host",
+            "image passes",
+            "counted by",
+        ),
+        [
+            (
+                row["name"],
+                row["scope"],
+                "yes" if row["in_place"] else "no",
+                *(f"{row[key]:.3g}" for key in ("image_kernels", "label_kernels", "transfers")),
+                f"{row['image_passes']:.2f}",
+                row["counted_by"],
+            )
+            for row in rows
+        ],
+        numbers_from=3,
+    )
+
+
+def machine_line(machine: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['processor']}, {machine['threads']} threads; {versions}; commit {machine['commit']}, {machine['date']}."
+
+
+def centre_cell(results: dict) -> dict:
+    return next(cell for cell in results["cells"] if cell["case"] == results["centre"])
+
+
+def report(results: dict) -> str:
+    """Everything that was measured, as one document."""
+    device = results["device"]
+    parts = [
+        f"# Measured on {device}",
+        machine_line(results["machine"]),
+        f"{results['checks']} checks of meaning passed before anything was timed. How: [../README.md](../README.md).",
+        *[f"Not measured: {name} ({why})." for name, why in results["missing"].items()],
+        *(["## Targets", targets_table(results["targets"])] if results["targets"] else []),
+        "## Share of the ceiling",
+        ceiling_table([cell for cell in results["cells"] if any(line.startswith("dtype") for line in cell["lines"])]),
+        *pictures(device, ""),
+        "## One call at a batch of one",
+        f"On {case_name(results['overhead']['case'])}.",
+        overhead_table(results["overhead"]["by"]),
+        "## A training step",
+        f"ResNet-18 on {results['step']['batch']} photographs of {results['step']['size']} pixels, medians of "
+        f"{results['step']['by'][NO_MIXING]['steps']} steps each, in turn.",
+        step_table(results["step"]),
+        "## Kernels and bytes of one call on a GPU: counted, not timed",
+        f"On {case_name(results['counted']['case'])}. An image pass is one read or one write of the whole image tensor.",
+        counted_table(results["counted"]["rows"]),
+        "## Every batch",
+    ]
+    for cell in results["cells"]:
+        parts += [f"### {case_name(cell['case'])}", f"On the lines: {', '.join(cell['lines'])}.", speed_table(cell)]
+    return "\n\n".join(parts) + "\n"
+
+
+def pictures(device: str, folder: str) -> list[str]:
+    return [
+        f"![Throughput over batch size]({folder}{device}_throughput.png)",
+        f"![Time over bytes]({folder}{device}_time_over_bytes.png)",
+        f"![Share of the ceiling]({folder}{device}_share_of_ceiling.png)",
+    ]
+
+
+def readme_section(results: dict) -> str:
+    """What the README shows: the centre, the targets, the counts and the throughput."""
+    centre = centre_cell(results)
+    shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
+    device = results["device"]
+    parts = [
+        f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
+        speed_table(centre, only=shown),
+        pictures(device, "benchmarks/results/")[0],
+        *([targets_table(results["targets"])] if results["targets"] else []),
+        "Kernels and bytes of one call on a GPU, counted and not timed:",
+        counted_table(results["counted"]["rows"]),
+        f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
+    ]
+    return "\n\n".join(parts)
+
+
+def put_between_markers(path: Path, device: str, text: str) -> bool:
+    """Replaces what stands between the markers of a device in a file; False where it has no such markers."""
+    begin, end = (marker.format(device) for marker in MARKERS)
+    content = path.read_text()
+    if begin not in content or end not in content:
+        return False
+    before, rest = content.split(begin, 1)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end, 1)[1]}")
+    return True
