@@ -1,0 +1,45 @@
+"""The README keeps its word: its examples run, its links lead somewhere, its counted numbers are right."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import cutmix_cuda
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ["README.md", "csrc/README.md"]
+
+
+def test_examples_run(tmp_path, monkeypatch):
+    """All of them, in the order of the page and in one namespace, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    examples = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert len(examples) >= 5
+    torch.manual_seed(0)
+    namespace: dict[str, object] = {}
+    for example in examples:
+        lines_before = text[: example.start(1)].count("\n")
+        exec(compile("\n" * lines_before + example[1], str(ROOT / "README.md"), "exec"), namespace)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    path = ROOT / document
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text())
+    for link in links:
+        assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+def test_the_public_names_are_listed():
+    text = (ROOT / "README.md").read_text()
+    for name in set(cutmix_cuda.__all__) - {"distributions"}:
+        assert f"`{name}" in text or f"`cutmix_cuda.{name}" in text, name
+
+
+def test_the_mean_pasted_share():
+    """The README counts with 0.318 of the pixels pasted: clipped boxes, alpha 1, 224 x 224."""
+    plan = cutmix_cuda.sample_plan(60_000, 224, 224, seed=0)
+    assert (1 - plan.lam.double()).mean() == pytest.approx(0.318, abs=0.004)
