@@ -1,0 +1,106 @@
+"""Calls the CPU ops at random, on tensors of exactly the memory they need, with wrong plans and labels among them.
+
+test_sanitizers.py runs it on a build with the address and undefined-behaviour sanitizers; every result has to equal the
+reference's as well. Ops are called directly, past the checks in Python.
+"""
+
+import random
+import sys
+
+import torch
+
+import cutmix_cuda
+from cutmix_cuda.distributions import Constant, quantiles
+
+assert cutmix_cuda._backends.status()["cpu"] == "available"
+CPU, REFERENCE = torch.ops.cutmix_cuda, torch.ops.cutmix_cuda_reference
+
+PIXELS = (torch.uint8, torch.bfloat16, torch.float32, torch.int64, torch.complex128)
+INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+EXTREMES = (-(2**31), -1, 2**31 - 1)
+
+
+def any_images() -> torch.Tensor:
+    sizes = [random.choice([0, 1, 2, 3, 5, 8]), *(random.choice([1, 1, 2, 3]) for _ in range(random.randrange(4)))]
+    sizes += [random.choice([0, 1, 2, 7, 16, 33]) for _ in range(2)]
+    images = torch.randint(100, sizes).to(random.choice(PIXELS))
+    if random.random() < 0.3:  # channels-last, or no rows at all
+        images = images.transpose(1, -1).contiguous().transpose(1, -1)
+    if random.random() < 0.3:  # rows of a larger tensor: as far as they go, and not a byte behind the last
+        width = images.shape[-1]
+        images = torch.cat([torch.zeros_like(images), images], dim=-1)[..., width:]
+    return images
+
+
+def any_plan(batch: int, height: int, width: int) -> torch.Tensor:
+    """Rows that mostly make sense."""
+    rows = []
+    for _ in range(batch):
+        y, x = (sorted(random.randint(0, length) for _ in range(2)) for length in (height, width))
+        row = [random.randrange(batch), y[0], x[0], y[1], x[1], 0, random.choice([0, 1, 1]), 0]
+        if random.random() < 0.2:
+            row[random.choice([0, 1, 2, 3, 4, 6])] = random.choice([*EXTREMES, batch, height + 1, width + 1, 2])
+        rows.append(row)
+    plan = torch.tensor(rows, dtype=torch.int32).reshape(batch, 8)
+    plan[:, 5] = torch.rand(batch).view(torch.int32)
+    if random.random() < 0.5:  # pairs, for mixing in place
+        plan[:, 0] = torch.arange(batch - 1, -1, -1)
+    return plan
+
+
+def any_labels(batch: int, classes: int) -> torch.Tensor | None:
+    if random.random() < 0.1:
+        return None
+    if random.random() < 0.3:
+        return torch.rand(batch, classes).to(random.choice(FLOATS))
+    labels = torch.tensor([random.randint(-1, classes) if random.random() < 0.3 else 0 for _ in range(batch)])
+    return labels.reshape(batch).to(random.choice(INTEGERS))
+
+
+def same(mine: torch.Tensor, reference: torch.Tensor) -> None:
+    torch.testing.assert_close(mine, reference, rtol=0, atol=0, equal_nan=True)
+
+
+def step() -> None:
+    images = any_images()
+    batch, height, width = images.shape[0], *images.shape[-2:]
+    classes = random.choice([1, 2, 5, 17])
+    labels = any_labels(batch, classes)
+    targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
+    law = random.choice([cutmix_cuda.distributions.Beta(0.2, 0.2), Constant(0.0), Constant(0.7)])
+    sampling = (
+        torch.tensor([random.getrandbits(64) - 2**63]),
+        quantiles(law, images.device),
+        random.choice([0.5, 1.0]),
+        random.randrange(3),
+        random.choice([1, 3]),  # flip and mirror, which work in place as well
+        random.randrange(2),
+        random.random() < 0.5,
+    )
+    plan = any_plan(batch, height, width)
+    ways = {"mix": (labels, plan, *targets), "cutmix": (labels, *sampling, *targets)}
+    for op, arguments in ways.items():
+        mixed, *others = getattr(REFERENCE, op)(images, *arguments)
+        for mine, wanted in zip(getattr(CPU, op)(images, *arguments), (mixed, *others), strict=True):
+            same(mine, wanted)
+        out = torch.empty_strided(
+            images.shape, random.choice([images, images.contiguous()]).stride(), dtype=images.dtype
+        )
+        getattr(CPU, f"{op}_out")(images, *arguments, out)
+        same(out, mixed)
+        mine, wanted = images.clone(), images.clone()
+        getattr(CPU, f"{op}_")(mine, *arguments)
+        getattr(REFERENCE, f"{op}_")(wanted, *arguments)
+        same(mine, wanted)
+    same(CPU.sample_plan(*sampling[:2], batch, height, width, *sampling[2:]), others[-1])
+    if labels is not None:
+        same(CPU.mix_targets(labels, plan, *targets), REFERENCE.mix_targets(labels, plan, *targets))
+
+
+if __name__ == "__main__":
+    random.seed(2026)
+    torch.manual_seed(2026)
+    torch.set_num_threads(2)
+    for _ in range(int(sys.argv[1])):
+        step()
