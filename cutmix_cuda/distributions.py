@@ -76,26 +76,31 @@ class Constant(Distribution):
         return np.full_like(probability, self.x)
 
 
-def as_distribution(alpha: float | Distribution) -> Distribution:
-    """Beta(alpha, alpha) for a number; a distribution itself.
+def check_alpha(alpha: float | Distribution) -> float | Distribution:
+    """A distribution itself, or a number, which stands for Beta(alpha, alpha).
 
-    Raises TypeError for anything else and ValueError for an alpha that is not positive and finite.
+    Raises TypeError for anything else and ValueError for a number that is not positive and finite.
     """
-    if isinstance(alpha, Distribution):
-        return alpha
-    number = check_positive("alpha", alpha)
-    return Beta(number, number)
+    return alpha if isinstance(alpha, Distribution) else check_positive("alpha", alpha)
 
 
-_tables: dict[tuple[Distribution, torch.device], Tensor] = {}
+def as_distribution(alpha: float | Distribution) -> Distribution:
+    """Beta(alpha, alpha) for a number; a distribution itself. Raises as :func:`check_alpha`."""
+    alpha = check_alpha(alpha)
+    return alpha if isinstance(alpha, Distribution) else Beta(alpha, alpha)
 
 
+_tables: dict[tuple[float | Distribution, torch.device], Tensor] = {}
+
+
+# While a graph is compiled the table is a constant of it; so has alpha to be, and an object made in the graph is none.
 @torch.compiler.assume_constant_result
-def quantiles(distribution: Distribution, device: torch.device) -> Tensor:
-    """The table of a distribution, float32 (4097,), on a device. Built once for each pair of them."""
-    table = _tables.get((distribution, device))
+def quantiles(alpha: float | Distribution, device: torch.device) -> Tensor:
+    """The table of as_distribution(alpha), float32 (4097,), on a device. Built once for each pair of them."""
+    table = _tables.get((alpha, device))
     if table is None:
         probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
+        distribution = as_distribution(alpha)
         knots = distribution.inverse_cdf(probability)
         if not np.isfinite(knots).all():
             raise ValueError(
@@ -103,5 +108,5 @@ def quantiles(distribution: Distribution, device: torch.device) -> Tensor:
             )
         knots = np.clip(knots, 0.0, 1.0).astype(np.float32)
         table = torch.from_numpy(knots).to(device)
-        _tables[distribution, device] = table
+        _tables[alpha, device] = table
     return table

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _backends, _validation
 from ._ops import Partner, Placement, Scope
 from ._seed import seed_tensor
-from .distributions import Distribution, as_distribution, quantiles
+from .distributions import Distribution, check_alpha, quantiles
 from .plan import MixPlan
 
 
@@ -27,7 +27,7 @@ class Sampling(NamedTuple):
 class Settings(NamedTuple):
     """The arguments that stay the same from batch to batch, checked once."""
 
-    distribution: Distribution
+    alpha: float | Distribution
     sampling: Sampling
     label_smoothing: float
     target_dtype: torch.dtype
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
             bool(correct_lam),
         )
         return cls(
-            as_distribution(alpha),
+            check_alpha(alpha),
             sampling,
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype(target_dtype),
@@ -93,7 +93,7 @@ def run_cutmix(
     arguments = (
         labels,
         seed_tensor(seed, generator, device),
-        quantiles(settings.distribution, device),
+        quantiles(settings.alpha, device),
         *settings.sampling,
         classes,
         settings.label_smoothing,
@@ -270,7 +270,7 @@ def sample_plan(
         _validation.check_size(name, value)
         for name, value in (("batch_size", batch_size), ("height", height), ("width", width))
     ]
-    table = quantiles(settings.distribution, torch.empty(0, device=device).device)
+    table = quantiles(settings.alpha, torch.empty(0, device=device).device)
     ops = _backends.ops_for(backend, table.device)
     packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling)
     return MixPlan(packed, height, width)

@@ -85,7 +85,7 @@ class CutMix(nn.Module):
         settings = self._settings
         prob, scope, partner, placement, correct_lam = settings.sampling
         return (
-            f"num_classes={self.num_classes}, lam={settings.distribution}, prob={prob}, scope={scope.name!r}, "
+            f"num_classes={self.num_classes}, alpha={settings.alpha}, prob={prob}, scope={scope.name!r}, "
             f"partner={partner.name!r}, placement={placement.name!r}, correct_lam={correct_lam}, "
             f"label_smoothing={settings.label_smoothing}, inplace={self.inplace}"
         )
