@@ -181,6 +181,11 @@ def toolkit(version="13.0", archs=("7.5", "8.0", "9.0", "12.0")):
         (CUDA_TORCH, toolkit(), None),
         (CUDA_TORCH, toolkit("13.2"), None),
         (CUDA_TORCH, toolkit("12.8"), "torch 2.14.1+cu130 is for CUDA 13.0, and the toolkit in cuda is 12.8"),
+        (
+            setup.Torch(Path("torch"), "2.10.0+cu128", "12.8"),
+            toolkit(),
+            "torch 2.10.0+cu128 is for CUDA 12.8, and the toolkit in cuda is 13.0",
+        ),
         (CUDA_TORCH, None, "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"),
         (CPU_TORCH, toolkit(), "torch 2.14.1+cpu is a build without CUDA"),
     ],
