@@ -19,7 +19,7 @@ def test_examples_run(tmp_path, monkeypatch):
     examples = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert len(examples) >= 5
     torch.manual_seed(0)
-    namespace: dict[str, object] = {}
+    namespace = {}
     for example in examples:
         lines_before = text[: example.start(1)].count("\n")
         exec(compile("\n" * lines_before + example[1], str(ROOT / "README.md"), "exec"), namespace)
