@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from contenders import Contender
 from grid import Case, random_inputs
+from rich.progress import track
 from torch import Tensor
 
-from cutmix_cuda import MixPlan, apply_plan
+from cutmix_cuda import MixPlan, mix_images, mix_targets
 
 SEEDS = range(3)
 
@@ -64,7 +65,8 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
         seed_everything(seed)
         plan = observed_plan(call(coded)[0]).to(device)
         labels = inputs.soft_labels if "soft labels" in contender.includes else inputs.labels
-        images, targets = apply_plan(inputs.images, labels, plan, case.classes, backend="reference")
+        images = mix_images(inputs.images, plan, backend="reference")
+        targets = mix_targets(labels, plan, case.classes, backend="reference")
         before = inputs.images.clone()
 
         seed_everything(seed)
@@ -80,7 +82,7 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
             raise WrongResult(f"targets off by {error:.2g} from the areas that were pasted")
 
 
-def check_all(contenders: list[Contender], cases: list[Case], device: torch.device, progress=iter) -> int:
+def check_all(contenders: list[Contender], cases: list[Case], device: torch.device) -> int:
     """Checks every contender on small batches of each dtype and layout that it will be timed on: how many checks."""
     small = {replace(case, batch=16, size=24, classes=10) for case in cases}
     checks = [
@@ -89,7 +91,7 @@ def check_all(contenders: list[Contender], cases: list[Case], device: torch.devi
         for case in sorted(small, key=str)
         if contender.kind != "ceiling" and contender.fits(case)
     ]
-    for contender, case in progress(checks):
+    for contender, case in track(checks, "checking"):
         try:
             check(contender, case, device)
         except WrongResult as error:

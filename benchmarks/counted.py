@@ -2,8 +2,8 @@
 
 Peers: the call runs on meta tensors, which have a device of their own and no data, under a mode that sees every
 operation that PyTorch dispatches. An operation on them that is neither a view nor an allocation would be a kernel on a
-GPU (or several: this is the fewest), and reads its inputs and writes its outputs once. What peers draw on the host stays
-on the host, so the counts are means over draws.
+GPU (or several: this is the fewest), and reads its inputs and writes its outputs once. What peers draw on the host
+stays on the host, and each draw moves other bytes: the counts are means over draws.
 
 Ours: one kernel, whose memory accesses were counted by executing the compiled code; see ptx_report.py.
 """
@@ -11,7 +11,7 @@ Ours: one kernel, whose memory accesses were counted by executing the compiled c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,13 @@ import torch
 from checks import seed_everything
 from contenders import COMPILED_BATCH, COMPILED_SAMPLE, Contender
 from grid import Case, Inputs
+from rich.progress import track
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-DRAWS = 32
+BOXES = 256  # to average over, so that the mean share of a box is off by 2 % or less
 IMAGE_DIMS = 3  # labels have 1 or 2; timm handles one sample (C, H, W) at a time
 
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "detach", "alias"}
@@ -54,6 +55,11 @@ def _on_device(tensors: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor) and leaf.is_meta]
 
 
+def _on_host(tensors: Any) -> list[Tensor]:
+    """What has to be copied to the device first; scalars are parameters of the kernel."""
+    return [leaf for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor) and not leaf.is_meta and leaf.dim() > 0]
+
+
 class Counter(TorchDispatchMode):
     """Counts the operations on meta tensors as the kernels that they would be on a GPU."""
 
@@ -70,10 +76,9 @@ class Counter(TorchDispatchMode):
         if name == "_to_copy" and not inputs:  # from the host: the data arrives without a kernel
             self.count.transfers += 1
             return result
-        self.count.transfers += sum(leaf.dim() > 0 and not leaf.is_meta for leaf in self._host_tensors(args))
-        traffic = sum(map(_size, self._read(name, inputs, outputs))) + sum(
-            map(_size, self._written(name, args, outputs))
-        )
+        self.count.transfers += len(_on_host(args))
+        moved = self._read(name, inputs, outputs) + self._written(name, args, outputs)
+        traffic = sum(map(_size, moved))
         if any(tensor.dim() >= IMAGE_DIMS for tensor in inputs + outputs):
             self.count.image_kernels += 1
             self.count.image_bytes += traffic
@@ -81,10 +86,6 @@ class Counter(TorchDispatchMode):
             self.count.label_kernels += 1
             self.count.label_bytes += traffic
         return result
-
-    @staticmethod
-    def _host_tensors(args: tuple) -> Iterator[Tensor]:
-        return (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
 
     @staticmethod
     def _read(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
@@ -121,8 +122,9 @@ def _meta_inputs(case: Case) -> Inputs:
     return Inputs(images, labels, soft_labels, torch.empty_like(images))
 
 
-def count_call(contender: Contender, case: Case, draws: int) -> dict:
-    """Means over draws, as a row of the table."""
+def count_call(contender: Contender, case: Case, boxes: int) -> dict:
+    """Means over as many boxes, as a row of the table."""
+    draws = boxes if contender.scope == "batch" else math.ceil(boxes / case.batch)
     call, inputs = contender.prepare(case), _meta_inputs(case)
     counts = []
     for seed in range(draws):
@@ -145,12 +147,12 @@ def count_call(contender: Contender, case: Case, draws: int) -> dict:
     }
 
 
-def count_peers(contenders: list[Contender], case: Case, draws: int = DRAWS) -> list[dict]:
+def count_peers(contenders: list[Contender], case: Case, boxes: int = BOXES) -> list[dict]:
     """A row for each peer. What torch.compile would launch takes its compiler and a GPU to know, so it has none."""
     peers = [one for one in contenders if one.kind == "peer" and one.name not in (COMPILED_BATCH, COMPILED_SAMPLE)]
-    return [count_call(peer, case, draws) for peer in peers if peer.fits(case)]
+    return [count_call(peer, case, boxes) for peer in track(peers, "counting") if peer.fits(case)]
 
 
 def read_ours(report: Path) -> list[dict]:
-    """The rows that ptx_report.py left under "benchmark_rows", with the keys of count_call; none where it has not run."""
+    """The rows that ptx_report.py left under "benchmark_rows", with the keys of count_call; none if it has not run."""
     return json.loads(report.read_text()).get("benchmark_rows", []) if report.exists() else []

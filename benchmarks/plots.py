@@ -43,8 +43,8 @@ DPI = 130
 def _figure(title: str, subtitle: str, height: float = 5.4) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9.0, height), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0.085, 0.11, 0.64, 0.75))
-    figure.text(0.015, 0.955, title, fontsize=13, color=INK, weight="bold", va="center")
-    figure.text(0.015, 0.905, subtitle, fontsize=9, color=FAINT, va="center")
+    figure.text(0.015, 1 - 0.25 / height, title, fontsize=13, color=INK, weight="bold", va="center")
+    figure.text(0.015, 1 - 0.52 / height, subtitle, fontsize=9, color=FAINT, va="center")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, which="both", length=0)
@@ -66,9 +66,8 @@ def _spread_apart(heights: list[float], gap: float) -> list[float]:
     return placed.tolist()
 
 
-def _label_lines(axes: Axes, ends: dict[str, tuple[float, float]]) -> None:
+def _label_lines(figure: Figure, axes: Axes, ends: dict[str, tuple[float, float]]) -> None:
     """Writes each line's name beside its last point, in its colour."""
-    figure = axes.get_figure()
     scale = figure.dpi / 72
     points = {name: axes.transData.transform(end) for name, end in ends.items()}
     right = axes.transAxes.transform((1.0, 0.0))[0] + 10 * scale
@@ -90,8 +89,8 @@ def _label_lines(axes: Axes, ends: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def _draw_lines(axes: Axes, cells: list[dict], x_of, y_of) -> None:
-    """A line for each of LINES that was measured on at least two of the cells, log-log, with a band of the quartiles."""
+def _draw_lines(figure: Figure, axes: Axes, cells: list[dict], x_of, y_of) -> None:
+    """A log-log line for each of LINES that was measured on two cells or more, in a band of its quartiles."""
     ends = {}
     for name, (colour, width, dashes) in LINES.items():
         there = sorted((cell for cell in cells if name in cell["timings"]), key=x_of)
@@ -102,15 +101,14 @@ def _draw_lines(axes: Axes, cells: list[dict], x_of, y_of) -> None:
             [y_of(cell, cell["timings"][name][key]) for cell in there] for key in ("median_s", "q1_s", "q3_s")
         )
         axes.fill_between(x, first, third, color=colour, alpha=0.12, linewidth=0)
-        marker = {"marker": "o", "markersize": 4} if dashes == "-" else {}
-        axes.plot(x, medians, color=colour, linewidth=width, linestyle=dashes, solid_capstyle="round", **marker)
+        marker = "o" if dashes == "-" else ""
+        axes.plot(x, medians, color=colour, linewidth=width, linestyle=dashes, marker=marker, markersize=4)
         ends[name] = (x[-1], medians[-1])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(True, which="major", color=GRID, linewidth=0.9)
     axes.autoscale_view()
-    axes.get_figure().canvas.draw()
-    _label_lines(axes, ends)
+    _label_lines(figure, axes, ends)
 
 
 def _short(value: float, _position: int = 0) -> str:
@@ -133,8 +131,12 @@ def throughput(results: dict, path: Path) -> None:
         f"{results['machine']['processor']}; 3 x {case['size']} x {case['size']}, {case['dtype']}, {case['layout']}, "
         f"{case['classes']} classes; medians with quartiles, {_method(cells)}",
     )
-    _draw_lines(axes, cells, lambda cell: cell["case"]["batch"], lambda cell, seconds: cell["case"]["batch"] / seconds)
-    batches = sorted(cell["case"]["batch"] for cell in cells)
+
+    def batch_of(cell: dict) -> int:
+        return cell["case"]["batch"]
+
+    _draw_lines(figure, axes, cells, batch_of, lambda cell, seconds: batch_of(cell) / seconds)
+    batches = sorted(map(batch_of, cells))
     axes.set_xticks(batches, [str(batch) for batch in batches])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
@@ -151,9 +153,9 @@ def time_over_bytes(results: dict, path: Path) -> None:
         f"{results['machine']['processor']}; every batch size and every image size, {results['centre']['dtype']}, "
         f"{results['centre']['layout']}; {_method(cells)}",
     )
-    _draw_lines(axes, cells, lambda cell: cell["case"]["image_bytes"], lambda cell, seconds: seconds)
+    _draw_lines(figure, axes, cells, lambda cell: cell["case"]["image_bytes"], lambda cell, seconds: seconds)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value) + "B"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e} s" if value <= 0 else _time(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _time(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("bytes of the images", color=INK, fontsize=9)
     figure.savefig(path)
@@ -168,30 +170,34 @@ def share_of_ceiling(results: dict, path: Path) -> None:
     """How near each of our modes comes to a plain copy of the bytes it has to move, by dtype and layout."""
     cells = [cell for cell in results["cells"] if any(line.startswith("dtype") for line in cell["lines"])]
     cells.sort(key=lambda cell: (cell["case"]["layout"], cell["case"]["dtype"]), reverse=True)
+    height = 1.6 + 0.45 * len(cells)
     case = {**results["centre"], "dtype": "each dtype", "layout": "each layout"}
     figure, axes = _figure(
         "Share of the ceiling: 1 is a plain copy of the bytes that have to move",
         f"{results['machine']['processor']}; {case_name(case)}; {_method(cells)}",
-        height=1.6 + 0.45 * len(cells),
+        height=height,
     )
-    colours = {OURS: "#f08c00", OURS_OUT: "#e8590c", OURS_IN_PLACE: "#862e08"}
+    marks = {OURS: ("#f08c00", "o"), OURS_OUT: ("#1c7ed6", "D"), OURS_IN_PLACE: ("#c2410c", "s")}
     for row, cell in enumerate(cells):
         timings = cell["timings"]
         shares = {mode: timings[top]["median_s"] / timings[mode]["median_s"] for mode, top in CEILING_OF.items()}
         axes.plot([min(shares.values()), max(shares.values())], [row, row], color=GRID, linewidth=5, zorder=1)
         for mode, share in shares.items():
-            axes.scatter(share, row, s=52, color=colours[mode], zorder=3, edgecolors="white", linewidths=0.8)
+            colour, shape = marks[mode]
+            axes.scatter(share, row, s=46, color=colour, marker=shape, zorder=3, edgecolors="white", linewidths=0.8)
     axes.set_yticks(range(len(cells)), [f"{cell['case']['dtype']}\n{cell['case']['layout']}" for cell in cells])
     axes.axvline(1.0, color=FAINT, linewidth=1.2, linestyle=(0, (5, 3)))
     axes.set_xlim(0, max(1.15, axes.get_xlim()[1]))
     axes.set_ylim(-0.6, len(cells) - 0.4)
     axes.grid(True, axis="x", color=GRID, linewidth=0.9)
     axes.spines["left"].set_visible(False)
-    axes.set_position((0.115, 0.16, 0.61, 0.64))
+    axes.set_position((0.115, 0.55 / height, 0.61, 1 - 1.3 / height))
     axes.set_xlabel("time of the copy / our time", color=INK, fontsize=9)
-    for height, (mode, ceiling) in zip((0.74, 0.52, 0.30), CEILING_OF.items(), strict=True):
-        axes.text(1.05, height, mode, transform=axes.transAxes, color=colours[mode], fontsize=10, weight="bold")
-        axes.text(1.05, height - 0.08, f"of {ceiling}", transform=axes.transAxes, color=INK, fontsize=9)
+    for y, (mode, ceiling) in zip((0.8, 0.55, 0.3), CEILING_OF.items(), strict=True):
+        colour, shape = marks[mode]
+        axes.plot(1.07, y, shape, color=colour, transform=axes.transAxes, clip_on=False)
+        axes.text(1.1, y, f"{mode}\n", transform=axes.transAxes, color=colour, fontsize=9, weight="bold", va="center")
+        axes.text(1.1, y, f"\nof {ceiling}", transform=axes.transAxes, color=INK, fontsize=9, va="center")
     figure.savefig(path)
 
 

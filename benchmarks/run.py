@@ -20,14 +20,14 @@ import tables
 import torch
 from checks import check_all
 from contenders import Contender, all_contenders, chosen
-from counted import DRAWS, count_peers, read_ours
+from counted import BOXES, count_peers, read_ours
 from grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
 from machine import ROOT, describe
 from overhead import SMALL, call_overhead
+from rich.progress import Progress
 from step import training_steps
 from targets import judge, judge_overhead
 from timing import Effort, Timing, stopwatch, time_in_turn
-from tqdm import tqdm
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -39,11 +39,11 @@ class Plan(NamedTuple):
     lines: dict[str, list[Case]]
     effort: Effort  # for each batch of the grid
     step: dict[str, int]
-    draws: int
+    boxes: int  # that counts are averaged over
     compile: bool
 
 
-FULL = Plan(CENTRE, lines(), Effort(12.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, DRAWS, True)
+FULL = Plan(CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, BOXES, True)
 QUICK = Plan(QUICK_CENTRE, quick_lines(), Effort(0.1, 2, 5), {"batch": 4, "size": 32, "steps": 1}, 2, False)
 
 
@@ -83,23 +83,22 @@ def measure(device: torch.device, plan: Plan) -> dict:
         "machine": describe(device),
         "missing": missing,
         "centre": plan.centre.as_dict(),
-        "checks": check_all(contenders, list(on_lines), device, lambda all: tqdm(all, desc="checking", leave=False)),
+        "checks": check_all(contenders, list(on_lines), device),
     }
 
     timings: dict[Case, dict[str, Timing]] = {}
     cells = []
-    with tqdm(total=len(on_lines), desc="timing") as progress:
+    with Progress() as progress:
+        task = progress.add_task("timing", total=len(on_lines))
         for case, on in on_lines.items():
-            progress.set_postfix_str(str(case))
+            progress.update(task, description=f"timing {case}")
             measured = chosen(contenders, case, plan.centre)
             timings[case] = measure_case(measured, case, device, plan.effort)
             cells.append(as_cell(case, on, measured, timings[case]))
-            progress.update()
+            progress.advance(task)
     overhead = call_overhead(contenders, device, plan.effort)
-    with tqdm(total=1, desc="training steps") as progress:
-        by = training_steps(contenders, device, **plan.step)
-        progress.update()
-    counted = count_peers(contenders, plan.centre, plan.draws) + read_ours(RESULTS / "ptx_report.json")
+    by = training_steps(contenders, device, **plan.step)
+    counted = count_peers(contenders, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
     return {
         **results,
         "cells": cells,

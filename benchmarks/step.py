@@ -10,6 +10,7 @@ from statistics import median
 import torch
 from contenders import OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Contender
 from grid import Case, Inputs
+from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import resnet18
@@ -68,7 +69,7 @@ def _endless(loader: DataLoader) -> Iterator:
 def training_steps(
     contenders: list[Contender], device: torch.device, *, batch: int, size: int, steps: int
 ) -> dict[str, dict]:
-    """Medians of the phases of a step by who mixes, after a step each to warm up. The steps take turns on one network."""
+    """Medians of the phases of a step by who mixes, after a step each to warm up. They take turns on one network."""
     case = Case(batch=batch, size=size)
     mixers: dict[str, Callable] = {NO_MIXING: lambda inputs: (inputs.images, inputs.labels)}
     mixers |= {one.name: one.prepare(case) for one in contenders if one.name in MIXED_BY}
@@ -83,7 +84,7 @@ def training_steps(
         return time.perf_counter()
 
     phases = {name: Phases() for name in mixers}
-    for step in range(1 + steps):
+    for step in track(range(1 + steps), "training steps"):
         for name, mix in mixers.items():
             start = now()
             images, labels = (tensor.to(device) for tensor in next(batches))

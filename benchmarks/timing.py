@@ -8,6 +8,7 @@ import math
 import random
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -140,7 +141,7 @@ class Effort:
     most_rounds: int
 
 
-def time_in_turn(stopwatches: dict[str, Stopwatch], effort: Effort) -> dict[str, Timing]:
+def time_in_turn(stopwatches: Mapping[str, Stopwatch], effort: Effort) -> dict[str, Timing]:
     """Laps of every stopwatch, interleaved in a new order each round, so that what else the machine does befalls all.
 
     Each gets its share of the time; the slow ones sit out some rounds, evenly.
