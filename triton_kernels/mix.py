@@ -36,8 +36,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .._ops import INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
+from .._validation import FLOAT_DTYPES, INTEGER_DTYPES
 from .mix_math import CUTMIX, KEEP, mixed_target, partner_map, sample_row, valid_row
-from .rows import Rows, rows_of
+from .rows import Rows, rows_of, same_order
 
 # ---- Device code
 
@@ -198,7 +199,7 @@ def mix_kernel(
     # The targets; the values of smoothing are the bits of doubles.
     labels,
     targets,
-    num_classes: tl.int64,
+    num_classes: tl.int32,
     scale: tl.int64,
     off: tl.int64,
     on: tl.int64,
@@ -530,13 +531,19 @@ def new_targets(
     labels: Tensor | None, like: Tensor, batch: int, num_classes: int, label_smoothing: float, dtype: torch.dtype
 ) -> tuple[Tensor, Labels | None]:
     """The empty targets, and what the kernel needs to write them; None where there is nothing to write."""
+    torch._check(0 <= num_classes <= MAX_INT32, lambda: f"num_classes must be in 0..2^31-1, got {num_classes}")
     classes = num_classes if labels is not None else 0
     targets = like.new_empty((batch, classes), dtype=dtype)
     if labels is None:
         return targets, None
     torch._check(labels.device == like.device, lambda: "labels must be on the device of the images")
+    soft = labels.dtype in FLOAT_DTYPES
     torch._check(
-        labels.shape == ((batch, classes) if labels.is_floating_point() else (batch,)),
+        (soft or labels.dtype in INTEGER_DTYPES) and dtype in FLOAT_DTYPES,
+        lambda: "labels and targets must be integers, or float16, bfloat16, float32 or float64",
+    )
+    torch._check(
+        labels.shape == ((batch, classes) if soft else (batch,)),
         lambda: "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)",
     )
     if targets.numel() == 0:
@@ -583,7 +590,7 @@ def run(
         return targets, plan
 
     rows, out_rows = rows_of(images), rows_of(out)
-    if rows is None or out_rows is None or rows.shape != out_rows.shape:
+    if rows is None or out_rows is None or rows.shape != out_rows.shape or not same_order(images, out):
         dense = images.contiguous()
         dense_out = dense if in_place else torch.empty_like(dense)
         pixels = Pixels(dense, dense_out, rows_of(dense), rows_of(dense_out))

@@ -57,23 +57,25 @@ def quantile(table, word):
 
 
 @triton.jit
-def truncated(ratio, length):
-    return (ratio * length.to(tl.float32)).to(tl.int32)
+def part_of(share, length):
+    """The whole pixels in a share of a length. Mirrors mix_math.h::part_of."""
+    all_of_it = length.to(tl.float32)
+    part = share * all_of_it
+    return tl.where(part < all_of_it, part.to(tl.int32), length)
 
 
 @triton.jit
 def clipped_box(lam, word_x, word_y, height, width):
     """A box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
     ratio = 0.5 * tl.sqrt_rn(1.0 - lam)
-    half_width = truncated(ratio, width)
-    half_height = truncated(ratio, height)
+    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
     x = mulhi(word_x, width).to(tl.int32)
     y = mulhi(word_y, height).to(tl.int32)
     return (
         tl.maximum(y - half_height, 0),
         tl.maximum(x - half_width, 0),
-        tl.minimum(y + half_height, height),
-        tl.minimum(x + half_width, width),
+        y + tl.minimum(half_height, height - y),
+        x + tl.minimum(half_width, width - x),
     )
 
 
@@ -81,10 +83,9 @@ def clipped_box(lam, word_x, word_y, height, width):
 def inside_box(lam, word_x, word_y, height, width):
     """A box that lies inside the image. Mirrors mix_math.h::inside_box."""
     ratio = tl.sqrt_rn(1.0 - lam)
-    box_width = truncated(ratio, width)
-    box_height = truncated(ratio, height)
-    x0 = mulhi(word_x, width - box_width + 1).to(tl.int32)
-    y0 = mulhi(word_y, height - box_height + 1).to(tl.int32)
+    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
+    x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
+    y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
     return y0, x0, y0 + box_height, x0 + box_width
 
 

@@ -32,6 +32,11 @@ class Rows(NamedTuple):
         return self[:5]
 
 
+def inner_dims(images: Tensor) -> list[int]:
+    """The dimensions between batch and height that are more than one long, innermost first."""
+    return [dim for dim in range(images.dim() - 3, 0, -1) if images.shape[dim] != 1]
+
+
 def rows_of(images: Tensor) -> Rows | None:
     """A tensor (batch, ..., height, width) as rows; None where its rows are not dense, or its slices not evenly spaced.
 
@@ -42,11 +47,8 @@ def rows_of(images: Tensor) -> Rows | None:
     if images.numel() == 0:
         return Rows(batch, 0, height, width, element_bytes, 0, 0, 0)
 
-    # The dimensions between batch and height, innermost first.
-    inner = [dim for dim in range(len(sizes) - 3, 0, -1) if sizes[dim] != 1]
-    inner.sort(key=lambda dim: strides[dim])
-
     # Those packed below the width belong to the pixel.
+    inner = sorted(inner_dims(images), key=images.stride)
     pixel, packed = 1, 0
     for dim in inner:
         if not (strides[dim] == pixel and width > 1 and pixel < strides[-1]):
@@ -74,3 +76,12 @@ def rows_of(images: Tensor) -> Rows | None:
         slice_stride * element_bytes,
         strides[-2] * element_bytes,
     )
+
+
+def same_order(images: Tensor, out: Tensor) -> bool:
+    """Whether the dimensions between batch and height follow each other in memory alike. Mirrors rows.h::same_order.
+
+    Rows of one shape match slice by slice and byte by byte only then: a transposed video has the same shape.
+    """
+    inner = inner_dims(images)
+    return sorted(inner, key=images.stride) == sorted(inner, key=out.stride)
