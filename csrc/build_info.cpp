@@ -8,9 +8,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
+#include <string>
+#include <tuple>
 #include <vector>
 
+#include "cuda/launch_geometry.h"
 #include "mix_math.h"
 #include "rows.h"
 #include "targets.h"
@@ -139,6 +143,89 @@ void bind_targets(py::module_& module) {
     module.def("float_to_bfloat16", py::vectorize(float_to_bfloat16));
 }
 
+// ---- What a call launches on a GPU. Addresses are integers: nothing here follows them.
+
+template <typename Pointee>
+Pointee* at(uint64_t address) {
+    return reinterpret_cast<Pointee*>(address);
+}
+
+Dtype dtype_named(const std::string& name) {
+    const char* const names[] = {"uint8",  "int8",  "uint16",  "int16",    "uint32",  "int32",
+                                 "uint64", "int64", "float16", "bfloat16", "float32", "float64"};
+    const auto found = std::find(std::begin(names), std::end(names), name);
+    if (found == std::end(names)) throw std::invalid_argument("no dtype of labels or targets: " + name);
+    return static_cast<Dtype>(found - std::begin(names));
+}
+
+using Shape = std::vector<int64_t>;
+using SamplingArgs =
+    std::tuple<uint64_t, double, int32_t, int32_t, int32_t, bool>;  // quantiles, then as in the schemas
+using TensorArgs = std::tuple<uint64_t, Shape, Shape>;              // address, sizes, strides
+using LabelArgs = std::tuple<uint64_t, std::string>;                // address, dtype
+
+Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
+    const auto& [address, sizes, strides] = tensor;
+    Rows rows;
+    if (sizes.size() != strides.size() ||
+        !rows_of(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), element_bytes, &rows))
+        throw std::invalid_argument("not dense rows: the ops make such images contiguous first");
+    return rows;
+}
+
+py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan,
+                            const std::optional<SamplingArgs>& sampling, uint64_t seed, uint64_t device_seed,
+                            const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
+                            int64_t element_bytes, bool in_place, const std::optional<LabelArgs>& labels,
+                            const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing) {
+    MixCall call = {};
+    call.plan.batch = batch;
+    call.plan.height = height;
+    call.plan.width = width;
+    call.plan.seed = seed;
+    call.plan.device_seed = at<const int64_t>(device_seed);
+    if (sampling) {
+        const auto& [quantiles, prob, scope, partner, placement, correct_lam] = *sampling;
+        call.plan.sampled = at<PlanRow>(plan);
+        call.plan.sampling = {at<const float>(quantiles),
+                              batch,
+                              height,
+                              width,
+                              static_cast<float>(prob),
+                              static_cast<Scope>(scope),
+                              static_cast<PartnerRule>(partner),
+                              static_cast<Placement>(placement),
+                              correct_lam};
+    } else {
+        call.plan.given = at<const PlanRow>(plan);
+    }
+    if (images && out)
+        call.images = {at<const uint8_t>(std::get<0>(*images)), at<uint8_t>(std::get<0>(*out)),
+                       rows_or_throw(*images, element_bytes), rows_or_throw(*out, element_bytes), in_place};
+    if (labels && targets)
+        call.targets = {at<const void>(std::get<0>(*labels)),
+                        at<void>(std::get<0>(*targets)),
+                        dtype_named(std::get<1>(*labels)),
+                        dtype_named(std::get<1>(*targets)),
+                        num_classes,
+                        smoothing_of(label_smoothing, num_classes)};
+    const Launch launch = launch_geometry(call);
+    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
+    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
+                    "params"_a = params);
+}
+
+void bind_launch_geometry(py::module_& module) {
+    module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
+               "sampling"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(),
+               "out"_a = py::none(), "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(),
+               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "The kernel, grid, block and parameter bytes of the one launch that serves a call.");
+    module.def("quotient", [](int64_t divisor, const py::array_t<uint32_t>& n) {
+        return py::vectorize([by = divider(divisor)](uint32_t n) { return by.quotient(n); })(n);
+    });
+}
+
 // Text, empty where there is no CUDA part.
 void set_facts(py::module_& module) {
     module.attr("version") = CUTMIX_VERSION;
@@ -159,4 +246,5 @@ PYBIND11_MODULE(_build_info, module) {
     cutmix::bind_mix_math(module);
     cutmix::bind_rows(module);
     cutmix::bind_targets(module);
+    cutmix::bind_launch_geometry(module);
 }
