@@ -71,6 +71,12 @@ def test_between_knots_the_cdf_is_off_by_less_than_one_interval(law):
     assert (cdf(law, next_float(value, 2, steps=2)) >= probability - 1 / 4096).all()
 
 
+def test_a_uniform_law_is_exact_between_knots_too():
+    word = np.random.default_rng(0).integers(0, 2**32, 1 << 16)
+    value = reference.quantile(torch.from_numpy(table_of(Beta(1, 1))), torch.from_numpy(word)).numpy()
+    assert np.abs(value - word / 2**32).max() <= 2.0**-24
+
+
 def drawn_lambdas(alpha, count: int = 1 << 18, seed: int = 2026) -> np.ndarray:
     """lambda before any correction, from one big batch."""
     plan = cutmix_cuda.sample_plan(count, 4, 4, alpha=alpha, partner="roll", correct_lam=False, seed=seed)
