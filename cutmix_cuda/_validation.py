@@ -195,7 +195,7 @@ def check_in_place(images: Tensor, partner: Partner | None = None) -> None:
 
 
 def _check_writable(name: str, tensor: Tensor) -> None:
-    if tensor.is_conj() or tensor.is_neg():
+    if not torch.compiler.is_compiling() and (tensor.is_conj() or tensor.is_neg()):
         raise ValueError(
             f"{name} must not be a lazy conjugate or negative view to be written to; pass what it is a view of, or "
             f"{name}.resolve_conj().resolve_neg()"

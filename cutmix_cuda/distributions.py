@@ -93,10 +93,14 @@ def as_distribution(alpha: float | Distribution) -> Distribution:
 _tables: dict[tuple[float | Distribution, torch.device], Tensor] = {}
 
 
-# While a graph is compiled the table is a constant of it; so has alpha to be, and an object made in the graph is none.
-@torch.compiler.assume_constant_result
 def quantiles(alpha: float | Distribution, device: torch.device) -> Tensor:
     """The table of as_distribution(alpha), float32 (4097,), on a device. Built once for each pair of them."""
+    if torch.compiler.is_compiling() and isinstance(alpha, float):
+        alpha = float.fromhex(alpha.hex())  # a symbol, in a graph of dynamic sizes: its digits make it a constant again
+    return _table(alpha, device)
+
+
+def _table(alpha: float | Distribution, device: torch.device) -> Tensor:
     table = _tables.get((alpha, device))
     if table is None:
         probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
@@ -110,3 +114,8 @@ def quantiles(alpha: float | Distribution, device: torch.device) -> Tensor:
         table = torch.from_numpy(knots).to(device)
         _tables[alpha, device] = table
     return table
+
+
+# In a compiled graph the table is a constant, so alpha has to be one too: a distribution made in the graph is not. This
+# is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
+_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
