@@ -148,6 +148,9 @@ def test_a_register_written_by_some_threads():
     body = OWN_WORD + "setp.ne.u32 %p1, %r15, 3; @%p1 mov.u32 %r0, 7;"
     assert fault(body + "st.global.u32 [%d1], %r0;").thread == (3, 0, 0)
     run(body + "@%p1 st.global.u32 [%d1], %r0;")
+    assert fault(body + "mov.u32 %r1, %r0; st.global.u32 [%d1], %r1;").thread == (3, 0, 0)
+    guarded = "setp.gt.u32 %p2, %r15, 1; mov.u32 %r1, 5; @%p2 mov.u32 %r1, %r0; st.global.u32 [%d1], %r1;"
+    assert fault(body + guarded).thread == (3, 0, 0)
     # copies and selections may carry the missing value along, as long as nobody uses it
     a = run(body + "mov.u32 %r1, %r0; selp.b32 %r2, %r1, 9, %p1; st.global.u32 [%d1], %r2;")
     assert a.numpy().tolist() == [7, 7, 7, 9] + [7] * 28
@@ -165,6 +168,8 @@ NEIGHBOUR = "xor.b32 %r1, %r15, 1; mad.wide.u32 %d2, %r1, 4, %d0;"  # %d2: the w
         "ld.global.u32 %r2, [%d0]; st.global.u32 [%d1], %r15;",  # read by all
         "st.global.u32 [%d1], %r15; st.global.u32 [%d2], %r15;",
         "ld.global.u32 %r2, [%d1]; ld.global.u32 %r2, [%d2]; st.global.u32 [%d1], %r15;",  # by several
+        # by all in one instruction, then written by the last of them
+        "ld.global.u32 %r2, [%d0]; setp.eq.u32 %p0, %r15, 31; @%p0 st.global.u32 [%d0], %r15;",
         "st.global.u8 [%d1+1], %r15; ld.global.u32 %r2, [%d2];",  # a byte of a word
         "st.global.u32 [%d1], %r15; bar.sync 0; ld.global.u32 %r2, [%d2]; st.global.u32 [%d1], %r2;",
     ],
@@ -194,6 +199,8 @@ def test_a_barrier_orders_nothing_between_blocks():
         "ld.global.u32 %r2, [%d2]; bar.sync 0; st.global.u32 [%d1], %r15;",
         "ld.global.u32 %r2, [%d1]; ld.global.u32 %r2, [%d2]; bar.sync 0; st.global.u32 [%d1], %r15;",
         "ld.global.u32 %r2, [%d2]; bar.sync 0; ld.global.u32 %r2, [%d1]; bar.sync 0; st.global.u32 [%d1], %r15;",
+        # read by both blocks in one instruction, then written by the last thread of the last
+        "ld.global.u32 %r2, [%d0]; bar.sync 0; setp.eq.u32 %p0, %r15, 63; @%p0 st.global.u32 [%d0], %r15;",
     ):
         assert fault(GLOBAL_WORD + other_block + body, words=64, blocks=2).kind is Kind.RACE, body
 

@@ -176,9 +176,8 @@ def _directed(bits: np.ndarray, kind: Type, exact: np.ndarray, mode: str) -> np.
     if mode == "rz":
         return np.where(np.abs(value) > np.abs(exact), bits - one, bits)
     wrong = value > exact if mode == "rm" else value < exact
-    away = (bits & sign != 0) == (mode == "rm")  # stepping on grows the magnitude
-    crossing = ~away & (bits & ~sign == 0)  # from the zero of the other sign
-    stepped = np.where(away, bits + one, np.where(crossing, bits ^ sign | one, bits - one))
+    away = (bits & sign != 0) == (mode == "rm")  # the step grows the magnitude; zeros have the sign of the number
+    stepped = np.where(away, bits + one, bits - one)
     return np.where(wrong, stepped, bits)
 
 
