@@ -30,6 +30,7 @@ KORNIA = "kornia RandomCutMixV2"
 SNIPPET, SNIPPET_MEAN_BOX = "two-line snippet", "two-line snippet, mean box"
 COMPILED_BATCH, COMPILED_SAMPLE = "torch.compile, batch", "torch.compile, sample"
 CLONE, COPY, BOX_COPY = "clone", "copy_", "copy_ of the boxes' bytes"
+NO_MIXING = "no mixing"
 
 
 def _any(case: Case) -> bool:

@@ -146,15 +146,17 @@ def throughput(results: dict, path: Path) -> None:
 
 
 def time_over_bytes(results: dict, path: Path) -> None:
-    """Time of a call over the bytes of the batch, from the lines of batch and image size."""
-    cells = [cell for cell in results["cells"] if {"batch", "size"} & set(cell["lines"])]
+    """Time of a call over the bytes of the batch, from the line of image sizes."""
+    cells = [cell for cell in results["cells"] if "size" in cell["lines"]]
+    case, sizes = results["centre"], [cell["case"]["size"] for cell in cells]
     figure, axes = _figure(
         "How the cost grows: time of a call over the bytes of the batch",
-        f"{results['machine']['processor']}; every batch size and every image size, {results['centre']['dtype']}, "
-        f"{results['centre']['layout']}; {_method(cells)}",
+        f"{results['machine']['processor']}; {case['batch']} images of {min(sizes)} to {max(sizes)} pixels, "
+        f"{case['dtype']}, {case['layout']}; medians with quartiles, {_method(cells)}",
     )
     _draw_lines(figure, axes, cells, lambda cell: cell["case"]["image_bytes"], lambda cell, seconds: seconds)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value) + "B"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _time(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("bytes of the images", color=INK, fontsize=9)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import torch
-from contenders import OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Contender
+from contenders import NO_MIXING, OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Contender
 from grid import Case, Inputs
 from rich.progress import track
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from torchvision.transforms import v2
 
 from cutmix_cuda.demo import PHOTOGRAPHS
 
-NO_MIXING = "no mixing"
 MIXED_BY = (OURS_IN_PLACE, OURS, TORCHVISION, TIMM_ELEM)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from contenders import BOX_COPY, CLONE, COPY, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
-from step import NO_MIXING
+from contenders import BOX_COPY, CLONE, COPY, NO_MIXING, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
 
 # Between these the README holds the tables of a device: <!-- begin: benchmark cpu --> ... <!-- end: benchmark cpu -->.
 MARKERS = ("<!-- begin: benchmark {} -->", "<!-- end: benchmark {} -->")
@@ -23,10 +22,8 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]], *, numbers_fr
 
 def duration(seconds: float) -> str:
     """Three digits, in us, ms or s."""
-    for unit, scale in (("us", 1e6), ("ms", 1e3), ("s", 1.0)):
-        if seconds * scale < 1000 or unit == "s":
-            return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
-    raise AssertionError
+    scale, unit = next(((s, u) for s, u in ((1e6, "us"), (1e3, "ms")) if seconds * s < 999.5), (1.0, "s"))
+    return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
 
 
 def case_name(case: dict) -> str:
