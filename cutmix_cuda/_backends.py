@@ -23,9 +23,12 @@ from . import reference
 from ._ops import LIBRARIES, SCHEMAS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
+AUTOMATIC = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}  # by device, best first
+
+_DEFAULT = os.environ.get("CUTMIX_CUDA_BACKEND") or None
 
 _HERE = Path(__file__).parent
-_HOW_TO_GET = {
+HOW_TO_GET = {
     "cuda": "install from source with nvcc and a CUDA build of torch (CUTMIX_CUDA_BUILD=cuda pip install ...)",
     "triton": "pip install triton",
     "cpu": "install from source with a C++ compiler (CUTMIX_CUDA_BUILD=cpu pip install ...)",
@@ -115,6 +118,12 @@ def _runs_on(backend: str, device_type: str) -> bool:
     return {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}[backend] == device_type
 
 
+def backend_for(backend: str | None, device_type: str) -> str:
+    """The backend that an argument ``backend`` comes to for tensors on "cpu" or "cuda"."""
+    automatic = next(name for name in AUTOMATIC[device_type] if name not in _missing)
+    return backend or _DEFAULT or automatic
+
+
 def check_backend(backend: str | None) -> str | None:
     """The backend itself, if it can be asked for by name; None stands for the automatic choice.
 
@@ -125,16 +134,13 @@ def check_backend(backend: str | None) -> str | None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {backend!r}")
     if backend in _missing:
-        raise RuntimeError(f"backend {backend!r} is not available: {_missing[backend]}; {_HOW_TO_GET[backend]}")
+        raise RuntimeError(f"backend {backend!r} is not available: {_missing[backend]}; {HOW_TO_GET[backend]}")
     return backend
 
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of a backend for tensors on a device."""
-    backend = DEFAULT if backend is None else check_backend(backend)
+    backend = check_backend(_DEFAULT if backend is None else backend)
     if backend is not None and not _runs_on(backend, device.type):
         raise ValueError(f"backend {backend!r} does not run on tensors on {device}; use backend=None for what does")
     return _OPS[backend]
-
-
-DEFAULT = check_backend(os.environ.get("CUTMIX_CUDA_BACKEND") or None)

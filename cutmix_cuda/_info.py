@@ -9,15 +9,6 @@ import torch
 
 from . import _backends
 
-_AUTOMATIC = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
-
-
-def backend_for(backend: str | None, device_type: str) -> str:
-    """The backend that mixes tensors on "cpu" or "cuda", given the argument ``backend``."""
-    chosen = backend or _backends.DEFAULT
-    status = _backends.status()
-    return chosen or next(name for name in _AUTOMATIC[device_type] if status[name] == "available")
-
 
 def _gpu() -> str:
     if torch.version.cuda is None:
@@ -36,7 +27,7 @@ def _backend_rows() -> list[tuple[str, str]]:
         elif status == "available":
             rows.append((name, "not available: installed, but torch sees no CUDA device"))
         else:
-            rows += [(name, f"not available: {status}"), ("", f"to get it: {_backends._HOW_TO_GET[name]}")]
+            rows += [(name, f"not available: {status}"), ("", f"to get it: {_backends.HOW_TO_GET[name]}")]
     return rows
 
 
@@ -70,8 +61,8 @@ def report() -> str:
         ],
         "Backends": _backend_rows(),
         "Chosen": [
-            ("CPU tensors", backend_for(None, "cpu")),
-            ("CUDA tensors", backend_for(None, "cuda")),
+            ("CPU tensors", _backends.backend_for(None, "cpu")),
+            ("CUDA tensors", _backends.backend_for(None, "cuda")),
             ("CUTMIX_CUDA_BACKEND", os.environ.get("CUTMIX_CUDA_BACKEND") or "not set: the best for each device"),
         ],
         "Build": _build_rows(),

@@ -25,7 +25,7 @@ from skimage import data
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ._info import backend_for
+from ._backends import backend_for
 from .functional import cutmix
 from .plan import MixPlan
 from .transforms import CutMix
