@@ -59,10 +59,10 @@ train: .venv/installed
 install: .venv/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info demo.png
+	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/requirements: requirements-dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
