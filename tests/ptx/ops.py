@@ -765,8 +765,12 @@ class _Compiler:
             self.addresses[parameter.name] = WINDOWS["param"] + start
 
     def step(self, instruction: Instruction) -> Step:
-        special, meaning, match = _find(instruction.opcode)
-        run = special(self, instruction, match) if special else self.elementwise(instruction, meaning(match))
+        compile_special, meaning, match = _find(instruction.opcode)
+        run = (
+            compile_special(self, instruction, match)
+            if compile_special
+            else self.elementwise(instruction, meaning(match))
+        )
         step = run if isinstance(run, Step) else Step("plain", run=run)
         step.guard = instruction.guard.name if instruction.guard else None
         step.negated = instruction.negated

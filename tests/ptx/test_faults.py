@@ -214,6 +214,49 @@ def test_a_race_between_blocks_that_do_not_run_together(monkeypatch):
     assert "linear thread 0 of linear block 0" in caught.detail
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_races_of_random_programs(seed):
+    """Four threads in two blocks access 16 bytes at random, with barriers; every pair of accesses is compared."""
+    generator = np.random.default_rng(seed)
+    threads, words = 4, 16
+    body = GLOBAL_WORD.replace("mad.lo.u32 %r15, %r14, 32", "mad.lo.u32 %r15, %r14, 2") + "ld.param.u64 %d2, [where];"
+    offsets = []  # of each step, per thread; 99 where the thread does nothing
+    accesses: list[tuple[int, int, int, range, bool]] = []  # thread, block, barriers passed, bytes, writes
+    barriers = 0
+    for step in range(generator.integers(2, 8)):
+        if generator.random() < 0.3:
+            barriers += 1
+            body += "bar.sync 0;"
+            continue
+        size, writes = int(2 ** generator.integers(0, 4)), bool(generator.random() < 0.4)
+        offset = generator.integers(0, words // size, threads) * size
+        offset[generator.random(threads) < 0.5] = 99
+        body += f"""mad.wide.u32 %d3, %r15, 4, %d2; ld.global.u32 %r1, [%d3+{16 * len(offsets)}];
+            setp.ne.u32 %p0, %r1, 99; cvt.u64.u32 %d4, %r1; add.u64 %d4, %d4, %d0;"""
+        body += f"mov.u64 %d5, {step}; @%p0 " + (
+            f"st.global.u{8 * size} [%d4], %d5;" if writes else f"ld.global.u{8 * size} %d5, [%d4];"
+        )
+        offsets.append(offset)
+        for thread, at in enumerate(offset.tolist()):
+            if at != 99:
+                accesses.append((thread, thread // 2, barriers, range(at, at + size), writes))
+    expected = any(
+        a[0] != b[0] and (a[4] or b[4]) and set(a[3]) & set(b[3]) and not (a[1] == b[1] and a[2] != b[2])
+        for i, a in enumerate(accesses)
+        for b in accesses[:i]
+    )
+    device = Device()
+    buffers = [device.buffer("a", np.zeros(words, np.uint8))]
+    buffers.append(device.buffer("where", np.array(offsets, np.uint32).reshape(-1), writable=False))
+    program = kernel(body, "u64 a, u64 where")
+    if not expected:
+        device.launch(program, 2, 2, buffers)
+        return
+    with pytest.raises(Fault) as caught:
+        device.launch(program, 2, 2, buffers)
+    assert caught.value.kind is Kind.RACE
+
+
 def test_launches_are_ordered():
     device = Device()
     a = device.buffer("a", np.zeros(32, np.uint32))
