@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from grid import MEAN_BOX_SHARE, Case, Inputs
+from grid import CENTRE, MEAN_BOX_SHARE, Case, Inputs
 from torch import Tensor
 
 from cutmix_cuda import CutMix, available_backends, cutmix
@@ -172,8 +172,9 @@ def _kornia() -> list[Contender]:
         return lambda inputs: mix(inputs.images, inputs.labels)
 
     def fits(case: Case) -> bool:
-        # It takes floats alone. Larger batches would take most of the benchmark's time and show nothing new.
-        return case.dtype.is_floating_point and case.batch > 1 and case.image_bytes <= Case().image_bytes
+        # It takes neither integers nor a batch of one. More than this would take most of the benchmark's time.
+        wanted = case.dtype == torch.float32 and not case.channels_last and case.image_bytes <= CENTRE.image_bytes
+        return wanted and case.batch > 1
 
     def dense(targets: Tensor, classes: int) -> Tensor:
         own, partner, lam = targets[0].unbind(1)
