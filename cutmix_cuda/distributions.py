@@ -2,7 +2,8 @@
 
 Every backend draws lambda by the inverse of its distribution function, from one table of 4097 float32 knots,
 Q(k / 4096), computed once in float64 on the host. The distribution function is exact at every knot and off by less than
-1/4096 between them, so any one-dimensional law costs the kernels the same.
+1/4096 between them, up to the rounding of lambda to float32 (at alpha = 0.01 most draws round to 0 or 1). Any
+one-dimensional law costs the kernels the same.
 """
 
 from __future__ import annotations
