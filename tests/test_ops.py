@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from torch import Tensor
 
 import cutmix_cuda
@@ -371,6 +373,58 @@ def test_bad_rows_give_no_targets(backend):
         assert targets.isnan().all(1).tolist() == [i == 2 for i in range(6)]
         others = [i for i in range(6) if i != 2]
         assert torch.equal(targets[others], oracle_targets(labels, plan, 4)[others])
+
+
+# ---- Any plan at all
+
+
+@st.composite
+def plans(draw, batch: int, height: int, width: int) -> Tensor:
+    """A packed plan whose rows may say anything, sense more often than nonsense."""
+    edge = st.integers(-1, max(height, width) + 1)
+    row = st.tuples(st.integers(-1, batch), edge, edge, edge, edge, st.floats(0, 1, width=32), st.integers(-1, 2))
+    rows = []
+    for index in range(batch):
+        partner, *box, lam, kind = draw(row)
+        if draw(st.sampled_from([True, True, False])):
+            (y0, y1), (x0, x1) = (
+                sorted(min(max(a, 0), top) for a in pair)
+                for pair, top in zip((box[::2], box[1::2]), (height, width), strict=True)
+            )
+            partner, box, kind = draw(st.sampled_from([batch - 1 - index, partner % batch])), [y0, x0, y1, x1], kind % 2
+        rows.append([partner, *box, int(np.float32(lam).view(np.int32)), kind, 0])
+    return torch.tensor(rows, dtype=torch.int32)
+
+
+def makes_sense(row: list[int], batch: int, height: int, width: int) -> bool:
+    partner, y0, x0, y1, x1, _, kind, _ = row
+    return 0 <= partner < batch and 0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width and kind in (0, 1)
+
+
+@every_backend
+@given(st.data())
+def test_any_plan(backend, data):
+    """A row that makes sense is followed, in place where its partner's partner is the sample; any other is not."""
+    batch, height, width = (
+        data.draw(st.integers(1, high), name) for name, high in (("batch", 6), ("height", 7), ("width", 9))
+    )
+    rows = data.draw(plans(batch, height, width), "plan")
+    images = random_images((batch, 2, height, width), data.draw(st.sampled_from([torch.uint8, torch.float64])))
+    labels = random_labels(batch, 4)
+    sense = [makes_sense(row, batch, height, width) for row in rows.tolist()]
+    for op in ("mix", "mix_out", "mix_"):
+        valid = [
+            good and (op != "mix_" or int(rows[partner, 0]) == i)
+            for i, (good, partner) in enumerate(zip(sense, rows[:, 0].tolist(), strict=True))
+        ]
+        followed = [
+            sample._replace(mixed=sample.mixed and ok)
+            for sample, ok in zip(planned(MixPlan(rows, height, width)), valid, strict=True)
+        ]
+        mixed, targets = run_mix(backend, op, images, labels, rows)
+        assert_same_bits(mixed, oracle_images(images, followed))
+        assert targets.isnan().any(1).tolist() == [not ok for ok in valid]
+        assert torch.equal(targets[valid].cpu(), oracle_targets(labels, followed, 4)[valid])
 
 
 # ---- Memory, autograd, and where things run
