@@ -74,11 +74,16 @@ def write_row(plan, index, row):
 
 
 @triton.jit
-def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr):
+def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
     """Which bytes of the vector at byte `position` of row y lie in a box: bit k for byte k."""
-    begin = tl.minimum(tl.maximum(box[1] * pixel_bytes - position, 0), WIDTH).to(tl.int32)
-    end = tl.minimum(tl.maximum(box[3] * pixel_bytes - position, 0), WIDTH).to(tl.int32)
-    return tl.where((y >= box[0]) & (y < box[2]), (1 << end) - (1 << begin), 0)
+    begin, end = box[1] * pixel_bytes, box[3] * pixel_bytes
+    in_rows = (y >= box[0]) & (y < box[2])
+    if GRANULE == WIDTH:
+        return tl.where(in_rows & (position >= begin) & (position < end), (1 << WIDTH) - 1, 0)
+    else:
+        begin = tl.minimum(tl.maximum(begin - position, 0), WIDTH).to(tl.int32)
+        end = tl.minimum(tl.maximum(end - position, 0), WIDTH).to(tl.int32)
+        return tl.where(in_rows, (1 << end) - (1 << begin), 0)
 
 
 @triton.jit
@@ -111,8 +116,7 @@ def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, 
         granule = tl.arange(0, WIDTH // GRANULE)[None, :]
         if GRANULE < 4:
             UNIT: tl.constexpr = tl.uint8 if GRANULE == 1 else tl.uint16
-            WORD_BYTES: tl.constexpr = 4 if WIDTH >= 4 else WIDTH
-            part = tl.arange(0, WORD_BYTES // GRANULE)[None, None, :]
+            part = tl.arange(0, 4 // GRANULE)[None, None, :]
             vectors = vectors.to(tl.pointer_type(UNIT))
             words = (words[:, :, None] >> (8 * GRANULE * part)).to(UNIT).reshape(BLOCK, WIDTH // GRANULE)
         marked = ((bits >> (GRANULE * granule)) & 1) != 0
@@ -159,7 +163,7 @@ RUN_TIME = [
     *("plan", "quantiles", "prob", "scope", "partner_rule", "placement", "correct_lam"),
     *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
     *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
-    *("vectors", "row_vectors", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
+    *("groups", "row_groups", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
     *("labels", "targets", "num_classes", "scale", "off", "on"),
 ]
 
@@ -189,8 +193,8 @@ def mix_kernel(
     out_sample: tl.int64,
     out_slice: tl.int64,
     out_row: tl.int64,
-    vectors: tl.int64,  # in a sample
-    row_vectors: tl.int64,
+    groups: tl.int64,  # in a sample
+    row_groups: tl.int64,
     row_magic: tl.int32,
     row_shift: tl.int32,
     height_magic: tl.int32,
@@ -206,9 +210,10 @@ def mix_kernel(
     IN_PLACE: tl.constexpr,
     WIDTH: tl.constexpr,  # bytes in a vector
     GRANULE: tl.constexpr,  # bytes that are always of one sample
-    BLOCK: tl.constexpr,  # vectors at a time
-    SPAN: tl.constexpr,  # vectors in a chunk
-    INDEX: tl.constexpr,  # int32, or int64 for samples of more than 2^30 vectors
+    GROUP: tl.constexpr,  # vectors, side by side in a row, that are found together; 1 if they have several words
+    BLOCK: tl.constexpr,  # groups at a time
+    SPAN: tl.constexpr,  # groups in a chunk
+    INDEX: tl.constexpr,  # int32, or int64 for samples of more than 2^30 groups
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
@@ -250,38 +255,39 @@ def mix_kernel(
     if images is not None:
         WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
         pixel_bytes = pixel_bytes.to(INDEX)
+        row_bytes = width * pixel_bytes
         pastes = valid & (kind == CUTMIX)
         y1 = tl.where(pastes, box[2], 0)
         box = (box[0], box[1], y1, box[3])
         own = images + index.to(tl.int64) * images_sample * WORDS
         first = chunk.to(tl.int64) * SPAN
-        last = vectors
+        last = groups
         if IN_PLACE:
             other_pastes = paired & other_valid & (other[3] == CUTMIX)
             other_box = (other[1][0], other[1][1], tl.where(other_pastes, other[1][2], 0), other[1][3])
-            half = tl.cdiv(vectors, 2 * SPAN) * SPAN
+            half = tl.cdiv(groups, 2 * SPAN) * SPAN
             first = tl.where(index < partner, first, first + half)
-            last = tl.where(index < partner, tl.minimum(half, vectors), vectors)
+            last = tl.where(index < partner, tl.minimum(half, groups), groups)
             last = tl.where((pastes | other_pastes) & (index != partner), last, 0)
         else:
             partner = tl.where(pastes, partner, index)
         theirs = images + partner.to(tl.int64) * images_sample * WORDS
         last = tl.minimum(first + SPAN, last).to(INDEX)
         for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
-            vector = start + tl.arange(0, BLOCK)[:, None]
-            inside = vector < last
+            group = start + tl.arange(0, BLOCK)[:, None]
             if INDEX == tl.int64:
-                line = vector // row_vectors
+                line = group // row_groups
                 plane = line // height
             else:
-                line = divided(vector, row_magic, row_shift)
+                line = divided(group, row_magic, row_shift)
                 plane = divided(line, height_magic, height_shift)
-            x = vector - line * row_vectors.to(INDEX)
             y = line - plane * height
-            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + x) * WORDS
-            bits = tl.where(inside, bits_in_box(y, x * WIDTH, box, pixel_bytes, WIDTH), 0)
+            x = (group - line * row_groups.to(INDEX)) * GROUP + tl.arange(0, GROUP)[None, :]
+            inside = (group < last) & (x * WIDTH < row_bytes)
+            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
+            bits = tl.where(inside, bits_in_box(y, x * WIDTH, box, pixel_bytes, WIDTH, GRANULE), 0)
             if IN_PLACE:
-                other_bits = tl.where(inside, bits_in_box(y, x * WIDTH, other_box, pixel_bytes, WIDTH), 0)
+                other_bits = tl.where(inside, bits_in_box(y, x * WIDTH, other_box, pixel_bytes, WIDTH, GRANULE), 0)
                 own_words = tl.load(word_pointers(own + offset, WIDTH), mask=other_bits != 0)
                 their_words = tl.load(word_pointers(theirs + offset, WIDTH), mask=bits != 0)
                 store_bytes(own + offset, their_words, bits, BLOCK, WIDTH, GRANULE)
@@ -293,7 +299,7 @@ def mix_kernel(
                     straddles = (bits != 0) & (bits != ALL)
                     own_words = tl.load(word_pointers(own + offset, WIDTH), mask=straddles)
                     words = chosen(tl.where(straddles, bits, ALL), words, own_words, WIDTH, GRANULE)
-                offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + x) * WORDS
+                offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX)) * WORDS + x * WORDS
                 out_own = out + index.to(tl.int64) * out_sample * WORDS
                 tl.store(word_pointers(out_own + offset, WIDTH), words, mask=inside)
 
@@ -307,8 +313,10 @@ def mix_kernel(
 
 MAX_BATCH = 1 << 30
 MAX_GRID_Y = 65535
-VECTORS_PER_THREAD = 4
-MAX_WARPS = 4
+MAX_THREADS = 128
+WIDE_PER_THREAD = 4  # vectors of several words at a time
+NARROW_PER_THREAD = 8  # vectors of one word
+GROUPS = (256, 128, 64)
 SPAN_BYTES = 1 << 14
 COLUMNS_PER_THREAD = 8
 MAX_FAST_DIVISION = 1 << 30
@@ -375,6 +383,11 @@ def next_power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+def group_size(row_vectors: int) -> int:
+    """The largest group that leaves at most a quarter of its places in a row empty."""
+    return next((group for group in GROUPS if 4 * (-row_vectors % group) <= row_vectors), 1)
+
+
 def clamp(number: int, low: int, high: int) -> int:
     return max(low, min(number, high))
 
@@ -405,34 +418,40 @@ def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: 
 def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[str, Any], int]:
     """The images' arguments, the kernel's constants for them, and how many chunks a sample has."""
     if pixels is None:
-        constants = {"WIDTH": 16, "GRANULE": 16, "BLOCK": 32, "SPAN": 32, "INDEX": tl.int32}
+        constants = {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "INDEX": tl.int32}
         return (None, None, *[0] * 13), constants, 0
     images, out, rows, out_rows = pixels
     width = vector_width(pixels)
+    granule = lowest_bit(rows.pixel_bytes)
+    if in_place and width < 8:
+        width = min(width, granule)  # so that no edge of a box crosses a vector
     word_bytes = min(width, 4)
     words = width // word_bytes
-    granule = lowest_bit(rows.pixel_bytes)
     row_vectors = rows.row_bytes // width
-    vectors = rows.slices * rows.height * row_vectors
+    group = group_size(row_vectors) if words == 1 else 1
+    row_groups = -(-row_vectors // group)
+    groups = rows.slices * rows.height * row_groups
     strides = [stride // width for stride in (*rows.strides, *out_rows.strides)]
 
-    positions = -(-vectors // 2) if in_place else vectors  # the other sample of the pair takes the other half
-    block = clamp(next_power_of_2(positions), 32, 32 * MAX_WARPS * VECTORS_PER_THREAD)
-    span = max(block, SPAN_BYTES // width) if positions > block else block
+    positions = -(-groups // 2) if in_place else groups  # the other sample of the pair takes the other half
+    at_once = MAX_THREADS * (WIDE_PER_THREAD if words > 1 else NARROW_PER_THREAD) // group
+    block = clamp(next_power_of_2(positions), -(-32 // group), at_once)
+    span = max(block, SPAN_BYTES // (width * group)) if positions > block else block
     reach = max((rows.slices - 1) * strides[k + 1] + (rows.height - 1) * strides[k + 2] for k in (0, 3)) + row_vectors
-    small = vectors <= MAX_FAST_DIVISION and reach * words <= MAX_INT32 and rows.row_bytes <= MAX_INT32
+    small = groups <= MAX_FAST_DIVISION and reach * words <= MAX_INT32 and rows.row_bytes <= MAX_INT32
     constants = {
         "WIDTH": width,
         "GRANULE": width if granule >= width else min(granule, 4),
+        "GROUP": group,
         "BLOCK": block,
         "SPAN": span,
         "INDEX": tl.int32 if small else tl.int64,
     }
     word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
-    dividers = (*divider(row_vectors), *divider(rows.height)) if small else (0, 0, 0, 0)
+    dividers = (*divider(row_groups), *divider(rows.height)) if small else (0, 0, 0, 0)
     arguments = (
         *(triton.reinterpret(images, word), triton.reinterpret(out, word), *strides),
-        *(vectors, row_vectors, *dividers, rows.pixel_bytes),
+        *(groups, row_groups, *dividers, rows.pixel_bytes),
     )
     return arguments, constants, -(-positions // span)
 
@@ -465,9 +484,12 @@ def mix_launch(
     """
     images, constants, chunks = pixel_arguments(pixels, in_place)
     classes = targets.targets.shape[1] if targets is not None else 1
-    vectors = constants["BLOCK"] // VECTORS_PER_THREAD if pixels is not None else classes // COLUMNS_PER_THREAD
-    warps = clamp(next_power_of_2(max(vectors, 1)) // 32, 1, MAX_WARPS)
-    target_block = clamp(next_power_of_2(classes), 32, 32 * warps * COLUMNS_PER_THREAD)
+    if pixels is not None:
+        threads = constants["BLOCK"] * constants["GROUP"] // WIDE_PER_THREAD
+    else:
+        threads = next_power_of_2(classes) // COLUMNS_PER_THREAD
+    threads = clamp(threads, 32, MAX_THREADS)
+    target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
     grid_z = -(-batch // MAX_GRID_Y)
     grid = max(chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
     arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *target_arguments(targets))
@@ -475,7 +497,7 @@ def mix_launch(
         "IN_PLACE": in_place,
         **constants,
         "TARGET_BLOCK": target_block,
-        "num_warps": warps,
+        "num_warps": threads // 32,
         "num_stages": 1,
         "enable_fp_fusion": False,
     }
