@@ -39,7 +39,7 @@ def observed_plan(mixed: Tensor) -> MixPlan:
         partner, box = index, [0, 0, 0, 0]
         if pasted.any():
             partner = int(sample[pasted][0])
-            rows, columns = (pasted.amax(dim).amax(-1 - axis).nonzero().flatten() for dim, axis in ((0, 0), (0, 1)))
+            rows, columns = (pasted.any(0).any(across).nonzero().flatten() for across in (1, 0))
             box = [int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1]
             expected = torch.full_like(sample, index)
             expected[:, box[0] : box[2], box[1] : box[3]] = partner
@@ -50,12 +50,23 @@ def observed_plan(mixed: Tensor) -> MixPlan:
     return MixPlan.from_boxes(torch.tensor(partners), torch.tensor(boxes), *mixed.shape[-2:])
 
 
+def check_scope(contender: Contender, plans: list[MixPlan]) -> None:
+    """Raises WrongResult unless boxes were drawn, and as many a batch as the contender says."""
+    boxes = [{tuple(box) for box, lam in zip(plan.boxes.tolist(), plan.lam, strict=True) if lam < 1} for plan in plans]
+    most = max(map(len, boxes))
+    if most == 0:
+        raise WrongResult("it never pasted anything")
+    if (most == 1) != (contender.scope == "batch"):
+        raise WrongResult(f"up to {most} boxes in a batch, where lambda should be drawn once a {contender.scope}")
+
+
 def check(contender: Contender, case: Case, device: torch.device) -> None:
     """Raises WrongResult unless pixels and targets are those of CutMix with the boxes that the contender drew.
 
     It runs twice from the same seed: on images whose pixels name their sample, which shows its boxes, and on random
     ones, where its pixels have to be ours for those boxes, and its targets weighted by the areas that were pasted.
     """
+    plans = []
     for seed in SEEDS:
         inputs = random_inputs(case, device, seed)
         index = torch.arange(case.batch, device=device).to(case.dtype).reshape(-1, 1, 1, 1)
@@ -63,7 +74,8 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
         call = contender.prepare(case)
 
         seed_everything(seed)
-        plan = observed_plan(call(coded)[0]).to(device)
+        plans.append(observed_plan(call(coded)[0]))
+        plan = plans[-1].to(device)
         labels = inputs.soft_labels if "soft labels" in contender.includes else inputs.labels
         images = mix_images(inputs.images, plan, backend="reference")
         targets = mix_targets(labels, plan, case.classes, backend="reference")
@@ -80,6 +92,7 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
         error = float((contender.dense(raw, case.classes) - targets).abs().max())
         if error > (torch.finfo(case.dtype).eps if contender.rounds_lam else 1e-6):
             raise WrongResult(f"targets off by {error:.2g} from the areas that were pasted")
+    check_scope(contender, plans)
 
 
 def check_all(contenders: list[Contender], cases: list[Case], device: torch.device) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from checks import seed_everything
 from contenders import COMPILED_BATCH, COMPILED_SAMPLE, Contender
-from grid import Case, Inputs
+from grid import CHANNELS, Case, Inputs
 from rich.progress import track
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -95,9 +95,7 @@ class Counter(TorchDispatchMode):
 
     @staticmethod
     def _written(name: str, args: tuple, outputs: list[Tensor]) -> list[Tensor]:
-        if name.startswith("index_put"):
-            return _on_device(args[2])
-        return _on_device(args[2]) if name.startswith("scatter") else outputs
+        return _on_device(args[2]) if name.startswith(("index_put", "scatter")) else outputs
 
 
 class OneHotAsOnCuda(TorchFunctionMode):
@@ -115,7 +113,7 @@ class OneHotAsOnCuda(TorchFunctionMode):
 
 def _meta_inputs(case: Case) -> Inputs:
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    shape = (case.batch, 3, case.size, case.size)
+    shape = (case.batch, CHANNELS, case.size, case.size)
     images = torch.empty(shape, dtype=case.dtype, device="meta").to(memory_format=layout)
     labels = torch.empty(case.batch, dtype=torch.int64, device="meta")
     soft_labels = torch.empty(case.batch, case.classes, device="meta")

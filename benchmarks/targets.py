@@ -70,7 +70,7 @@ def judge(timings: dict[Case, dict[str, Timing]]) -> list[dict]:
                 {
                     "what": f"{target.ours} against {target.other}",
                     "where": f"{target.case.dtype_name}, {target.case.layout}",
-                    "target": f"at least {target.least:.2g}x",
+                    "target": f"at least {target.least:.3g}x",
                     "measured": f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x",
                     "met": ratio >= target.least,
                 }

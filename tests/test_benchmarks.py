@@ -68,12 +68,16 @@ def other_weights(inputs, images, targets):
     return images, targets.roll(1, 0)
 
 
+def nothing_mixed(inputs, images, targets):
+    return inputs.images.clone(), torch.nn.functional.one_hot(inputs.labels, targets.shape[1]).float()
+
+
 def changed_input(inputs, images, targets):
     inputs.images[-1] = 0
     return images, targets
 
 
-@pytest.mark.parametrize("spoil", [other_pixel, one_channel_not_pasted, other_weights, changed_input])
+@pytest.mark.parametrize("spoil", [other_pixel, one_channel_not_pasted, other_weights, nothing_mixed, changed_input])
 def test_a_contender_that_does_something_else_is_caught(small, spoil):
     from checks import WrongResult, check
     from contenders import TORCHVISION
@@ -90,6 +94,15 @@ def test_a_copy_that_claims_to_be_in_place_is_caught(small):
 
     with pytest.raises(WrongResult, match="in place"):
         check(replace(contender(OURS), in_place=True), small, CPU)
+
+
+def test_another_scope_than_it_claims_is_caught(small):
+    from checks import WrongResult, check
+    from contenders import OURS, TORCHVISION
+
+    for name, scope in ((OURS, "batch"), (TORCHVISION, "sample")):
+        with pytest.raises(WrongResult, match=f"once a {scope}"):
+            check(replace(contender(name), scope=scope), small, CPU)
 
 
 def test_plan_is_read_off_mixed_images():
@@ -117,6 +130,7 @@ def test_plain_cutmix_through_the_check(small):
             "plain",
             "peer",
             lambda case, each=per_sample: lambda inputs: plain_cutmix(inputs.images, inputs.labels, case.classes, each),
+            scope="sample" if per_sample else "batch",
         )
         check(one, small, CPU)
 
