@@ -114,17 +114,28 @@ def assert_same(actual: tuple, expected: tuple) -> None:
 
 @compiler
 def test_a_training_step(compiler):
-    """Everything at once, in one graph: the module draws twice, in place as well, and a mask follows the plan."""
+    """Everything at once, in one graph: the module draws twice, in place as well, a mask follows the plan, and there is
+    something to learn, for which the graph is cut in two and what stands twice in it is merged."""
     module, in_place = CutMix(num_classes=5, label_smoothing=0.1), CutMix(num_classes=5, inplace=True)
 
-    def step(images, labels, mask):
+    def step(images, labels, mask, weight):
         once, targets = module(images * 2, labels)
         twice, other_targets = module(images * 2, labels)
         own, own_targets = in_place(images + 1, labels)
         mixed, _, plan = cutmix_cuda.cutmix(images, seed=7, return_plan=True)
-        return once, targets, twice, other_targets, own, own_targets, mixed, cutmix_cuda.mix_images(mask, plan)
+        return (
+            once * weight,
+            targets,
+            twice * weight,
+            other_targets,
+            own,
+            own_targets,
+            mixed,
+            cutmix_cuda.mix_images(mask, plan),
+        )
 
-    arguments = torch.rand(4, 3, 16, 20), random_labels(4, 5), torch.randint(9, (4, 16, 20))
+    weight = torch.rand(3, 16, 20, requires_grad=True)
+    arguments = torch.rand(4, 3, 16, 20), random_labels(4, 5), torch.randint(9, (4, 16, 20)), weight
     torch.manual_seed(11)
     expected = step(*arguments)
     torch.manual_seed(11)
