@@ -37,22 +37,22 @@ namespace cutmix {
 // A warp of any NVIDIA GPU.
 constexpr uint32_t kWarpThreads = 32;
 
-// Out of place at most 32 registers a thread, so 8 blocks of 256 fill a multiprocessor. In place, half as many threads:
-// where boxes are small, two small blocks find work on two multiprocessors.
-constexpr uint32_t kThreads = 256, kThreadsInPlace = 128;
+// Out of place, 32 registers a thread let 8 blocks of 256 fill a multiprocessor. Where these are few they are halved,
+// to spread over the multiprocessors more evenly, and in small samples halved again rather than left without rows.
+constexpr int64_t kThreads = 256, kFewestThreads = 64, kThreadsInPlace = 128;
 
-// Sampling a plan costs about 200 instructions a warp (400 in place, for two samples), moving a vector about 20. Over
-// 16 vectors a thread sampling is half of the work, and still a fraction of the 280 instructions that an H100 can issue
-// while memory moves one warp's vectors. In place only about half of the vectors lie between the edges of two boxes.
-constexpr uint32_t kVectorsPerThread = 16, kVectorsPerThreadInPlace = 20;
+// Sampling costs about 200 instructions a warp (in place, for two samples, 400), and moving a vector about 20. Over 16
+// vectors a thread, sampling is half of the work, and all of it a fraction of the 280 instructions that an H100 can
+// issue while memory moves the vectors of one warp. In place only half of the vectors lie between the edges of two
+// boxes.
+constexpr int64_t kVectorsPerThread = 16, kVectorsPerThreadInPlace = 24;
 
-// Before a thread gets so many vectors there have to be this many blocks: two for each of an H100's 132
-// multiprocessors. A batch too small for that gets more blocks with fewer vectors a thread instead.
-constexpr int64_t kBlocksWanted = 264;
+// But first there have to be so many threads: 12 warps for each of an H100's 132 multiprocessors, which with two loads
+// of 16 bytes under way in each thread are 12 KiB of the 9 that half of its bandwidth (the reads' half) takes at 700
+// ns. In place sampling costs more and there is less to move, so fewer threads each move more.
+constexpr int64_t kThreadsWanted = 132 * 9 * 32, kThreadsWantedInPlace = 132 * 4 * 32;
 
-// In small samples the threads of a block are halved rather than their vectors, down to this: 32 blocks a
-// multiprocessor still fill it.
-constexpr uint32_t kFewestThreads = 64;
+constexpr int64_t kBlocksWanted = 2 * 132;
 
 // 1024 float32 are 8 vectors for each lane of a warp.
 constexpr int32_t kColumnsPerWarp = 1024;
@@ -173,26 +173,32 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     limited(rows_in_run, "a sample of 2^31 rows");
 
     // Chunks end at a full line of 128 bytes, so that no two blocks share a sector of memory.
-    const int64_t chunk_limit = in_place ? kThreadsInPlace / 2 : kThreads;
+    const int64_t chunk_limit = in_place ? kThreadsInPlace / 2 : kThreads / 2;
     const int64_t fewest_chunks = ceil_div(row_vectors, chunk_limit);
     const int64_t chunk_vectors = fewest_chunks == 1 ? row_vectors : ceil_div(row_vectors, 8 * fewest_chunks) * 8;
     const int64_t chunks = ceil_div(row_vectors, chunk_vectors);
 
-    const int64_t most_vectors = in_place ? kVectorsPerThreadInPlace : kVectorsPerThread;
+    // A plan sampled for work in place pairs all samples; in a given plan anyone can have any partner.
+    const int64_t owners = in_place && sampled ? (rows.batch + 1) / 2 : rows.batch;
+    const int64_t all_vectors = owners * runs * rows_in_run * row_vectors;
+    const int64_t vectors_each =
+        in_place ? std::clamp<int64_t>(all_vectors / kThreadsWantedInPlace, 1, kVectorsPerThreadInPlace)
+                 : std::clamp<int64_t>(all_vectors / kThreadsWanted, 1, kVectorsPerThread);
+
     int64_t threads = kThreadsInPlace;
-    if (!in_place) threads = std::clamp<int64_t>(rows_in_run * chunk_vectors / most_vectors, kFewestThreads, kThreads);
+    if (!in_place) {
+        threads = all_vectors / vectors_each / kThreads >= kBlocksWanted ? kThreads : kThreads / 2;
+        threads = std::clamp<int64_t>(rows_in_run * chunk_vectors / vectors_each, kFewestThreads, threads);
+    }
     int64_t rows_at_once = std::clamp<int64_t>(threads / chunk_vectors, 1, rows_in_run);
     // Two rows with an odd number of vectors share a sector; blocks should not.
     if (rows_at_once > 1 && chunk_vectors % 2 == 1) rows_at_once -= rows_at_once % 2;
 
-    // A plan sampled for work in place pairs all samples; in a given plan anyone can have any partner.
-    const int64_t owners = in_place && sampled ? (rows.batch + 1) / 2 : rows.batch;
     const int64_t steps = ceil_div(rows_in_run, rows_at_once);  // that one block alone would take for a chunk of a run
-    const int64_t all_chunks = owners * runs * chunks;
-    int64_t vectors_each = std::clamp<int64_t>(all_chunks * steps / kBlocksWanted, 1, most_vectors);
-    while (all_chunks * ceil_div(steps, vectors_each) > kLargest / 2 && vectors_each < steps) vectors_each *= 2;
-    int64_t blocks_in_chunk = ceil_div(steps, vectors_each);
+    int64_t blocks_in_chunk = std::max<int64_t>(1, (steps + vectors_each / 2) / vectors_each);
     if (in_place) blocks_in_chunk = std::min(blocks_in_chunk, kMostShares);
+    const int64_t all_chunks = owners * runs * chunks;
+    while (blocks_in_chunk > 1 && all_chunks * blocks_in_chunk > kLargest / 2) blocks_in_chunk /= 2;
 
     if (!in_place) threads = ceil_div(rows_at_once * chunk_vectors, kWarpThreads) * kWarpThreads;
     launch->block = static_cast<uint32_t>(threads);

@@ -52,16 +52,25 @@ CUTMIX_HD void store(uint8_t* to, const Vector<kBytes>& vector) {
     *reinterpret_cast<Vector<kBytes>*>(to) = vector;
 }
 
-// The bits of the first `bytes` of a word, of none where negative.
-CUTMIX_HD uint32_t first_bytes(int32_t bytes) { return bytes <= 0 ? 0 : bytes >= 4 ? ~0u : (1u << (8 * bytes)) - 1; }
+// All bits of a word from bit `first` on; none from 32 on.
+CUTMIX_HD uint32_t bits_from(uint32_t first) {
+#if defined(__CUDA_ARCH__)
+    return __funnelshift_lc(0, ~0u, first);
+#else
+    return first < 32 ? ~0u << first : 0;
+#endif
+}
 
-// The bits of bytes [begin, end) of a vector; both may lie outside it.
+// The bits of bytes [begin, end) of a vector, 0 <= begin <= end <= kBytes.
 template <int kBytes>
 CUTMIX_HD Vector<kBytes> byte_mask(int32_t begin, int32_t end) {
     Vector<kBytes> mask;
-    for (int k = 0; k < mask.kWords; ++k)
-        mask.word[k] =
-            static_cast<typename Vector<kBytes>::Word>(first_bytes(end - 4 * k) & ~first_bytes(begin - 4 * k));
+    for (int k = 0; k < mask.kWords; ++k) {
+        const int32_t first = k == 0 ? 8 * begin : max_of(8 * begin - 32 * k, 0);
+        const int32_t behind = k == 0 ? 8 * end : max_of(8 * end - 32 * k, 0);
+        mask.word[k] = static_cast<typename Vector<kBytes>::Word>(bits_from(static_cast<uint32_t>(first)) -
+                                                                  bits_from(static_cast<uint32_t>(behind)));
+    }
     return mask;
 }
 
@@ -71,7 +80,7 @@ CUTMIX_HD Vector<kBytes> select(const Vector<kBytes>& mask, const Vector<kBytes>
     Vector<kBytes> result;
     for (int k = 0; k < result.kWords; ++k)
         result.word[k] =
-            static_cast<typename Vector<kBytes>::Word>((a.word[k] & ~mask.word[k]) | (b.word[k] & mask.word[k]));
+            static_cast<typename Vector<kBytes>::Word>(a.word[k] ^ ((a.word[k] ^ b.word[k]) & mask.word[k]));
     return result;
 }
 
@@ -97,9 +106,15 @@ CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
     return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
 }
 
+// Pixels ask for a row without lambda: correcting it is a division, for nothing.
+template <bool kWithLambda>
 CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& source, uint32_t sample) {
     const Plan& plan = params.plan;
-    if (!plan.given) return {sample_row(plan.sampling, source.seed, source.map, sample), true};
+    if (!plan.given) {
+        Sampling sampling = plan.sampling;
+        if (!kWithLambda) sampling.correct_lam = false;
+        return {sample_row(sampling, source.seed, source.map, sample), true};
+    }
     const PlanRow row = plan.given[sample];
     const bool valid = valid_row(row, plan.batch, plan.height, plan.width) &&
                        (!params.in_place || plan.given[row.partner].partner == static_cast<int32_t>(sample));
@@ -110,7 +125,7 @@ CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& sour
 CUTMIX_HD void write_plan(const KernelParams& params, uint32_t index) {
     const uint32_t sample = index / 2, half = index % 2;
     if (sample >= static_cast<uint32_t>(params.plan.batch)) return;
-    const PlanRow row = plan_row(params, plan_source(params), sample).row;
+    const PlanRow row = plan_row<true>(params, plan_source(params), sample).row;
     Vector<16> halves[2];
     memcpy(halves, &row, sizeof row);
     store<16>(reinterpret_cast<uint8_t*>(params.plan.sampled) + sizeof row * sample + 16 * half,
@@ -133,7 +148,7 @@ CUTMIX_HD void write_targets(const KernelParams& params, uint32_t warp, uint32_t
     const Targets& targets = params.targets;
     const uint32_t sample = params.warps_in_target.quotient(warp);
     const uint32_t part = warp - sample * params.warps_in_target.divisor;
-    const CheckedRow checked = plan_row(params, plan_source(params), sample);
+    const CheckedRow checked = plan_row<true>(params, plan_source(params), sample);
     const TargetRow row = target_row(targets, checked.row, checked.valid, static_cast<int32_t>(sample));
 
     const int32_t first = static_cast<int32_t>(part) * kColumnsPerWarp;
@@ -169,20 +184,17 @@ CUTMIX_HD Tile tile_of(const Pixels& pixels, uint32_t block) {
     return {sample, run, chunk, in_run - chunk * pixels.blocks_in_chunk.divisor};
 }
 
-// The part of an image that is pasted: rows [y0, y1) of every slice, bytes [begin, end) of every row.
+// The part of an image that is pasted: rows [y0, y1) of every slice, bytes [begin, end) of every row. Where nothing is,
+// begin and y0 are behind everything and the ends before it, so that a union with another region is the other.
 struct Region {
     uint32_t y0, y1, begin, end;
-
-    CUTMIX_HD bool has_row(uint32_t y) const { return y >= y0 && y < y1; }
-    CUTMIX_HD void clear() { *this = {0xFFFFFFFFu, 0, 0xFFFFFFFFu, 0}; }
 };
 
 CUTMIX_HD Region region_of(const CheckedRow& checked, uint32_t pixel_bytes) {
     const Box& box = checked.row.box;
-    Region region = {static_cast<uint32_t>(box.y0), static_cast<uint32_t>(box.y1),
-                     static_cast<uint32_t>(box.x0) * pixel_bytes, static_cast<uint32_t>(box.x1) * pixel_bytes};
-    if (!checked.pastes() || region.y0 >= region.y1 || region.begin >= region.end) region.clear();
-    return region;
+    if (!checked.pastes()) return {~0u, 0, ~0u, 0};
+    return {static_cast<uint32_t>(box.y0), static_cast<uint32_t>(box.y1), static_cast<uint32_t>(box.x0) * pixel_bytes,
+            static_cast<uint32_t>(box.x1) * pixel_bytes};
 }
 
 // What a region means for the vectors of one column, whatever their row.
@@ -190,20 +202,20 @@ template <int kBytes>
 struct Column {
     Vector<kBytes> mask;  // the bytes inside
     bool partial;         // some of them are inside, others not
-    uint32_t y0, y1;      // rows in which any are
+    uint32_t y0, rows;    // rows in which any are
 
-    CUTMIX_HD bool has_row(uint32_t y) const { return y >= y0 && y < y1; }
+    CUTMIX_HD bool has_row(uint32_t y) const { return y - y0 < rows; }
 };
 
 template <int kBytes>
 CUTMIX_HD Column<kBytes> column_of(const Region& region, uint32_t vector) {
     const int32_t first = static_cast<int32_t>(vector * kBytes);
-    const int32_t begin = static_cast<int32_t>(region.begin) - first;
-    const int32_t end = static_cast<int32_t>(region.end) - first;
-    const bool inside = begin < kBytes && end > 0;
-    return {byte_mask<kBytes>(begin, end), begin > 0 || end < kBytes, inside ? region.y0 : 0xFFFFFFFFu,
-            inside ? region.y1 : 0};
+    const int32_t begin = min_of(max_of(static_cast<int32_t>(region.begin) - first, 0), kBytes);
+    const int32_t end = max_of(min_of(static_cast<int32_t>(region.end) - first, kBytes), begin);
+    return {byte_mask<kBytes>(begin, end), end - begin < kBytes, region.y0, begin < end ? region.y1 - region.y0 : 0};
 }
+
+constexpr int kRowsInFlight = 2;  // of a thread: loads that are under way together
 
 // A thread's place in its column, on its way down the run.
 struct Walk {
@@ -235,8 +247,6 @@ CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_
     }
 }
 
-constexpr int kLoadsInFlight = 2;
-
 // Out of place: each vector is read from its owner, on the edge of the box from both, and written once.
 template <int kBytes>
 CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
@@ -250,19 +260,18 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
     uint32_t row = first_row + row_of_thread;
     if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
 
-    const CheckedRow checked = plan_row(params, plan_source(params), tile.sample);
+    const CheckedRow checked = plan_row<false>(params, plan_source(params), tile.sample);
     const Column<kBytes> box = column_of<kBytes>(region_of(checked, pixels.pixel_bytes), vector);
-    const int64_t to_partner =
-        (int64_t{checked.row.partner} - static_cast<int64_t>(tile.sample)) * pixels.in_strides.sample;
+    const int64_t to_partner = (int64_t{checked.row.partner} - int64_t{tile.sample}) * pixels.in_strides.sample;
 
     const auto offset = [&](const Strides& strides) {
         return tile.sample * strides.sample + tile.run * strides.slice + row * strides.row + int64_t{vector} * kBytes;
     };
     Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
                  row - pixels.height.quotient(row) * pixels.height.divisor};
-    const uint32_t step = pixels.rows_at_once, step_to_last = (kLoadsInFlight - 1) * step;
-    for (; row + step_to_last < end_row; row += kLoadsInFlight * step)
-        copy_rows<kLoadsInFlight>(pixels, box, to_partner, &walk);
+    const uint32_t step = pixels.rows_at_once, step_to_last = (kRowsInFlight - 1) * step;
+    for (; row + step_to_last < end_row; row += kRowsInFlight * step)
+        copy_rows<kRowsInFlight>(pixels, box, to_partner, &walk);
     for (; row < end_row; row += step) copy_rows<1>(pixels, box, to_partner, &walk);
 }
 
@@ -283,10 +292,10 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const Tile tile = tile_of(pixels, block);
     const PlanSource source = plan_source(params);
     const uint32_t sample = params.plan.given ? tile.sample : owner_of_pair(source.map, tile.sample);
-    const CheckedRow own = plan_row(params, source, sample);
+    const CheckedRow own = plan_row<false>(params, source, sample);
     const uint32_t partner = static_cast<uint32_t>(own.row.partner);
     if (!own.valid || partner == sample) return;
-    const CheckedRow other = plan_row(params, source, partner);
+    const CheckedRow other = plan_row<false>(params, source, partner);
     if (sample > partner && other.valid) return;  // the partner owns this pair
 
     // The rows and vectors that hold both boxes, as far as they are in this chunk.
@@ -301,39 +310,38 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const uint32_t last = (end + kBytes - 1) / kBytes < chunk_end ? (end + kBytes - 1) / kBytes : chunk_end;
     if (y0 >= y1 || first >= last) return;
 
-    const uint32_t columns = last - first, rows_at_once = kThreadsInPlace / columns;
-    const uint32_t row_of_thread = thread / columns;
+    // Quotients of columns for 0..kThreadsInPlace, as that times columns is less than 2^16.
+    const uint32_t columns = last - first, reciprocal = (1u << 16) / columns + 1;
+    const uint32_t rows_at_once = (kThreadsInPlace * reciprocal) >> 16, row_of_thread = (thread * reciprocal) >> 16;
     if (row_of_thread >= rows_at_once) return;
     const uint32_t vector = first + thread - row_of_thread * columns;
-    const Column<kBytes> own_box = column_of<kBytes>(to_own, vector), other_box = column_of<kBytes>(to_other, vector);
-
     const uint32_t height = y1 - y0, all_rows = pixels.slices * height;
     const uint32_t stride = rows_at_once * pixels.blocks_in_chunk.divisor;
-    uint32_t row = tile.part * rows_at_once + row_of_thread;
-    const uint32_t slice = row / height;
-    uint32_t y = y0 + row - slice * height;
     const uint32_t step_slices = stride / height, step_y = stride - step_slices * height;
-
     const Strides& strides = pixels.out_strides;
     const int64_t step = step_slices * strides.slice + step_y * strides.row;
     const int64_t step_past_slice = step + strides.slice - height * strides.row;
-    uint8_t* a =
-        pixels.out + sample * strides.sample + slice * strides.slice + y * strides.row + int64_t{vector} * kBytes;
-    const int64_t to_partner = (static_cast<int64_t>(partner) - static_cast<int64_t>(sample)) * strides.sample;
+    const int64_t to_partner = (int64_t{partner} - int64_t{sample}) * strides.sample;
+    const Column<kBytes> own_box = column_of<kBytes>(to_own, vector), other_box = column_of<kBytes>(to_other, vector);
 
+    uint32_t row = tile.part * rows_at_once + row_of_thread;
+    const uint32_t slice = row / height;
+    uint32_t y = y0 + row - slice * height;
+    uint8_t* own_at =
+        pixels.out + sample * strides.sample + slice * strides.slice + y * strides.row + int64_t{vector} * kBytes;
+    Vector<kBytes> from_own = {}, from_other = {};  // where a row does not load them, its masks leave them out
     for (; row < all_rows; row += stride) {
         const bool paste_own = own_box.has_row(y), paste_other = other_box.has_row(y);
-        uint8_t* b = a + to_partner;
-        Vector<kBytes> from_a = {}, from_b = {};
-        if (paste_other || (paste_own && own_box.partial)) from_a = load<kBytes>(a);
-        if (paste_own || (paste_other && other_box.partial)) from_b = load<kBytes>(b);
-        if (paste_own) store<kBytes>(a, select(own_box.mask, from_a, from_b));
-        if (paste_other) store<kBytes>(b, select(other_box.mask, from_b, from_a));
+        uint8_t* other_at = own_at + to_partner;
+        if (paste_other || (paste_own && own_box.partial)) from_own = load<kBytes>(own_at);
+        if (paste_own || (paste_other && other_box.partial)) from_other = load<kBytes>(other_at);
+        if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
+        if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
 
         y += step_y;
         const bool past_slice = y >= y1;
         if (past_slice) y -= height;
-        a += past_slice ? step_past_slice : step;
+        own_at += past_slice ? step_past_slice : step;
     }
 }
 
