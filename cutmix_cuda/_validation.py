@@ -82,9 +82,9 @@ def check_size(name: str, value: int) -> int:
     return value
 
 
-def check_target_dtype(dtype: torch.dtype) -> torch.dtype:
+def check_target_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     if dtype not in FLOAT_DTYPES:
-        raise ValueError(f"target_dtype must be one of {_names(FLOAT_DTYPES)}, got {dtype!r}")
+        raise ValueError(f"{name} must be one of {_names(FLOAT_DTYPES)}, got {dtype!r}")
     return dtype
 
 

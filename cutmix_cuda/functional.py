@@ -56,7 +56,7 @@ class Settings(NamedTuple):
             check_alpha(alpha),
             sampling,
             _validation.check_share("label_smoothing", label_smoothing),
-            _validation.check_target_dtype(target_dtype),
+            _validation.check_target_dtype("target_dtype", target_dtype),
         )
 
 
@@ -293,7 +293,7 @@ def _follow(
     _validation.check_plan(plan, images, in_place=inplace)
     classes = _validation.check_labels(labels, num_classes, images.shape[0], images.device)
     share = _validation.check_share("label_smoothing", label_smoothing)
-    dtype = _validation.check_target_dtype(target_dtype)
+    dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     arguments = labels, plan.packed, classes, share, dtype
     if inplace:
@@ -397,7 +397,7 @@ def mix_targets(
     if labels is None:
         raise TypeError("labels must be a tensor, got None")
     share = _validation.check_share("label_smoothing", label_smoothing)
-    dtype = _validation.check_target_dtype(dtype)
+    dtype = _validation.check_target_dtype("dtype", dtype)
     device = labels.device if isinstance(labels, Tensor) else torch.device("cpu")
     _validation.check_plan_batch(plan, labels.shape[0] if isinstance(labels, Tensor) else 0, device, "labels")
     classes = _validation.check_labels(labels, num_classes, len(plan), device)

@@ -19,6 +19,10 @@ int64_t rows_per_task(const Rows& rows) {
     return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
 }
 
+int64_t targets_per_task(const Targets& targets) {
+    return std::max<int64_t>(1, kTargetsPerTask / std::max<int64_t>(1, targets.num_classes));
+}
+
 // ---- The plan
 
 void sample_plan(const Plan& plan) {
@@ -85,23 +89,22 @@ void mix_span(const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t 
     std::memcpy(out + done, own + done, total - done);
 }
 
-void mix_out_of_place(const Images& images, const std::vector<CheckedRow>& plan) {
+// Rows [begin, end) of all samples' rows.
+void mix_out_of_place(const Images& images, const std::vector<CheckedRow>& plan, int64_t begin, int64_t end) {
     const Rows &in = images.in_rows, &out = images.out_rows;
     const int64_t rows_per_sample = in.slices * in.height;
     const bool dense = in.dense() && out.dense();
-    parallel_for(0, in.batch * rows_per_sample, rows_per_task(in), [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-            const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
-            const int64_t slice = row / in.height, y = row % in.height;
-            const int64_t count = dense ? std::min(end - begin, rows_per_sample - row) : 1;
-            const CheckedRow& checked = plan[sample];
-            const Box box = checked.pastes() ? checked.row.box : Box{0, 0, 0, 0};
-            const int64_t partner = checked.pastes() ? checked.row.partner : sample;
-            mix_span(row_at(images.in, in, sample, slice, y), row_at(images.in, in, partner, slice, y),
-                     row_at(images.out, out, sample, slice, y), y, count, in, box);
-            begin += count;
-        }
-    });
+    while (begin < end) {
+        const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
+        const int64_t slice = row / in.height, y = row % in.height;
+        const int64_t count = dense ? std::min(end - begin, rows_per_sample - row) : 1;
+        const CheckedRow& checked = plan[sample];
+        const Box box = checked.pastes() ? checked.row.box : Box{0, 0, 0, 0};
+        const int64_t partner = checked.pastes() ? checked.row.partner : sample;
+        mix_span(row_at(images.in, in, sample, slice, y), row_at(images.in, in, partner, slice, y),
+                 row_at(images.out, out, sample, slice, y), y, count, in, box);
+        begin += count;
+    }
 }
 
 void swap_bytes(uint8_t* a, uint8_t* b, int64_t count) {
@@ -127,10 +130,12 @@ void exchange_row(uint8_t* a, uint8_t* b, Run run_a, Run run_b) {
     copy(b, a, both_end, run_b.end);
 }
 
-void mix_in_place(const Images& images, const std::vector<CheckedRow>& plan) {
-    struct Pair {
-        int64_t a, b;
-    };
+struct Pair {
+    int64_t a, b;
+};
+
+// The pairs of samples between which pixels move in place.
+std::vector<Pair> pairs_of(const std::vector<CheckedRow>& plan) {
     std::vector<Pair> pairs;
     for (int64_t i = 0; i < static_cast<int64_t>(plan.size()); ++i) {
         if (!plan[i].valid) continue;
@@ -138,24 +143,26 @@ void mix_in_place(const Images& images, const std::vector<CheckedRow>& plan) {
         const bool owns_pair = i < partner || (i > partner && !plan[partner].valid);  // once for the two of them
         if (owns_pair && (plan[i].pastes() || plan[partner].pastes())) pairs.push_back({i, partner});
     }
+    return pairs;
+}
 
+// Rows [begin, end) of all pairs' rows.
+void mix_in_place(const Images& images, const std::vector<CheckedRow>& plan, const std::vector<Pair>& pairs,
+                  int64_t begin, int64_t end) {
     const Rows& rows = images.out_rows;
     const int64_t rows_per_sample = rows.slices * rows.height;
-    const int64_t count = static_cast<int64_t>(pairs.size()) * rows_per_sample;
-    parallel_for(0, count, rows_per_task(rows), [&](int64_t begin, int64_t end) {
-        for (int64_t index = begin; index < end; ++index) {
-            const Pair& pair = pairs[index / rows_per_sample];
-            const int64_t row = index % rows_per_sample, slice = row / rows.height, y = row % rows.height;
-            const auto run_at = [&](const CheckedRow& checked) {
-                const Box& box = checked.row.box;
-                return checked.pastes() && y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
-            };
-            const Run run_a = run_at(plan[pair.a]), run_b = run_at(plan[pair.b]);
-            if (run_a.size() == 0 && run_b.size() == 0) continue;
-            exchange_row(row_at(images.out, rows, pair.a, slice, y), row_at(images.out, rows, pair.b, slice, y), run_a,
-                         run_b);
-        }
-    });
+    for (int64_t index = begin; index < end; ++index) {
+        const Pair& pair = pairs[index / rows_per_sample];
+        const int64_t row = index % rows_per_sample, slice = row / rows.height, y = row % rows.height;
+        const auto run_at = [&](const CheckedRow& checked) {
+            const Box& box = checked.row.box;
+            return checked.pastes() && y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
+        };
+        const Run run_a = run_at(plan[pair.a]), run_b = run_at(plan[pair.b]);
+        if (run_a.size() == 0 && run_b.size() == 0) continue;
+        exchange_row(row_at(images.out, rows, pair.a, slice, y), row_at(images.out, rows, pair.b, slice, y), run_a,
+                     run_b);
+    }
 }
 
 // ---- Targets
@@ -182,27 +189,45 @@ void write_class_row(const Targets& targets, const TargetRow& row) {
     write_target(targets, row, row.partner_class);
 }
 
-void write_targets(const Targets& targets, const std::vector<CheckedRow>& plan) {
-    const int64_t rows_in_task = std::max<int64_t>(1, kTargetsPerTask / std::max<int64_t>(1, targets.num_classes));
-    parallel_for(0, static_cast<int64_t>(plan.size()), rows_in_task, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const TargetRow row = target_row(targets, plan[i].row, plan[i].valid, i);
-            if (is_float(targets.labels_dtype))
-                for (int64_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
-            else
-                write_class_row(targets, row);
-        }
-    });
+void write_targets(const Targets& targets, const std::vector<CheckedRow>& plan, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+        const TargetRow row = target_row(targets, plan[i].row, plan[i].valid, static_cast<int32_t>(i));
+        if (is_float(targets.labels_dtype))
+            for (int32_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
+        else
+            write_class_row(targets, row);
+    }
+}
+
+// ---- All of it
+
+// count * part / whole, without overflow on the way.
+int64_t share_of(int64_t count, int64_t part, int64_t whole) {
+    return static_cast<int64_t>(static_cast<unsigned __int128>(count) * part / whole);
 }
 
 struct Cpu {
+    // Pixels and targets in one parallel region: a task that takes a share of the rows takes as large a share of the
+    // targets, so the threads wait for each other once.
     static void run(const MixCall& call, const Tensor&) {
         if (!call.plan.given) sample_plan(call.plan);
         const Images& images = call.images;
+        const Targets& targets = call.targets;
         const std::vector<CheckedRow> plan = checked_rows(call.plan, images.in_place);
-        if (images.out && images.in_place) mix_in_place(images, plan);
-        if (images.out && !images.in_place) mix_out_of_place(images, plan);
-        if (call.targets.out && call.targets.num_classes > 0) write_targets(call.targets, plan);
+        const std::vector<Pair> pairs = images.in_place ? pairs_of(plan) : std::vector<Pair>();
+        const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
+        int64_t pixel_rows = 0;
+        if (images.out)
+            pixel_rows = (images.in_place ? static_cast<int64_t>(pairs.size()) : batch) * images.out_rows.slices *
+                         images.out_rows.height;
+
+        const int64_t all = pixel_rows > 0 ? pixel_rows : target_rows;
+        const int64_t grain = pixel_rows > 0 ? rows_per_task(images.out_rows) : targets_per_task(targets);
+        parallel_for(0, all, grain, [&](int64_t begin, int64_t end) {
+            if (pixel_rows > 0 && images.in_place) mix_in_place(images, plan, pairs, begin, end);
+            if (pixel_rows > 0 && !images.in_place) mix_out_of_place(images, plan, begin, end);
+            write_targets(targets, plan, share_of(target_rows, begin, all), share_of(target_rows, end, all));
+        });
     }
 };
 
