@@ -1,0 +1,41 @@
+"""Where the tests of this folder run: on a GPU, with every backend that runs there.
+
+``CUTMIX_CUDA_GPU_TESTS=cpu`` runs their bodies on CPU tensors instead, with the C++ ops and, under
+``TRITON_INTERPRET=1``, with Triton's; tests that ask CUDA itself are skipped.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cutmix_cuda
+from cutmix_cuda import MixPlan, _backends, _validation
+
+from .on_device import BACKENDS, ON_CPU
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    if ON_CPU:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, device) -> str:
+    """Each backend of the device by name."""
+    name = request.param
+    if name not in cutmix_cuda.available_backends():
+        why = _backends.status()[name]
+        pytest.skip(f"no backend {name!r}: {'it runs on no CPU tensors' if why == 'available' else why}")
+    return name
+
+
+@pytest.fixture
+def nobody_looks(monkeypatch):
+    """The values of labels and plans are not looked at: on the CPU, for the reference, as little as on a GPU."""
+    monkeypatch.setattr(_validation, "_check_range", lambda labels, num_classes: None)
+    monkeypatch.setattr(MixPlan, "check", lambda plan, in_place=False: None)

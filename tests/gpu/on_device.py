@@ -1,0 +1,256 @@
+"""What the tests of this folder share: where they run, every call there is, and the reference to compare it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import cutmix_cuda
+from cutmix_cuda import MixPlan
+
+from ..helpers import assert_same_bits, random_images, random_labels
+
+# The bodies on CPU tensors: a mistake in a test shows on a machine without a GPU.
+ON_CPU = os.environ.get("CUTMIX_CUDA_GPU_TESTS") == "cpu"
+BACKENDS = ("cpu", "triton") if ON_CPU else ("cuda", "triton")
+
+cuda_only = pytest.mark.skipif(ON_CPU, reason="asks CUDA itself")
+
+SEED = 20190513
+OWN_INVERSE = ("flip", "mirror")
+
+
+def moved(view: Tensor, device: torch.device | str) -> Tensor:
+    """A copy of a view together with all of the storage around it: the same strides and alignment."""
+    storage = whole_storage(view, view.dtype).to(device, copy=True)
+    return storage.as_strided(view.shape, view.stride(), view.storage_offset())
+
+
+def whole_storage(view: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
+    return torch.empty(0, dtype=dtype, device=view.device).set_(view.untyped_storage())
+
+
+class Batch(NamedTuple):
+    """What a call works on."""
+
+    images: Tensor
+    out: Tensor  # like images; its strides may differ
+    labels: Tensor
+    classes: int
+    seed: Tensor
+    plan: MixPlan
+    sampling: dict[str, Any]  # arguments of every call that samples
+    label_smoothing: float
+    target_dtype: torch.dtype
+
+    def on(self, device: torch.device | str) -> Batch:
+        """A copy; a seed on the CPU stays there."""
+        return self._replace(
+            images=moved(self.images, device),
+            out=moved(self.out, device),
+            labels=moved(self.labels, device),
+            seed=self.seed.clone() if self.seed.device.type == "cpu" else self.seed.to(device),
+            plan=self.plan.to(device),
+        )
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        return {"label_smoothing": self.label_smoothing, "target_dtype": self.target_dtype}
+
+
+def make_batch(
+    images: Tensor,
+    labels: Tensor | None = None,
+    classes: int = 5,
+    *,
+    out: Tensor | None = None,
+    seed: int = SEED,
+    label_smoothing: float = 0.1,
+    target_dtype: torch.dtype = torch.float32,
+    **sampling: Any,
+) -> Batch:
+    """A batch on the CPU, whose plan is what the calls that sample draw."""
+    size, (height, width) = images.shape[0], images.shape[-2:]
+    if labels is None:
+        labels = random_labels(size, classes)
+    if out is None:
+        out = torch.empty_like(images).copy_(random_images(images.shape, images.dtype, seed=1))
+    plan = cutmix_cuda.sample_plan(size, height, width, seed=seed, backend="reference", **sampling)
+    return Batch(
+        images, out, labels, classes, torch.tensor([seed]), plan, sampling, label_smoothing, target_dtype
+    )  # fmt: skip
+
+
+# ---- Every call there is
+
+
+def _drawn(call: Callable[..., Any], batch: Batch, backend: str | None, **how: Any) -> tuple[Any, Tensor, Tensor]:
+    mixed, targets, plan = call(
+        batch.images,
+        batch.labels,
+        batch.classes,
+        seed=batch.seed,
+        return_plan=True,
+        backend=backend,
+        **batch.sampling,
+        **batch.targets,
+        **how,
+    )
+    return mixed, targets, plan.packed
+
+
+def _followed(call: Callable[..., Any], batch: Batch, backend: str | None, **how: Any) -> tuple[Any, Tensor]:
+    return call(batch.images, batch.labels, batch.plan, batch.classes, backend=backend, **batch.targets, **how)
+
+
+def _sample_plan(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+    size, (height, width) = batch.images.shape[0], batch.images.shape[-2:]
+    how = {"seed": batch.seed, "device": batch.images.device, "backend": backend, **batch.sampling}
+    return (cutmix_cuda.sample_plan(size, height, width, **how).packed,)
+
+
+def _mix_targets(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+    how = {"label_smoothing": batch.label_smoothing, "dtype": batch.target_dtype, "backend": backend}
+    return (cutmix_cuda.mix_targets(batch.labels, batch.plan, batch.classes, **how),)
+
+
+def _mix_images_out(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+    cutmix_cuda.mix_images(batch.images, batch.plan, out=batch.out, backend=backend)
+    return ()
+
+
+def _mix_images_in_place(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+    cutmix_cuda.mix_images_(batch.images, batch.plan, backend=backend)
+    return ()
+
+
+# Each gives the tensors that it allocated, and none that it was given. Those that end in _ write to the images.
+CALLS: dict[str, Callable[[Batch, str | None], tuple[Tensor, ...]]] = {
+    "cutmix": lambda batch, backend: _drawn(cutmix_cuda.cutmix, batch, backend),
+    "cutmix out": lambda batch, backend: _drawn(cutmix_cuda.cutmix, batch, backend, out=batch.out)[1:],
+    "cutmix_": lambda batch, backend: _drawn(cutmix_cuda.cutmix_, batch, backend)[1:],
+    "sample_plan": _sample_plan,
+    "apply_plan": lambda batch, backend: _followed(cutmix_cuda.apply_plan, batch, backend),
+    "apply_plan out": lambda batch, backend: _followed(cutmix_cuda.apply_plan, batch, backend, out=batch.out)[1:],
+    "apply_plan_": lambda batch, backend: _followed(cutmix_cuda.apply_plan_, batch, backend)[1:],
+    "mix_images": lambda batch, backend: (cutmix_cuda.mix_images(batch.images, batch.plan, backend=backend),),
+    "mix_images out": _mix_images_out,
+    "mix_images_": _mix_images_in_place,
+    "mix_targets": _mix_targets,
+}
+every_call = pytest.mark.parametrize("call", CALLS)
+
+
+def calls_for(batch: Batch) -> list[str]:
+    """The calls that a batch's partner rule allows."""
+    in_place = batch.sampling.get("partner", "mirror") in OWN_INVERSE
+    return [call for call in CALLS if in_place or not call.endswith("_")]
+
+
+def assert_as_expected(batch: Batch, results: tuple[Tensor, ...], like: Batch, expected: tuple[Tensor, ...]) -> None:
+    """What a call gave, and every byte of what it was given, are those of the same call on another batch."""
+    for result, wanted in zip(results, expected, strict=True):
+        assert_same_bits(result, wanted)
+        assert result.stride() == wanted.stride()
+    for name in ("images", "out", "labels"):
+        assert_same_bits(whole_storage(getattr(batch, name)), whole_storage(getattr(like, name)))
+
+
+def check(batch: Batch, backend: str, device: torch.device, calls: list[str] | None = None) -> None:
+    """Each call, on a copy of a batch on the device, does what the reference does on the CPU."""
+    for call in calls or calls_for(batch):
+        given, like = batch.on(device), batch.on("cpu")._replace(seed=batch.seed.cpu())
+        expected = CALLS[call](like, "reference")
+        try:
+            assert_as_expected(given, CALLS[call](given, backend), like, expected)
+        except AssertionError as error:
+            raise AssertionError(f"{call}: {error}") from error
+
+
+# ---- What CUDA does, and what stands for it on the CPU
+
+
+class Replayable:
+    """A call captured in a CUDA graph. On the CPU: a call that is made anew, into the results of the first.
+
+    The call has to have been made once before, as torch asks of all that is captured.
+    """
+
+    def __init__(self, call: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
+        self._call, self._graph = call, None
+        if device.type == "cuda":
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self.results = call()
+        else:
+            self.results = call()
+
+    def replay(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        for result, again in zip(self.results, self._call(), strict=True):
+            result.copy_(again)
+
+
+@contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Work goes to another stream, which the host waits for at the end."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
+
+
+def keep_busy(device: torch.device, cycles: int) -> None:
+    """Puts work that takes so many cycles of the clock (10^9: about half a second) on the current stream."""
+    if device.type == "cuda":
+        torch.cuda._sleep(cycles)
+
+
+@contextmanager
+def waiting_is_an_error(device: torch.device) -> Iterator[None]:
+    """torch raises where it would make the host wait for the device."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def device_work(trace: dict[str, Any]) -> list[str]:
+    """The kernels, copies and fills of a profiler's trace, by name."""
+    on_device = ("kernel", "gpu_memcpy", "gpu_memset")
+    return [event["name"] for event in trace["traceEvents"] if event.get("cat") in on_device]
+
+
+def profiled(call: Callable[[], object]) -> dict[str, Any]:
+    """The trace of a call."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        return json.loads(path.read_text())
