@@ -6,13 +6,12 @@ from functools import cache
 
 import numpy as np
 import torch
+from cutmix_cuda.triton_kernels.mix import Launch
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel, make_backend
 from triton.compiler import compile as compile_source
 from triton.runtime.jit import JITFunction, create_function_from_signature
-
-from cutmix_cuda.triton_kernels.mix import Launch
 
 from .ptx.machine import WARP, Buffer, Device
 from .ptx.parse import parse

@@ -74,10 +74,11 @@ def write_row(plan, index, row):
 
 
 @triton.jit
-def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """Which bytes of the vector at byte `position` of row y lie in a box: bit k for byte k."""
-    begin, end = box[1] * pixel_bytes, box[3] * pixel_bytes
-    in_rows = (y >= box[0]) & (y < box[2])
+def bits_in_box(y, position, box, pixel_bytes, mask, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """Which bytes of the vector at byte `position` of row y lie in a box: bit k for byte k; none without mask."""
+    y0, x0, y1, x1 = box
+    begin, end = x0 * pixel_bytes, x1 * pixel_bytes
+    in_rows = mask & (y >= y0) & (y < y1)
     if GRANULE == WIDTH:
         return tl.where(in_rows & (position >= begin) & (position < end), (1 << WIDTH) - 1, 0)
     else:
@@ -87,8 +88,15 @@ def bits_in_box(y, position, box, pixel_bytes, WIDTH: tl.constexpr, GRANULE: tl.
 
 
 @triton.jit
+def word_pointers(vectors, WIDTH: tl.constexpr):
+    """The words of each vector, side by side, aligned for one access a vector."""
+    WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
+    return tl.multiple_of(vectors + tl.arange(0, WORDS)[None, :], (1, WIDTH))
+
+
+@triton.jit
 def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """The bytes of `inside` where bits are set, else those of `outside`, for the words of a vector."""
+    """The bytes of `inside` where bits are set, else those of `outside`, for the words of each vector."""
     word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
     if GRANULE >= 4:
         return tl.where(((bits >> (4 * word)) & 1) != 0, inside, outside)
@@ -100,10 +108,16 @@ def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
 
 
 @triton.jit
-def word_pointers(vectors, WIDTH: tl.constexpr):
-    """The words of each vector, (BLOCK, WORDS), aligned for one access a vector."""
-    WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
-    return tl.multiple_of(vectors + tl.arange(0, WORDS)[None, :], (1, WIDTH))
+def paste(own, theirs, out, bits, mask, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """Copies vectors, with the bytes whose bits are set from the partner: each is read from whoever owns it, and from
+    both where an edge of the box crosses it."""
+    words = tl.load(word_pointers(tl.where(bits != 0, theirs, own), WIDTH), mask=mask)
+    if GRANULE < WIDTH:
+        ALL: tl.constexpr = (1 << WIDTH) - 1
+        crossed = (bits != 0) & (bits != ALL)
+        own_words = tl.load(word_pointers(own, WIDTH), mask=crossed)
+        words = chosen(tl.where(crossed, bits, ALL), words, own_words, WIDTH, GRANULE)
+    tl.store(word_pointers(out, WIDTH), words, mask=mask)
 
 
 @triton.jit
@@ -112,7 +126,8 @@ def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, 
     ALL: tl.constexpr = (1 << WIDTH) - 1
     tl.store(word_pointers(vectors, WIDTH), words, mask=bits == ALL)
     if GRANULE < WIDTH:
-        # The same thread stores the vectors that an edge of the box crosses, granule by granule.
+        # The vectors that an edge of the box crosses, granule by granule. Word and granule pointers are both aligned as
+        # a vector, so Triton lays both blocks out alike: the thread that loaded a vector stores it.
         granule = tl.arange(0, WIDTH // GRANULE)[None, :]
         if GRANULE < 4:
             UNIT: tl.constexpr = tl.uint8 if GRANULE == 1 else tl.uint16
@@ -124,10 +139,28 @@ def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, 
 
 
 @triton.jit
+def exchange(own, theirs, own_bits, their_bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """Moves the bytes of own_bits from theirs to own and those of their_bits the other way: all are read, then written,
+    by one thread."""
+    own_words = tl.load(word_pointers(own, WIDTH), mask=their_bits != 0)
+    their_words = tl.load(word_pointers(theirs, WIDTH), mask=own_bits != 0)
+    store_bytes(own, their_words, own_bits, BLOCK, WIDTH, GRANULE)
+    store_bytes(theirs, own_words, their_bits, BLOCK, WIDTH, GRANULE)
+
+
+@triton.jit
 def load_class(labels, index, num_classes, valid):
     """The class of a sample; -1 where it is outside 0..num_classes-1. Mirrors targets.h::load_class."""
     label = tl.load(labels + index, mask=valid, other=0).to(tl.int64)  # past 2^63 it reads as negative
     return tl.where(valid & (label >= 0) & (label < num_classes), label, -1)
+
+
+@triton.jit
+def float_to_bfloat16(value):
+    """Rounded to nearest even, which Triton's interpreter does not. Mirrors targets.h::float_to_bfloat16."""
+    bits = value.to(tl.uint32, bitcast=True)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    return tl.where(value == value, rounded, 0x7FC0).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
 @triton.jit
@@ -155,7 +188,8 @@ def write_targets(
         own = tl.where(column == own_class, on, off)
         other = tl.where(column == partner_class, on, off)
     value = tl.where(keep, own, mixed_target(lam, own, other))
-    value = tl.where(valid, value, float("nan")).to(targets.dtype.element_ty)
+    value = tl.where(valid, value, float("nan"))
+    value = float_to_bfloat16(value) if targets.dtype.element_ty == tl.bfloat16 else value.to(targets.dtype.element_ty)
     tl.store(targets + index * num_classes + column, value, mask=inside)
 
 
@@ -213,7 +247,7 @@ def mix_kernel(
     GROUP: tl.constexpr,  # vectors, side by side in a row, that are found together; 1 if they have several words
     BLOCK: tl.constexpr,  # groups at a time
     SPAN: tl.constexpr,  # groups in a chunk
-    INDEX: tl.constexpr,  # int32, or int64 for samples of more than 2^30 groups
+    LARGE: tl.constexpr,  # whether places in a sample need 64 bits
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
@@ -223,14 +257,13 @@ def mix_kernel(
 
     # The row of the plan.
     if quantiles is not None:
+        sampling = (quantiles, batch, height, width, prob, scope, placement, correct_lam)
         if device_seed is not None:
             seed = tl.load(device_seed)
         else:
             seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
         mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(
-            quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, index
-        )  # fmt: skip
+        row = sample_row(sampling, seed, mapping, index)
         valid = batch > 0
         if chunk == 0:
             write_row(plan, index, row)
@@ -238,44 +271,42 @@ def mix_kernel(
         row, valid = given_row(plan, index, batch, height, width)
     partner, box, _, kind = row
 
+    # In place, the other row of the pair: both of its samples see it alike.
     if IN_PLACE:
-        # Both samples of a pair see it alike; the first takes the first half of the positions, the second the rest.
         there = (partner >= 0) & (partner < batch)
         partner = tl.where(there, partner, index)
         if quantiles is not None:
-            other = sample_row(
-                quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, partner
-            )  # fmt: skip
+            other_row = sample_row(sampling, seed, mapping, partner)
             other_valid = valid
         else:
-            other, other_valid = given_row(plan, partner, batch, height, width)
-        paired = there & (other[0] == index)
+            other_row, other_valid = given_row(plan, partner, batch, height, width)
+        other_partner, other_box, _, other_kind = other_row
+        paired = there & (other_partner == index)
         valid = valid & paired
 
+    # The pixels.
     if images is not None:
+        INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
         WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
         pixel_bytes = pixel_bytes.to(INDEX)
-        row_bytes = width * pixel_bytes
         pastes = valid & (kind == CUTMIX)
-        y1 = tl.where(pastes, box[2], 0)
-        box = (box[0], box[1], y1, box[3])
-        own = images + index.to(tl.int64) * images_sample * WORDS
         first = chunk.to(tl.int64) * SPAN
         last = groups
         if IN_PLACE:
-            other_pastes = paired & other_valid & (other[3] == CUTMIX)
-            other_box = (other[1][0], other[1][1], tl.where(other_pastes, other[1][2], 0), other[1][3])
+            other_pastes = paired & other_valid & (other_kind == CUTMIX)
+            # The first sample's programs take the first half of the positions, the second sample's the rest.
             half = tl.cdiv(groups, 2 * SPAN) * SPAN
             first = tl.where(index < partner, first, first + half)
             last = tl.where(index < partner, tl.minimum(half, groups), groups)
             last = tl.where((pastes | other_pastes) & (index != partner), last, 0)
         else:
             partner = tl.where(pastes, partner, index)
+        own = images + index.to(tl.int64) * images_sample * WORDS
         theirs = images + partner.to(tl.int64) * images_sample * WORDS
         last = tl.minimum(first + SPAN, last).to(INDEX)
         for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
             group = start + tl.arange(0, BLOCK)[:, None]
-            if INDEX == tl.int64:
+            if LARGE:
                 line = group // row_groups
                 plane = line // height
             else:
@@ -283,30 +314,20 @@ def mix_kernel(
                 plane = divided(line, height_magic, height_shift)
             y = line - plane * height
             x = (group - line * row_groups.to(INDEX)) * GROUP + tl.arange(0, GROUP)[None, :]
-            inside = (group < last) & (x * WIDTH < row_bytes)
+            inside = (group < last) & (x * WIDTH < width * pixel_bytes)
             offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
-            bits = tl.where(inside, bits_in_box(y, x * WIDTH, box, pixel_bytes, WIDTH, GRANULE), 0)
+            bits = bits_in_box(y, x * WIDTH, box, pixel_bytes, inside & pastes, WIDTH, GRANULE)
             if IN_PLACE:
-                other_bits = tl.where(inside, bits_in_box(y, x * WIDTH, other_box, pixel_bytes, WIDTH, GRANULE), 0)
-                own_words = tl.load(word_pointers(own + offset, WIDTH), mask=other_bits != 0)
-                their_words = tl.load(word_pointers(theirs + offset, WIDTH), mask=bits != 0)
-                store_bytes(own + offset, their_words, bits, BLOCK, WIDTH, GRANULE)
-                store_bytes(theirs + offset, own_words, other_bits, BLOCK, WIDTH, GRANULE)
+                other_bits = bits_in_box(y, x * WIDTH, other_box, pixel_bytes, inside & other_pastes, WIDTH, GRANULE)
+                exchange(own + offset, theirs + offset, bits, other_bits, BLOCK, WIDTH, GRANULE)
             else:
-                words = tl.load(word_pointers(tl.where(bits != 0, theirs, own) + offset, WIDTH), mask=inside)
-                if GRANULE < WIDTH:
-                    ALL: tl.constexpr = (1 << WIDTH) - 1
-                    straddles = (bits != 0) & (bits != ALL)
-                    own_words = tl.load(word_pointers(own + offset, WIDTH), mask=straddles)
-                    words = chosen(tl.where(straddles, bits, ALL), words, own_words, WIDTH, GRANULE)
-                offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX)) * WORDS + x * WORDS
-                out_own = out + index.to(tl.int64) * out_sample * WORDS
-                tl.store(word_pointers(out_own + offset, WIDTH), words, mask=inside)
+                out_offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX)) * WORDS + x * WORDS
+                destination = out + index.to(tl.int64) * out_sample * WORDS + out_offset
+                paste(own + offset, theirs + offset, destination, bits, inside, WIDTH, GRANULE)
 
+    # The targets.
     if targets is not None:
-        write_targets(
-            labels, targets, num_classes, scale, off, on, index, row, valid, chunk, TARGET_BLOCK
-        )  # fmt: skip
+        write_targets(labels, targets, num_classes, scale, off, on, index, row, valid, chunk, TARGET_BLOCK)
 
 
 # ---- Launches: how a call becomes the kernel's arguments, without touching a GPU
@@ -418,7 +439,7 @@ def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: 
 def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[str, Any], int]:
     """The images' arguments, the kernel's constants for them, and how many chunks a sample has."""
     if pixels is None:
-        constants = {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "INDEX": tl.int32}
+        constants = {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "LARGE": False}
         return (None, None, *[0] * 13), constants, 0
     images, out, rows, out_rows = pixels
     width = vector_width(pixels)
@@ -445,7 +466,7 @@ def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[
         "GROUP": group,
         "BLOCK": block,
         "SPAN": span,
-        "INDEX": tl.int32 if small else tl.int64,
+        "LARGE": not small,
     }
     word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
     dividers = (*divider(row_groups), *divider(rows.height)) if small else (0, 0, 0, 0)
@@ -510,7 +531,7 @@ def mix_launch(
 def check_extent(batch: int, height: int, width: int) -> None:
     torch._check(0 <= batch <= MAX_BATCH, lambda: f"the batch size must be in 0..2^30, got {batch}")
     torch._check(
-        0 <= height and 0 <= width and max(height, width, height * width) <= MAX_INT32,
+        min(height, width) >= 0 and max(height, width, height * width) <= MAX_INT32,
         lambda: f"height, width and their product must be in 0..2^31-1, got {height} and {width}",
     )
 
@@ -595,40 +616,38 @@ def run(
     images: Tensor,
     out: Tensor,
     labels: Tensor | None,
-    plan: Tensor | None,
-    sampling: Sampling | None,
+    plan: Tensor | Sampling,
     num_classes: int,
     label_smoothing: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Mixes images into out, in place where they are one; returns the targets and the plan."""
+    """Mixes images into out, in place where they are one, by a plan given or to be sampled; returns targets, plan."""
     check_images(images, out)
     in_place = out is images
     batch, height, width = images.shape[0], *images.shape[-2:]
     check_extent(batch, height, width)
-    plan = new_plan(sampling, batch) if plan is None else checked_plan(plan, batch, images.device)
+    sampling = plan if isinstance(plan, Sampling) else None
+    plan = new_plan(plan, batch) if isinstance(plan, Sampling) else checked_plan(plan, batch, images.device)
     targets, writes = new_targets(labels, images, batch, num_classes, label_smoothing, dtype)
     if batch == 0:
         return targets, plan
 
+    source, destination = images, out
     rows, out_rows = rows_of(images), rows_of(out)
     if rows is None or out_rows is None or rows.shape != out_rows.shape or not same_order(images, out):
-        dense = images.contiguous()
-        dense_out = dense if in_place else torch.empty_like(dense)
-        pixels = Pixels(dense, dense_out, rows_of(dense), rows_of(dense_out))
-    else:
-        dense_out = out
-        pixels = Pixels(images, out, rows, out_rows)
-    mix_launch(
-        *(batch, height, width, plan, sampling, pixels if images.numel() > 0 else None, writes), in_place=in_place
-    )(images.device)
-    if dense_out is not out:
-        out.copy_(dense_out)
+        source = images.contiguous()
+        destination = source if in_place else torch.empty_like(source)
+        rows = out_rows = rows_of(source)
+        assert rows is not None and out_rows is not None
+    pixels = Pixels(source, destination, rows, out_rows) if images.numel() > 0 else None
+    mix_launch(batch, height, width, plan, sampling, pixels, writes, in_place=in_place)(images.device)
+    if destination is not out:
+        out.copy_(destination)
     return targets, plan
 
 
 def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
-    return run(images, out, labels, plan, None, num_classes, label_smoothing, dtype)[0]
+    return run(images, out, labels, plan, num_classes, label_smoothing, dtype)[0]
 
 
 def mix(images, *arguments):
@@ -643,7 +662,7 @@ def mix_(images, *arguments):
 def cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement, correct_lam, *arguments):
     *arguments, out = arguments
     sampling = Sampling(seed, quantiles, prob, scope, partner, placement, correct_lam)
-    return run(images, out, labels, None, sampling, *arguments)
+    return run(images, out, labels, sampling, *arguments)
 
 
 def cutmix(images, *arguments):
@@ -652,9 +671,7 @@ def cutmix(images, *arguments):
 
 
 def cutmix_(images, labels, seed, quantiles, prob, scope, partner, *arguments):
-    torch._check(
-        partner in INVERSE_OF_THEMSELVES, lambda: "in place, partner must be its own inverse: flip or mirror"
-    )
+    torch._check(partner in INVERSE_OF_THEMSELVES, lambda: "in place, partner must be its own inverse: flip or mirror")
     return cutmix_out(images, labels, seed, quantiles, prob, scope, partner, *arguments, images)
 
 

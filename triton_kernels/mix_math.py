@@ -130,10 +130,12 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def sample_row(
-    quantiles, batch, height, width, prob, scope, placement, correct_lam, seed, mapping, index
-):  # fmt: skip
-    """A sample's row of the plan. Mirrors mix_math.h::sample_row."""
+def sample_row(sampling, seed, mapping, index):
+    """A sample's row of the plan. Mirrors mix_math.h::sample_row.
+
+    sampling is (quantiles, batch, height, width, prob, scope, placement, correct_lam).
+    """
+    quantiles, batch, height, width, prob, scope, placement, correct_lam = sampling
     partner = partner_of(mapping, index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
     mixed = (partner != index) & (height != 0) & (width != 0) & (unit_float(word_kind) < prob)

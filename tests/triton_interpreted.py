@@ -1,0 +1,176 @@
+"""The Triton backend on CPU tensors against the reference. Needs TRITON_INTERPRET=1 from the start: test_triton.py runs
+it in a process of its own. The interpreter takes about 50 ms a program, so everything here is small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import cutmix_cuda
+from cutmix_cuda import MixPlan
+
+from .helpers import (
+    PARTNERS,
+    PLACEMENTS,
+    SCOPES,
+    assert_same_bits,
+    random_images,
+    random_labels,
+    soft_labels,
+)
+
+CLASSES = 5
+
+
+def assert_same_targets(actual: Tensor, expected: Tensor) -> None:
+    """The same bits, but for those of a NaN."""
+    assert torch.equal(actual.isnan(), expected.isnan())
+    assert_same_bits(actual.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+def assert_same_everywhere(images: Tensor, labels: Tensor | None, *, in_place: bool = False, **options) -> None:
+    function = cutmix_cuda.cutmix_ if in_place else cutmix_cuda.cutmix
+    classes = CLASSES if labels is not None else None
+    results = []
+    for backend in ("triton", "reference"):
+        own = images.clone() if in_place else images
+        mixed, targets, plan = function(own, labels, classes, return_plan=True, backend=backend, **options)
+        assert (mixed is own) == in_place
+        results.append((mixed, targets, plan.packed))
+    (mixed, targets, plan), (expected, expected_targets, expected_plan) = results
+    assert_same_bits(mixed, expected)
+    assert mixed.stride() == expected.stride()
+    assert_same_bits(plan, expected_plan)
+    if labels is not None:
+        assert_same_targets(targets, expected_targets)
+
+
+def test_it_is_interpreted():
+    assert "triton" in cutmix_cuda.available_backends()
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("partner", PARTNERS)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_way_to_mix(scope, partner, placement):
+    how = {"scope": scope, "partner": partner, "placement": placement, "prob": 0.8}
+    images = random_images((3, 1, 5, 8), torch.uint8)
+    assert_same_everywhere(images, random_labels(3, CLASSES), seed=3, correct_lam=scope != "pair", **how)
+    if partner in ("flip", "mirror"):
+        assert_same_everywhere(random_images((2, 1, 5, 8)), None, in_place=True, seed=-5, **how)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["NCHW", "channels-last"])
+@pytest.mark.parametrize("width", [16, 7])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.int64, torch.complex128, torch.bool], ids=str
+)
+def test_pixels(dtype, width, channels_last, in_place):
+    images = random_images((2, 3, 5, width), dtype)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    assert_same_everywhere(images, None, in_place=in_place, seed=11)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 7), (2, 2, 3, 4, 5), (1, 3, 4, 5), (0, 3, 4, 5), (2, 3, 0, 5), (2, 1, 1, 1)])
+def test_shapes(shape):
+    assert_same_everywhere(random_images(shape), random_labels(shape[0], CLASSES), seed=2)
+
+
+def test_several_chunks():
+    """More pixels than a program moves, at each width, and rows as long as a group."""
+    for width in (1024, 1025):
+        assert_same_everywhere(random_images((2, 20, width), torch.uint8), None, seed=4)
+        assert_same_everywhere(random_images((2, 40, width), torch.uint8), None, seed=4, in_place=True)
+
+
+@pytest.mark.parametrize("slices", ["unaligned", "steps", "columns", "transposed", "expanded"])
+def test_views(slices):
+    storage = random_images((3, 4, 9, 12), torch.int16)
+    view = {
+        "unaligned": storage[1:, :3, 1:8, 3:11],
+        "steps": storage[::2, ::2, ::3],
+        "columns": storage[..., ::2],
+        "transposed": storage.transpose(2, 3),
+        "expanded": storage[:1].expand(3, 4, 9, 12),
+    }[slices]
+    assert_same_everywhere(view, None, seed=7)
+    if slices != "expanded":
+        targets, before = {}, storage.clone()
+        for backend in ("triton", "reference"):
+            storage.copy_(before)
+            cutmix_cuda.cutmix_(view, seed=7, backend=backend)
+            targets[backend] = storage.clone()
+        assert_same_bits(targets["triton"], targets["reference"])
+
+
+FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("labels_dtype", [*INTEGERS, *FLOATS], ids=str)
+def test_targets(labels_dtype, dtype):
+    labels = (soft_labels if labels_dtype.is_floating_point else random_labels)(2, CLASSES, labels_dtype)
+    plan = cutmix_cuda.sample_plan(2, 9, 8, seed=1)
+    options = {"label_smoothing": 0.1, "dtype": dtype}
+    actual = cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="triton", **options)
+    assert_same_bits(actual, cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="reference", **options))
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
+def test_bad_rows_and_labels_by_the_ops(in_place):
+    """What the functions refuse on a CPU and a GPU meets without looking: NaN targets, and pixels left alone."""
+    half = torch.tensor(0.5).view(torch.int32).item()
+    box = (1, 2, 5, 9)
+    rows = [(1, *box, half, 1, 0), (0, *box, half, 1, 0), (3, *box, half, 1, 0), (2, 0, 0, 7, 11, half, 1, 0)]
+    rows += [(0, *box, half, 1, 0), (-1, *box, half, 1, 0), (6, 3, 3, 2, 9, half, 1, 0), (7, *box, half, 2, 0)]
+    plan, labels = torch.tensor(rows, dtype=torch.int32), torch.tensor([0, 4, 5, 1, -1, 2, 3, 0])
+    images = random_images((8, 1, 6, 10), torch.uint8)
+    results = []
+    for namespace in (torch.ops.cutmix_cuda_triton, torch.ops.cutmix_cuda_reference):
+        own = images.clone()
+        arguments = (own, labels, plan, CLASSES, 0.1, torch.float32)
+        mixed, targets = (own, namespace.mix_(*arguments)) if in_place else namespace.mix(*arguments)
+        results.append((mixed, targets))
+    assert_same_bits(results[0][0], results[1][0])
+    assert_same_targets(results[0][1], results[1][1])
+    good = [True, True, False, False, not in_place, False, False, False]
+    good[4] = False  # its label is no class
+    assert (~results[0][1].isnan().any(1)).tolist() == good
+
+
+def test_plans_and_their_parts():
+    images, labels = random_images((3, 2, 5, 8)), random_labels(3, CLASSES)
+    plan = MixPlan(cutmix_cuda.sample_plan(3, 5, 8, seed=9, backend="triton").packed, 5, 8)
+    expected = cutmix_cuda.cutmix(images, labels, CLASSES, seed=9, backend="reference")
+    for actual in (
+        cutmix_cuda.apply_plan(images, labels, plan, CLASSES, backend="triton"),
+        cutmix_cuda.apply_plan(images, labels, plan, CLASSES, out=torch.empty_like(images), backend="triton"),
+        cutmix_cuda.apply_plan_(images.clone(), labels, plan, CLASSES, backend="triton"),
+    ):
+        assert_same_bits(actual[0], expected[0])
+        assert_same_bits(actual[1], expected[1])
+
+
+def test_direct_calls_are_checked():
+    ops = torch.ops.cutmix_cuda_triton
+    images, labels, plan = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), torch.zeros(2, 8, dtype=torch.int32)
+    for arguments, message in (
+        ((images, labels, plan[:1], CLASSES, 0.0, torch.float32), "plan must be"),
+        ((images, labels, plan.long(), CLASSES, 0.0, torch.float32), "plan must be"),
+        ((images, labels[:1], plan, CLASSES, 0.0, torch.float32), "labels must be"),
+        ((images, labels.bool(), plan, CLASSES, 0.0, torch.float32), "labels and targets must be"),
+        ((images, labels, plan, CLASSES, 0.0, torch.int32), "labels and targets must be"),
+        ((images[0, 0], labels, plan, CLASSES, 0.0, torch.float32), "images must be"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.mix(*arguments)
+    with pytest.raises(RuntimeError, match="flip or mirror"):
+        ops.cutmix_(
+            images, labels, torch.tensor([1]), torch.zeros(4097), 1.0, 0, 0, 0, True, CLASSES, 0.0, torch.float32
+        )
+    with pytest.raises(RuntimeError, match="4097"):
+        ops.sample_plan(torch.tensor([1]), torch.zeros(4096), 2, 4, 4, 1.0, 0, 3, 0, True)
