@@ -18,6 +18,14 @@ namespace cutmix {
 #define CUTMIX_NO_UNROLL
 #endif
 
+// Kept in a register: of itself the compiler would rather repeat a product at every step of a loop.
+CUTMIX_HD int64_t computed_once(int64_t value) {
+#if defined(__CUDA_ARCH__)
+    asm("" : "+l"(value));
+#endif
+    return value;
+}
+
 // ---- Vectors of bytes
 
 template <int kBytes>
@@ -201,10 +209,12 @@ CUTMIX_HD Region region_of(const CheckedRow& checked, uint32_t pixel_bytes) {
 template <int kBytes>
 struct Column {
     Vector<kBytes> mask;  // the bytes inside
-    bool partial;         // some of them are inside, others not
-    uint32_t y0, rows;    // rows in which any are
+    uint32_t y0;
+    uint32_t rows;       // from y0 on, in which any are inside
+    uint32_t edge_rows;  // the same where others are outside, else none
 
     CUTMIX_HD bool has_row(uint32_t y) const { return y - y0 < rows; }
+    CUTMIX_HD bool has_edge(uint32_t y) const { return y - y0 < edge_rows; }
 };
 
 template <int kBytes>
@@ -212,7 +222,8 @@ CUTMIX_HD Column<kBytes> column_of(const Region& region, uint32_t vector) {
     const int32_t first = static_cast<int32_t>(vector * kBytes);
     const int32_t begin = min_of(max_of(static_cast<int32_t>(region.begin) - first, 0), kBytes);
     const int32_t end = max_of(min_of(static_cast<int32_t>(region.end) - first, kBytes), begin);
-    return {byte_mask<kBytes>(begin, end), end - begin < kBytes, region.y0, begin < end ? region.y1 - region.y0 : 0};
+    const uint32_t rows = begin < end ? region.y1 - region.y0 : 0;
+    return {byte_mask<kBytes>(begin, end), region.y0, rows, end - begin < kBytes ? rows : 0};
 }
 
 constexpr int kRowsInFlight = 2;  // of a thread: loads that are under way together
@@ -242,7 +253,7 @@ CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_
         walk->step(pixels);
     }
     for (int k = 0; k < kRows; ++k) {
-        if (box.partial && box.has_row(at[k].y)) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
+        if (box.has_edge(at[k].y)) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
         store<kBytes>(at[k].out, moved[k]);
     }
 }
@@ -320,7 +331,7 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const uint32_t step_slices = stride / height, step_y = stride - step_slices * height;
     const Strides& strides = pixels.out_strides;
     const int64_t step = step_slices * strides.slice + step_y * strides.row;
-    const int64_t step_past_slice = step + strides.slice - height * strides.row;
+    const int64_t wrap = computed_once(strides.slice - height * strides.row);
     const int64_t to_partner = (int64_t{partner} - int64_t{sample}) * strides.sample;
     const Column<kBytes> own_box = column_of<kBytes>(to_own, vector), other_box = column_of<kBytes>(to_other, vector);
 
@@ -333,15 +344,17 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     for (; row < all_rows; row += stride) {
         const bool paste_own = own_box.has_row(y), paste_other = other_box.has_row(y);
         uint8_t* other_at = own_at + to_partner;
-        if (paste_other || (paste_own && own_box.partial)) from_own = load<kBytes>(own_at);
-        if (paste_own || (paste_other && other_box.partial)) from_other = load<kBytes>(other_at);
+        if (paste_other || own_box.has_edge(y)) from_own = load<kBytes>(own_at);
+        if (paste_own || other_box.has_edge(y)) from_other = load<kBytes>(other_at);
         if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
         if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
 
         y += step_y;
-        const bool past_slice = y >= y1;
-        if (past_slice) y -= height;
-        own_at += past_slice ? step_past_slice : step;
+        own_at += step;
+        if (y >= y1) {
+            y -= height;
+            own_at += wrap;
+        }
     }
 }
 
@@ -360,32 +373,33 @@ CUTMIX_HD bool targets_or_plan(const KernelParams& params, uint32_t block, uint3
     return false;
 }
 
-// Blocks that should fit on a multiprocessor together: as many as it has threads for, which leaves 32 registers a
-// thread where it has 2048 of them, and 40 where it has 1536. In place 48 registers are worth more: at 32 vectors would
-// spill.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
-constexpr uint32_t kThreadsResident = 1024;
-#elif defined(__CUDA_ARCH__) && \
-    (__CUDA_ARCH__ / 10 == 86 || __CUDA_ARCH__ / 10 == 87 || __CUDA_ARCH__ / 10 == 89 || __CUDA_ARCH__ >= 1200)
-constexpr uint32_t kThreadsResident = 1536;
+// Blocks that the compiler has to leave room for on a multiprocessor. Out of place 8, for 2048 threads of 32 registers;
+// other GPUs run at most 1536, for which the 38 registers that the compiler takes by itself are few enough (0: no
+// wish).
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9 || __CUDA_ARCH__ / 100 == 10)
+constexpr int kBlocksResident = 8;
 #else
-constexpr uint32_t kThreadsResident = 2048;
+constexpr int kBlocksResident = 0;
 #endif
 
-__global__ void __launch_bounds__(kThreads, kThreadsResident / kThreads)
+// In place a thread holds vectors and masks of two samples: up to 64 registers, of which it takes about 48.
+constexpr int kBlocksResidentInPlace = 8;
+
+__global__ void __launch_bounds__(kThreads, kBlocksResident)
     mix_no_pixels(const __grid_constant__ KernelParams params) {
     targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x);
 }
 
 template <int kBytes>
-__global__ void __launch_bounds__(kThreads, kThreadsResident / kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksResident)
     mix_out_of_place(const __grid_constant__ KernelParams params) {
     if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
     copy_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
 }
 
 template <int kBytes>
-__global__ void __launch_bounds__(kThreadsInPlace) mix_in_place(const __grid_constant__ KernelParams params) {
+__global__ void __launch_bounds__(kThreadsInPlace, kBlocksResidentInPlace)
+    mix_in_place(const __grid_constant__ KernelParams params) {
     if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
     exchange_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
 }
