@@ -114,12 +114,12 @@ def _followed(call: Callable[..., Any], batch: Batch, backend: str | None, **how
 
 def _sample_plan(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
     size, (height, width) = batch.images.shape[0], batch.images.shape[-2:]
-    how = {"seed": batch.seed, "device": batch.images.device, "backend": backend, **batch.sampling}
+    how: dict[str, Any] = {"seed": batch.seed, "device": batch.images.device, "backend": backend, **batch.sampling}
     return (cutmix_cuda.sample_plan(size, height, width, **how).packed,)
 
 
 def _mix_targets(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
-    how = {"label_smoothing": batch.label_smoothing, "dtype": batch.target_dtype, "backend": backend}
+    how: dict[str, Any] = {"label_smoothing": batch.label_smoothing, "dtype": batch.target_dtype, "backend": backend}
     return (cutmix_cuda.mix_targets(batch.labels, batch.plan, batch.classes, **how),)
 
 

@@ -214,8 +214,10 @@ def test_the_host_does_not_wait(backend, device, call):
             torch.cuda.synchronize(device)
 
 
-def test_the_host_does_not_wait_for_the_rest_of_the_package(backend, device, nobody_looks):
-    """The module, plans made by hand, their parts, and labels that nobody may use."""
+def test_the_host_does_not_wait_for_the_rest_of_the_package(request, backend, device):
+    """The module, plans made by hand, their parts, and labels that are none."""
+    if ON_CPU:
+        request.getfixturevalue("nobody_looks")
     images, labels = random_images((8, 3, 32, 48)).to(device), random_labels(8, 10).to(device)
     outside = torch.full_like(labels, 10)
     boxes, partner = torch.tensor([[1, 2, 3, 4]] * 8).to(device), torch.arange(8).flip(0).to(device)
@@ -277,7 +279,7 @@ def test_a_compiled_graph_is_eager_mode(backend, device, compiler, call):
         return given.images, *CALLS[call](given, backend)
 
     compiled = torch.compile(step, fullgraph=True, **compiler)
-    for seed_device in ("cpu", device):
+    for seed_device in {"cpu", str(device)}:
         for seed in range(3):
             results = []
             for function in (step, compiled):

@@ -73,7 +73,7 @@ def test_every_alignment(backend, device, dtype, width, channels_last):
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     strides = torch.empty(shape, memory_format=memory_format).stride()
     elements = 2 * 3 * 4 * width + 64
-    for start, out_start in itertools.product(range(16 // dtype.itemsize), (0, 1, 3)):
+    for start, out_start in itertools.product(range(0, 16 // dtype.itemsize, 3 if ON_CPU else 1), (0, 1, 3)):
         images, out = (
             random_images([elements], dtype, seed=at).as_strided(shape, strides, at) for at in (start, out_start)
         )
@@ -113,7 +113,7 @@ def test_large_batches(backend, device, shape, channels_last):
 @pytest.mark.parametrize("labels_dtype", INTEGERS + FLOATS, ids=str)
 def test_every_label_and_target(backend, device, labels_dtype, dtype):
     calls = ["cutmix", "cutmix_", "apply_plan", "mix_targets"]
-    for classes, smoothing in itertools.product((1, 10, 127) if ON_CPU else (1, 10, 127, 1000, 21841), (0.0, 0.1)):
+    for classes, smoothing in itertools.product((1, 10) if ON_CPU else (1, 10, 127, 1000, 21841), (0.0, 0.1)):
         if labels_dtype in FLOATS:
             labels = soft_labels(6, classes, labels_dtype)
         else:
