@@ -22,6 +22,12 @@ CPU_BODIES = {"CUTMIX_CUDA_GPU_TESTS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_N
 needs_cpu = pytest.mark.skipif("cpu" not in cutmix_cuda.available_backends(), reason="nothing was compiled")
 
 
+@pytest.fixture(autouse=True)
+def benchmarks_on_path(monkeypatch):
+    """For the time of a test, what check.use_benchmarks does for good."""
+    monkeypatch.syspath_prepend(check.ROOT / "benchmarks")
+
+
 # ---- The bodies of the GPU tests
 
 
@@ -42,7 +48,7 @@ def test_bodies_with_the_ops_in_cpp(tmp_path):
 
 def test_bodies_with_interpreted_triton(tmp_path):
     pytest.importorskip("triton")
-    some = "triton and (a_bad_row and partner or draws_its_own_seeds or current_stream)"
+    some = "triton and (a_bad_row and partner or 31_bits_of_targets)"
     results = run_bodies(tmp_path / "junit.xml", ["tests/gpu", "-k", some], TRITON_INTERPRET="1")
     assert results["passed"] > 10
     assert results["skipped"] == {}
@@ -242,16 +248,13 @@ def timed_on_the_cpu():
     """The real timing of every kernel, on a small batch."""
 
     def time_them():
-        check.use_benchmarks()
         from grid import QUICK_CENTRE
         from timing import Effort
 
         rows = check.time_kernels(torch.device("cpu"), ["reference"], [QUICK_CENTRE], Effort(0.02, 2, 3))
         return {"status": check.OK, "rows": rows}
 
-    before = list(sys.path)
-    yield time_them
-    sys.path[:] = before
+    return time_them
 
 
 class Machine:
@@ -334,12 +337,13 @@ def test_what_else_may_fail(tmp_path, with_sanitizer):
 def test_without_compute_sanitizer(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "find_sanitizer", lambda: None)
     assert check.check(tmp_path, Machine(), lambda: {"status": check.OK, "rows": []}) == []
-    assert "memcheck: compute-sanitizer is not installed." in read(tmp_path)[1]
+    report = read(tmp_path)[1]
+    assert "Not run: memcheck, racecheck." in report
+    assert "memcheck: compute-sanitizer is not installed." in report
 
 
 def test_bytes_of_a_job():
     """A copy is timed for as many bytes as are counted: images in and out, or the boxes' of the plan, or results."""
-    check.use_benchmarks()
     from grid import Case
 
     case = Case(batch=16, size=32, classes=10)

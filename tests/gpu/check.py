@@ -282,15 +282,15 @@ def describe_machine(runner: Runner = run) -> dict[str, Any]:
     return {**describe(device), "gpus": gpus, "cuda_of_torch": torch.version.cuda, "info": report()}
 
 
-def failures(results: Mapping[str, Any]) -> list[str]:
-    """The parts of a check that failed."""
+def parts_that(status: str, results: Mapping[str, Any]) -> list[str]:
+    """The parts of a check that came out so."""
     parts = {
         **{f"tests: {name}": result for name, result in results["tests"].items()},
         **results["sanitizer"],
         "kernels": results["kernels"],
         "benchmark": results["benchmark"],
     }
-    return [name for name, result in parts.items() if result["status"] == FAILED]
+    return [name for name, result in parts.items() if result["status"] == status]
 
 
 def _table(header: list[str], rows: list[list[object]]) -> str:
@@ -376,11 +376,13 @@ def _benchmark_part(benchmark: Mapping[str, Any]) -> list[str]:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The report in words."""
-    machine, failed = results["machine"], failures(results)
+    machine = results["machine"]
+    failed, not_run = parts_that(FAILED, results), parts_that(NOT_RUN, results)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# The check on a GPU",
         f"Failed: {', '.join(failed)}." if failed else "Everything that was run is as it should be.",
+        f"Not run: {', '.join(not_run)}." if not_run else "",
         f"{machine['processor']}; {machine['host']}; {machine['system']}; {versions}; CUDA {machine['cuda_of_torch']} "
         f"of torch; commit {machine['commit']}, {machine['date']}.",
         *["\n".join(f"- {gpu}" for gpu in machine["gpus"])],
@@ -436,7 +438,7 @@ def check(
         write(results, folder)
         results["benchmark"] = guarded(lambda: run_benchmark(runner))
     write(results, folder)
-    return failures(results)
+    return parts_that(FAILED, results)
 
 
 def main() -> str | None:

@@ -113,7 +113,7 @@ def test_large_batches(backend, device, shape, channels_last):
 @pytest.mark.parametrize("labels_dtype", INTEGERS + FLOATS, ids=str)
 def test_every_label_and_target(backend, device, labels_dtype, dtype):
     calls = ["cutmix", "cutmix_", "apply_plan", "mix_targets"]
-    for classes, smoothing in itertools.product((1, 10) if ON_CPU else (1, 10, 127, 1000, 21841), (0.0, 0.1)):
+    for classes, smoothing in itertools.product((10,) if ON_CPU else (1, 10, 127, 1000, 21841), (0.0, 0.1)):
         if labels_dtype in FLOATS:
             labels = soft_labels(6, classes, labels_dtype)
         else:
