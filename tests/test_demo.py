@@ -157,9 +157,9 @@ def test_info_tells_what_there_is_and_why(tmp_path):
 
 
 def test_info_names_the_backend_that_runs(monkeypatch):
-    monkeypatch.setattr(_backends, "DEFAULT", "reference")
+    monkeypatch.setattr(_backends, "_DEFAULT", "reference")
     assert re.search(r"^  CPU tensors +reference$", command_line.report(), re.M)
-    monkeypatch.setattr(_backends, "DEFAULT", None)
+    monkeypatch.setattr(_backends, "_DEFAULT", None)
     compiled = "cpu" in cutmix_cuda.available_backends()
     assert re.search(rf"^  CPU tensors +{'cpu' if compiled else 'reference'}$", command_line.report(), re.M)
 
