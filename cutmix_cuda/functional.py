@@ -151,7 +151,8 @@ def cutmix(
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K, as timm and torch's cross entropy.
         target_dtype: float32, float16, bfloat16 or float64.
         seed: an int, or a tensor of one int64 on the CPU or on the device of the images. The same seed gives the same
-            bits on every backend and device. None: drawn from the generator.
+            bits on every backend and device. None: drawn from the generator; while a CUDA graph is being captured, on
+            the device, so that each replay draws anew. Call once before capturing: the first call copies a table.
         generator: a CPU generator, instead of torch's default one.
         out: a tensor like images to write to, which must not overlap it.
         return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
