@@ -330,7 +330,7 @@ class Group:
         self.index = index
         self.size = len(index)
         self.values: dict[str, np.ndarray] = {}
-        self.undefined: dict[str, np.ndarray] = {}  # lanes of a register that hold nothing; absent: none
+        self.undefined: dict[str, np.ndarray] = {}  # ones for bits of a register that hold nothing; absent: none
         self.written: set[str] = set()
 
     def subset(self, index: np.ndarray) -> Group:
@@ -398,7 +398,7 @@ class Group:
         if value is None:
             raise self.fault(Kind.UNDEFINED_REGISTER, 0, detail=name)
         if name in self.undefined:
-            raise self.fault(Kind.UNDEFINED_REGISTER, int(np.argmax(self.undefined[name])), detail=name)
+            raise self.fault(Kind.UNDEFINED_REGISTER, int(np.argmax(self.undefined[name] != 0)), detail=name)
         return value
 
     def write(self, name: str, value: np.ndarray, undefined: np.ndarray | None = None) -> None:
@@ -418,12 +418,12 @@ class Group:
             old = parent.peek(name)
             if old is None:
                 merged = np.zeros(parent.size, value.dtype)
-                undefined = np.ones(parent.size, bool)
+                undefined = ~np.zeros(parent.size, value.dtype)
             else:
                 merged = old.copy() if len(old) == parent.size else np.repeat(old, parent.size)
-                undefined = parent.undefined.get(name, np.zeros(parent.size, bool)).copy()
+                undefined = parent.undefined.get(name, np.zeros(parent.size, value.dtype)).copy()
             merged[self.index] = value
-            undefined[self.index] = self.undefined.get(name, False)
+            undefined[self.index] = self.undefined.get(name, 0)
             parent.write(name, merged, undefined)
 
     def chosen(self, step: Step) -> np.ndarray | None:

@@ -506,8 +506,12 @@ def _(compiler: _Compiler, instruction: Instruction, m: re.Match[str]) -> Run:
         def pack(group: Group) -> None:
             carried = [each(group) for each in parts]
             whole = np.stack(np.broadcast_arrays(*(bits for bits, _ in carried)), axis=1)
-            states = [undefined for _, undefined in carried if undefined is not None]
-            writer(group, whole.view(UNSIGNED[kind.bits]).reshape(-1), np.logical_or.reduce(states) if states else None)
+            undefined = None
+            if any(missing is not None for _, missing in carried):
+                nothing = np.zeros(1, UNSIGNED[_type(part).bits])
+                missing = [nothing if missing is None else missing for _, missing in carried]
+                undefined = np.stack(np.broadcast_arrays(*missing), axis=1).view(UNSIGNED[kind.bits]).reshape(-1)
+            writer(group, whole.view(UNSIGNED[kind.bits]).reshape(-1), undefined)
 
         return pack
     carrier = compiler.carrier(value, kind.name)
@@ -519,10 +523,13 @@ def _unpack(compiler: _Compiler, kind: Type, target: Vector, value: Operand) -> 
     writers = [compiler.target(each, f"b{part}") for each in target.items]
     carrier = compiler.carrier(value, kind.name)
 
+    def column(bits: Array, number: int) -> Array:
+        return np.ascontiguousarray(bits.reshape(-1, 1).view(UNSIGNED[part])[:, number])
+
     def run(group: Group) -> None:
         bits, undefined = carrier(group)
-        for writer, column in zip(writers, bits.reshape(-1, 1).view(UNSIGNED[part]).T, strict=True):
-            writer(group, np.ascontiguousarray(column), undefined)
+        for number, writer in enumerate(writers):
+            writer(group, column(bits, number), None if undefined is None else column(undefined, number))
 
     return run
 
@@ -794,7 +801,7 @@ class _Compiler:
         return run
 
     def carrier(self, operand: Operand, type_name: str) -> Callable[[Group], tuple[Array, Array | None]]:
-        """The bits of an operand and which lanes of it hold no value (None: all do)."""
+        """The bits of an operand, and ones for those of them that hold no value (None: all do)."""
         if isinstance(operand, Register):
             name = operand.name
             _require_width(operand, _type(type_name).bits, False)
@@ -803,7 +810,7 @@ class _Compiler:
             def carry(group: Group) -> tuple[Array, Array | None]:
                 value = group.peek(name)
                 if value is None:
-                    return empty, np.ones(group.size, bool)
+                    return empty, ~np.zeros(group.size, empty.dtype)
                 return value, group.undefined.get(name)
 
             return carry

@@ -156,6 +156,18 @@ def test_a_register_written_by_some_threads():
     assert a.numpy().tolist() == [7, 7, 7, 9] + [7] * 28
 
 
+def test_half_of_a_register_that_was_never_written():
+    body = OWN_WORD + "mov.b64 %d2, {%r15, %r1}; mov.b64 %d3, %d2; mov.b64 {%r2, %r3}, %d3; st.global.u32 [%d1], "
+    assert run(body + "%r2;").numpy().tolist() == list(range(32))
+    assert fault(body + "%r3;").kind is Kind.UNDEFINED_REGISTER
+    # packing and unpacking lanes of which some are missing
+    some = (
+        OWN_WORD + "setp.ne.u32 %p1, %r15, 3; @%p1 mov.u32 %r0, 7; mov.b64 %d2, {%r15, %r0}; mov.b64 {%r2, %r3}, %d2;"
+    )
+    assert run(some + "st.global.u32 [%d1], %r2;").numpy().tolist() == list(range(32))
+    assert fault(some + "st.global.u32 [%d1], %r3;").thread == (3, 0, 0)
+
+
 NEIGHBOUR = "xor.b32 %r1, %r15, 1; mad.wide.u32 %d2, %r1, 4, %d0;"  # %d2: the word of the other thread of a pair
 
 
