@@ -7,27 +7,34 @@ the first of the sample, writes the row of the plan. Nothing passes from program
     grid = (chunks of a sample, samples, samples / 65535)     no division to find one's place; any batch size
 
 **Pixels are bytes, in vectors.** A row of pixels (see rows.py) is a number of vectors of WIDTH bytes, the widest of 16,
-8, 4, 2 and 1 that pointers, strides and row length allow. Vectors of a sample are counted through; two divisions by
-multiplication give row, slice and place in the row. A vector is one row of a (BLOCK, WORDS) block, so that a thread
-holds all its words and loads and stores them with one instruction. Which bytes of it lie in the box is WIDTH bits.
+8, 4, 2 and 1 that addresses, strides and row length allow. Vectors of a sample are counted through; two divisions by
+multiplication give slice, row and place in the row. A wide vector is one line of a (BLOCK, WORDS) block, so that a
+thread holds all its words and loads and stores them with one instruction. Vectors of one word are found in groups, side
+by side in a row: a line of a (BLOCK, GROUP) block. Which bytes of a vector lie in the box is a number of WIDTH bits.
 
-**Sizes.** 128 threads take 4 vectors each at a time: 64 bytes in flight a thread, 128 KiB on a full multiprocessor,
-which is several times what its share of the memory bandwidth needs to hide the latency (H100: 25 GB/s times 700 ns is
-18 KiB). They do so until 16 KiB are moved, for every thread repeats the sampling, some 350 instructions: over 8 vectors
-of 16 bytes a tenth of what a thread can issue in the time that the memory takes. A sample smaller than that gets one
-program of fewer warps.
+**In place** the programs of a sample take half of its positions, those of its partner the other half. The thread that
+owns a position owns it in both samples: it reads what either needs of the other, then writes, and writes nothing
+outside of the boxes. Bytes, where the edge of a box lies within a word, are stored one by one.
+
+**Sizes.** A program has 128 threads. At a time each takes 4 wide vectors, so that 64 bytes are under way for a thread
+and 128 KiB for a full multiprocessor; an H100 needs 18 KiB to hide its latency (25 GB/s, the share of one of its
+multiprocessors, times 700 ns). They go on until 16 KiB are moved, for every thread works out the row of the plan for
+itself: some 350 instructions, 45 for each of 8 vectors, beside the 70 to 80 that a vector takes. (Of the time that an
+H100's memory takes to read and write a vector, 280 instructions of one thread are the equivalent.) A sample smaller
+than that gets one program, of fewer threads.
 
 **Specialisations.** Sizes, strides, seeds and the options of sampling are run-time arguments, none of them specialised
-on: a new batch size compiles nothing. What is compiled for: in place or not, sampled or given plan, WIDTH, GRANULE,
-BLOCK and TARGET_BLOCK (image shape, layout, element size and number of classes), the dtypes of labels and targets, and
-where the seed is. A training run on images of one shape compiles one kernel, or two where it captures a CUDA graph, for
-which the seed is on the device.
+on: a new batch size compiles nothing. What is compiled for: in place or not, a plan sampled or given, the constants at
+the end of the kernel's parameters (they follow from the shape of an image, its layout, element size and alignment, and
+the number of classes), the dtypes of labels and targets, and whether the seed is on the device. A training run on
+images of one shape compiles one kernel, or two if it captures CUDA graphs, for which the seed is on the device.
 """
 
 from __future__ import annotations
 
 import struct
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -413,17 +420,6 @@ def clamp(number: int, low: int, high: int) -> int:
     return max(low, min(number, high))
 
 
-def vector_width(pixels: Pixels) -> int:
-    """Bytes of the widest vector that divides every address and every row."""
-    bits = 16 | pixels.rows.row_bytes
-    for tensor, rows in ((pixels.images, pixels.rows), (pixels.out, pixels.out_rows)):
-        bits |= tensor.data_ptr()
-        for size, stride in zip((rows.batch, rows.slices, rows.height), rows.strides, strict=True):
-            if size > 1:
-                bits |= stride
-    return lowest_bit(bits)
-
-
 def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: int, width: int) -> tuple:
     sizes = batch, height, width
     if sampling is None:
@@ -436,13 +432,34 @@ def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: 
     return plan, quantiles, *options, 0, 0, seed, *sizes
 
 
-def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[str, Any], int]:
-    """The images' arguments, the kernel's constants for them, and how many chunks a sample has."""
-    if pixels is None:
-        constants = {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "LARGE": False}
-        return (None, None, *[0] * 13), constants, 0
-    images, out, rows, out_rows = pixels
-    width = vector_width(pixels)
+class Geometry(NamedTuple):
+    """How the kernel sees the images of a call, whatever they are and wherever they lie."""
+
+    word: tl.dtype
+    numbers: tuple[int, ...]  # the kernel's run-time arguments, from strides on
+    constants: dict[str, Any]
+    chunks: int  # of a sample
+
+    @property
+    def vectors(self) -> int:
+        """At a time."""
+        return self.constants["BLOCK"] * self.constants["GROUP"]
+
+
+def vector_width(rows: Rows, out_rows: Rows, addresses: int) -> int:
+    """Bytes of the widest vector that divides every address and every row."""
+    bits = 16 | addresses | rows.row_bytes
+    for each in (rows, out_rows):
+        for size, stride in zip((each.batch, each.slices, each.height), each.strides, strict=True):
+            if size > 1:
+                bits |= stride
+    return lowest_bit(bits)
+
+
+@lru_cache(maxsize=1024)  # a training run asks for few, and working one out takes as long as launching it
+def geometry(rows: Rows, out_rows: Rows, addresses: int, in_place: bool) -> Geometry:
+    """`addresses` are the bits below 16 in which any address of images and out differs from a multiple of 16."""
+    width = vector_width(rows, out_rows, addresses)
     granule = lowest_bit(rows.pixel_bytes)
     if in_place and width < 8:
         width = min(width, granule)  # so that no edge of a box crosses a vector
@@ -468,13 +485,26 @@ def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, dict[
         "SPAN": span,
         "LARGE": not small,
     }
-    word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
     dividers = (*divider(row_groups), *divider(rows.height)) if small else (0, 0, 0, 0)
-    arguments = (
-        *(triton.reinterpret(images, word), triton.reinterpret(out, word), *strides),
-        *(groups, row_groups, *dividers, rows.pixel_bytes),
-    )
-    return arguments, constants, -(-positions // span)
+    word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
+    numbers = (*strides, groups, row_groups, *dividers, rows.pixel_bytes)
+    return Geometry(word, numbers, constants, -(-positions // span))
+
+
+NO_PIXELS = Geometry(
+    tl.uint32,
+    (0,) * 13,
+    {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "LARGE": False},
+    0,
+)
+
+
+def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, Geometry]:
+    if pixels is None:
+        return (None, None, *NO_PIXELS.numbers), NO_PIXELS
+    images, out, rows, out_rows = pixels
+    seen = geometry(rows, out_rows, (images.data_ptr() | out.data_ptr()) % 16, in_place)
+    return (triton.reinterpret(images, seen.word), triton.reinterpret(out, seen.word), *seen.numbers), seen
 
 
 def target_arguments(targets: Labels | None) -> tuple:
@@ -503,20 +533,17 @@ def mix_launch(
     Looks at addresses, sizes and strides of its tensors alone, so that CPU tensors make the launch that CUDA tensors
     would.
     """
-    images, constants, chunks = pixel_arguments(pixels, in_place)
+    images, seen = pixel_arguments(pixels, in_place)
     classes = targets.targets.shape[1] if targets is not None else 1
-    if pixels is not None:
-        threads = constants["BLOCK"] * constants["GROUP"] // WIDE_PER_THREAD
-    else:
-        threads = next_power_of_2(classes) // COLUMNS_PER_THREAD
+    threads = seen.vectors // WIDE_PER_THREAD if pixels else next_power_of_2(classes) // COLUMNS_PER_THREAD
     threads = clamp(threads, 32, MAX_THREADS)
     target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
     grid_z = -(-batch // MAX_GRID_Y)
-    grid = max(chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
+    grid = max(seen.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
     arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *target_arguments(targets))
     options = {
         "IN_PLACE": in_place,
-        **constants,
+        **seen.constants,
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
@@ -528,44 +555,49 @@ def mix_launch(
 # ---- The ops, in the order of cutmix_cuda/_ops.py: check, allocate, launch
 
 
+def check(condition: bool, message: str) -> None:
+    """For direct calls of an op: the functions of cutmix_cuda have said in more words what is wrong."""
+    if not condition:
+        raise RuntimeError(message)
+
+
 def check_extent(batch: int, height: int, width: int) -> None:
-    torch._check(0 <= batch <= MAX_BATCH, lambda: f"the batch size must be in 0..2^30, got {batch}")
-    torch._check(
+    check(0 <= batch <= MAX_BATCH, "the batch size must be in 0..2^30")
+    check(
         min(height, width) >= 0 and max(height, width, height * width) <= MAX_INT32,
-        lambda: f"height, width and their product must be in 0..2^31-1, got {height} and {width}",
+        "height, width and their product must be in 0..2^31-1",
     )
 
 
 def check_images(images: Tensor, out: Tensor) -> None:
-    torch._check(
-        3 <= images.dim() <= 8,
-        lambda: f"images must be of shape (batch, ..., height, width), of 3 to 8 dimensions, got {tuple(images.shape)}",
-    )
-    torch._check(
-        out.shape == images.shape and out.element_size() == images.element_size() and out.device == images.device,
-        lambda: "out must have the shape, dtype and device of images",
+    check(3 <= images.dim() <= 8, "images must be of shape (batch, ..., height, width), of 3 to 8 dimensions")
+    check(
+        out is images
+        or (out.shape == images.shape and out.dtype.itemsize == images.dtype.itemsize and out.device == images.device),
+        "out must have the shape, dtype and device of images",
     )
 
 
 def new_plan(sampling: Sampling, batch: int) -> Tensor:
     """An empty plan to sample into, after a check of what to sample by."""
-    seed, quantiles, *_ = sampling
-    torch._check(seed.numel() == 1 and seed.dtype == torch.int64, lambda: "seed must be one int64")
-    torch._check(
+    seed, quantiles, _, scope, partner, placement, _ = sampling
+    check(seed.numel() == 1 and seed.dtype == torch.int64, "seed must be one int64")
+    check(
         seed.device.type == "cpu" or seed.device == quantiles.device,
-        lambda: "seed must be on the CPU or on the device of the images",
+        "seed must be on the CPU or on the device of the images",
     )
-    torch._check(
+    check(
         quantiles.shape == (QUANTILE_INTERVALS + 1,) and quantiles.dtype == torch.float32 and quantiles.is_contiguous(),
-        lambda: "quantiles must be a contiguous float32 tensor of 4097 knots",
+        "quantiles must be a contiguous float32 tensor of 4097 knots",
     )
+    check(0 <= scope <= 2 and 0 <= partner <= 3 and 0 <= placement <= 1, "unknown scope, partner or placement")
     return quantiles.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
 
 
 def checked_plan(plan: Tensor, batch: int, device: torch.device) -> Tensor:
-    torch._check(
+    check(
         plan.shape == (batch, PLAN_COLUMNS) and plan.dtype == torch.int32 and plan.device == device,
-        lambda: "plan must be int32 of shape (batch, 8) on the device of the images",
+        "plan must be int32 of shape (batch, 8) on the device of the images",
     )
     return plan.contiguous()
 
@@ -574,20 +606,20 @@ def new_targets(
     labels: Tensor | None, like: Tensor, batch: int, num_classes: int, label_smoothing: float, dtype: torch.dtype
 ) -> tuple[Tensor, Labels | None]:
     """The empty targets, and what the kernel needs to write them; None where there is nothing to write."""
-    torch._check(0 <= num_classes <= MAX_INT32, lambda: f"num_classes must be in 0..2^31-1, got {num_classes}")
+    check(0 <= num_classes <= MAX_INT32, "num_classes must be in 0..2^31-1")
     classes = num_classes if labels is not None else 0
     targets = like.new_empty((batch, classes), dtype=dtype)
     if labels is None:
         return targets, None
-    torch._check(labels.device == like.device, lambda: "labels must be on the device of the images")
+    check(labels.device == like.device, "labels must be on the device of the images")
     soft = labels.dtype in FLOAT_DTYPES
-    torch._check(
+    check(
         (soft or labels.dtype in INTEGER_DTYPES) and dtype in FLOAT_DTYPES,
-        lambda: "labels and targets must be integers, or float16, bfloat16, float32 or float64",
+        "labels and targets must be integers, or float16, bfloat16, float32 or float64",
     )
-    torch._check(
+    check(
         labels.shape == ((batch, classes) if soft else (batch,)),
-        lambda: "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)",
+        "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)",
     )
     if targets.numel() == 0:
         return targets, None
@@ -626,6 +658,8 @@ def run(
     in_place = out is images
     batch, height, width = images.shape[0], *images.shape[-2:]
     check_extent(batch, height, width)
+    if isinstance(plan, Sampling):
+        check(plan.quantiles.device == images.device, "quantiles must be on the device of the images")
     sampling = plan if isinstance(plan, Sampling) else None
     plan = new_plan(plan, batch) if isinstance(plan, Sampling) else checked_plan(plan, batch, images.device)
     targets, writes = new_targets(labels, images, batch, num_classes, label_smoothing, dtype)
@@ -671,7 +705,7 @@ def cutmix(images, *arguments):
 
 
 def cutmix_(images, labels, seed, quantiles, prob, scope, partner, *arguments):
-    torch._check(partner in INVERSE_OF_THEMSELVES, lambda: "in place, partner must be its own inverse: flip or mirror")
+    check(partner in INVERSE_OF_THEMSELVES, "in place, partner must be its own inverse: flip or mirror")
     return cutmix_out(images, labels, seed, quantiles, prob, scope, partner, *arguments, images)
 
 

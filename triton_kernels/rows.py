@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,9 +33,9 @@ class Rows(NamedTuple):
         return self[:5]
 
 
-def inner_dims(images: Tensor) -> list[int]:
+def inner_dims(sizes: tuple[int, ...]) -> list[int]:
     """The dimensions between batch and height that are more than one long, innermost first."""
-    return [dim for dim in range(images.dim() - 3, 0, -1) if images.shape[dim] != 1]
+    return [dim for dim in range(len(sizes) - 3, 0, -1) if sizes[dim] != 1]
 
 
 def rows_of(images: Tensor) -> Rows | None:
@@ -42,13 +43,17 @@ def rows_of(images: Tensor) -> Rows | None:
 
     Mirrors rows.h::rows_of.
     """
-    sizes, strides, element_bytes = images.shape, images.stride(), images.element_size()
+    return rows_of_view(images.shape, images.stride(), images.dtype.itemsize)
+
+
+@lru_cache(maxsize=1024)  # see mix.geometry
+def rows_of_view(sizes: tuple[int, ...], strides: tuple[int, ...], element_bytes: int) -> Rows | None:
     batch, height, width = sizes[0], sizes[-2], sizes[-1]
-    if images.numel() == 0:
+    if 0 in sizes:
         return Rows(batch, 0, height, width, element_bytes, 0, 0, 0)
 
     # Those packed below the width belong to the pixel.
-    inner = sorted(inner_dims(images), key=images.stride)
+    inner = sorted(inner_dims(sizes), key=lambda dim: strides[dim])
     pixel, packed = 1, 0
     for dim in inner:
         if not (strides[dim] == pixel and width > 1 and pixel < strides[-1]):
@@ -83,5 +88,7 @@ def same_order(images: Tensor, out: Tensor) -> bool:
 
     Rows of one shape match slice by slice and byte by byte only then: a transposed video has the same shape.
     """
-    inner = inner_dims(images)
+    if images.stride() == out.stride():
+        return True
+    inner = inner_dims(images.shape)
     return sorted(inner, key=images.stride) == sorted(inner, key=out.stride)
