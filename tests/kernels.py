@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -260,3 +261,50 @@ def execute(kind: str, call: Call, architecture: int = 80, seed_on_device: bool 
         tensor if tensor is None else memory.fetch(tensor) for tensor in (call.out, call.targets, call.plan)
     )
     return Executed(out, targets, plan, launch, report, memory)
+
+
+# ---- Costs
+
+SECTOR = 32
+VECTOR = 16  # bytes
+
+
+def training_call(op: str, dtype: torch.dtype, channels_last: bool, batch: int = 64, size: int = 224) -> Call:
+    """A fused call of a training run: 1000 classes, pairs drawn anew, a uniform lambda for each sample."""
+    images = torch.zeros(batch, 3, size, size, dtype=dtype)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    sampling = torch.tensor([20190513]), torch.arange(4097) / 4096, 1.0, 0, _ops.Partner.mirror.value, 0, True
+    return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *sampling, 1000, 0.1, torch.float32)
+
+
+def image_sectors(call: Call, plan: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Which 32-byte sectors of the images a plan has to read and, in place, to write: bool, of the whole storage."""
+    assert call.images is not None
+    pasted = torch.zeros(call.sizes, dtype=torch.bool)
+    for sample, (_, y0, x0, y1, x1, *_) in enumerate(plan.tolist()):
+        pasted[sample, y0:y1, x0:x1] = True
+    read = torch.zeros_like(pasted) if call.in_place else ~pasted
+    for sample, (partner, *_) in enumerate(plan.tolist()):
+        read[partner] |= pasted[sample]
+
+    def sectors(pixels: Tensor) -> np.ndarray:
+        element_bytes = call.images.element_size()
+        marked = torch.zeros(call.images.untyped_storage().nbytes() // element_bytes, dtype=torch.bool)
+        view = marked.as_strided(call.images.shape, call.images.stride(), call.images.storage_offset())
+        view.copy_(pixels.reshape(call.sizes[0], *[1] * (call.images.dim() - 3), *call.sizes[1:]))
+        return np.logical_or.reduceat(marked.numpy(), np.arange(0, len(marked), SECTOR // element_bytes))
+
+    return sectors(read), sectors(pasted)
+
+
+def box_edges(call: Call, plan: Tensor) -> int:
+    """Rows of memory that an edge of a box crosses, each edge on its own."""
+    assert call.images is not None
+    channels = 1 if call.images.stride(-1) != 1 else call.images.shape[1:-2].numel()
+    return sum(2 * channels * (y1 - y0) for _, y0, x0, y1, x1, *_ in plan.tolist() if x0 < x1)
+
+
+def vectors_written(call: Call, report: Report) -> float:
+    """The 16 bytes times 32 lanes that a launch writes to the images: what warp instructions are counted against."""
+    return report.buffers["images" if call.in_place else "out"].bytes_written / (VECTOR * WARP)
