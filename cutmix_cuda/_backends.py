@@ -66,7 +66,7 @@ def _load_all() -> None:
         _load("cuda", "_cuda")
 
     try:
-        from . import triton_kernels  # type: ignore[attr-defined]  # installed from its own folder
+        from . import triton_kernels  # installed from its own folder
     except ImportError as error:
         _missing["triton"] = str(error)
         return
