@@ -37,21 +37,21 @@ namespace cutmix {
 // A warp of any NVIDIA GPU.
 constexpr uint32_t kWarpThreads = 32;
 
-// Out of place, 32 registers a thread let 8 blocks of 256 fill a multiprocessor. Where these are few they are halved,
-// to spread over the multiprocessors more evenly, and in small samples halved again rather than left without rows.
+// Small samples get smaller blocks rather than fewer vectors a thread.
 constexpr int64_t kThreads = 256, kFewestThreads = 64, kThreadsInPlace = 128;
 
-// Sampling costs about 200 instructions a warp (in place, for two samples, 400), and moving a vector about 20. Over 16
-// vectors a thread, sampling is half of the work, and all of it a fraction of the 280 instructions that an H100 can
-// issue while memory moves the vectors of one warp. In place only half of the vectors lie between the edges of two
-// boxes.
+// Sampling costs about 270 instructions a warp (in place, for two samples, 500), and moving a vector about 25 (45).
+// Over so many vectors a thread, sampling is less than half of the work, and all of it a fraction of the 280
+// instructions that an H100 can issue while memory moves the vectors of one warp. In place only half of a sample's
+// vectors lie between the edges of two boxes, and of 24 a thread gets 12.
 constexpr int64_t kVectorsPerThread = 16, kVectorsPerThreadInPlace = 24;
 
-// But first there have to be so many threads: 12 warps for each of an H100's 132 multiprocessors, which with two loads
-// of 16 bytes under way in each thread are 12 KiB of the 9 that half of its bandwidth (the reads' half) takes at 700
-// ns. In place sampling costs more and there is less to move, so fewer threads each move more.
+// But first there have to be so many threads: 9 warps for each of an H100's 132 multiprocessors, which with two loads
+// of 16 bytes under way in each thread keep 9 KiB under way in each: what half of its bandwidth, the half that reads,
+// takes at 700 ns a load. In place there is less to move and sampling costs more, so fewer threads each move more.
 constexpr int64_t kThreadsWanted = 132 * 9 * 32, kThreadsWantedInPlace = 132 * 4 * 32;
 
+// Fewer whole blocks than two for each of those multiprocessors spread unevenly over them: they are halved.
 constexpr int64_t kBlocksWanted = 2 * 132;
 
 // 1024 float32 are 8 vectors for each lane of a warp.
@@ -194,8 +194,10 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     // Two rows with an odd number of vectors share a sector; blocks should not.
     if (rows_at_once > 1 && chunk_vectors % 2 == 1) rows_at_once -= rows_at_once % 2;
 
+    // In place the columns between the edges of two boxes are fewer, and leave no thread without a row.
     const int64_t steps = ceil_div(rows_in_run, rows_at_once);  // that one block alone would take for a chunk of a run
-    int64_t blocks_in_chunk = std::max<int64_t>(1, (steps + vectors_each / 2) / vectors_each);
+    const int64_t vectors_alone = in_place ? rows_in_run * chunk_vectors / threads : steps;
+    int64_t blocks_in_chunk = std::max<int64_t>(1, (vectors_alone + vectors_each / 2) / vectors_each);
     if (in_place) blocks_in_chunk = std::min(blocks_in_chunk, kMostShares);
     const int64_t all_chunks = owners * runs * chunks;
     while (blocks_in_chunk > 1 && all_chunks * blocks_in_chunk > kLargest / 2) blocks_in_chunk /= 2;

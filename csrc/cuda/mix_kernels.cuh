@@ -232,7 +232,7 @@ constexpr int kRowsInFlight = 2;  // of a thread: loads that are under way toget
 struct Walk {
     const uint8_t* in;
     uint8_t* out;
-    uint32_t y;
+    uint32_t y;  // rows below the upper edge of the box, modulo height
 
     CUTMIX_HD void step(const Pixels& pixels) {
         in += pixels.in_step;
@@ -242,20 +242,24 @@ struct Walk {
     }
 };
 
-// The next kRows vectors of a column. All are under way before the first is stored, save the second vector of an edge.
+// The next kRows vectors of a column. All are under way before the first is looked at; edges are dealt with together,
+// lest the compiler wait for the first of them before it loads the second vector.
 template <int kRows, int kBytes>
 CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_t to_partner, Walk* walk) {
     Vector<kBytes> moved[kRows];
     Walk at[kRows];
+    bool any_edge = false;
     for (int k = 0; k < kRows; ++k) {
         at[k] = *walk;
-        moved[k] = load<kBytes>(walk->in + (box.has_row(walk->y) ? to_partner : 0));
+        moved[k] = load<kBytes>(walk->in + (walk->y < box.rows ? to_partner : 0));
+        any_edge = any_edge || walk->y < box.edge_rows;
         walk->step(pixels);
     }
-    for (int k = 0; k < kRows; ++k) {
-        if (box.has_edge(at[k].y)) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
-        store<kBytes>(at[k].out, moved[k]);
+    if (any_edge) {
+        for (int k = 0; k < kRows; ++k)
+            if (at[k].y < box.edge_rows) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
     }
+    for (int k = 0; k < kRows; ++k) store<kBytes>(at[k].out, moved[k]);
 }
 
 // Out of place: each vector is read from its owner, on the edge of the box from both, and written once.
@@ -265,10 +269,9 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
     const Tile tile = tile_of(pixels, block);
     const uint32_t row_of_thread = pixels.chunk_vectors.quotient(thread);
     const uint32_t vector = (tile.chunk - row_of_thread) * pixels.chunk_vectors.divisor + thread;
-    const uint32_t first_row = tile.part * pixels.rows_in_block;
+    const uint32_t first_row = tile.part * pixels.rows_in_block, row = first_row + row_of_thread;
     const uint32_t end_row =
         pixels.rows_in_run - first_row < pixels.rows_in_block ? pixels.rows_in_run : first_row + pixels.rows_in_block;
-    uint32_t row = first_row + row_of_thread;
     if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
 
     const CheckedRow checked = plan_row<false>(params, plan_source(params), tile.sample);
@@ -278,12 +281,14 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
     const auto offset = [&](const Strides& strides) {
         return tile.sample * strides.sample + tile.run * strides.slice + row * strides.row + int64_t{vector} * kBytes;
     };
+    const uint32_t y = row - pixels.height.quotient(row) * pixels.height.divisor;
     Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
-                 row - pixels.height.quotient(row) * pixels.height.divisor};
-    const uint32_t step = pixels.rows_at_once, step_to_last = (kRowsInFlight - 1) * step;
-    for (; row + step_to_last < end_row; row += kRowsInFlight * step)
+                 y >= box.y0 ? y - box.y0 : y + pixels.height.divisor - box.y0};
+    const int32_t step = static_cast<int32_t>(pixels.rows_at_once);
+    int32_t rows_left = static_cast<int32_t>(end_row - row);
+    for (; rows_left > (kRowsInFlight - 1) * step; rows_left -= kRowsInFlight * step)
         copy_rows<kRowsInFlight>(pixels, box, to_partner, &walk);
-    for (; row < end_row; row += step) copy_rows<1>(pixels, box, to_partner, &walk);
+    for (; rows_left > 0; rows_left -= step) copy_rows<1>(pixels, box, to_partner, &walk);
 }
 
 // The sample that owns the `index`-th pair of a map that is its own inverse: i and shift - i (mod batch).
@@ -373,25 +378,26 @@ CUTMIX_HD bool targets_or_plan(const KernelParams& params, uint32_t block, uint3
     return false;
 }
 
-// Blocks that the compiler has to leave room for on a multiprocessor. Out of place 8, for 2048 threads of 32 registers;
-// other GPUs run at most 1536, for which the 38 registers that the compiler takes by itself are few enough (0: no
-// wish).
+// Blocks that the compiler has to leave room for on a multiprocessor of 2048 threads: 8 blocks leave a thread 32
+// registers, and vectors of 16 bytes get 40, in 6 blocks. At 32 the compiler waits for one vector before it loads the
+// next, and 48 warps with two loads under way have more of them than 64 warps with one. Other GPUs run at most 1536
+// threads, for which what the compiler takes by itself is few enough (0: no wish).
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9 || __CUDA_ARCH__ / 100 == 10)
-constexpr int kBlocksResident = 8;
+constexpr int blocks_resident(int vector_bytes) { return vector_bytes == 16 ? 6 : 8; }
 #else
-constexpr int kBlocksResident = 0;
+constexpr int blocks_resident(int) { return 0; }
 #endif
 
 // In place a thread holds vectors and masks of two samples: up to 64 registers, of which it takes about 48.
 constexpr int kBlocksResidentInPlace = 8;
 
-__global__ void __launch_bounds__(kThreads, kBlocksResident)
+__global__ void __launch_bounds__(kThreads, blocks_resident(1))
     mix_no_pixels(const __grid_constant__ KernelParams params) {
     targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x);
 }
 
 template <int kBytes>
-__global__ void __launch_bounds__(kThreads, kBlocksResident)
+__global__ void __launch_bounds__(kThreads, blocks_resident(kBytes))
     mix_out_of_place(const __grid_constant__ KernelParams params) {
     if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
     copy_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
