@@ -63,9 +63,9 @@ def test_torch_compile_traces_through_the_op_with_cuda_tensors(inplace):
     assert [node.target for node in graph.graph.nodes if node.op == "call_function"][0] == op
 
 
-BROKEN = """
-import sys
-sys.modules["triton"] = None
+WITHOUT_TRITON = """
+import sys, types
+sys.modules["triton"] = {stand_in}
 import cutmix_cuda
 assert "triton" not in cutmix_cuda.available_backends()
 import torch
@@ -79,9 +79,10 @@ else:
 """
 
 
-def test_without_triton_the_next_backend_runs(tmp_path):
+@pytest.mark.parametrize("stand_in", ["None", "types.ModuleType('triton')"], ids=["missing", "broken"])
+def test_without_triton_the_next_backend_runs(tmp_path, stand_in):
     """Silently, unless it is asked for by name."""
-    done = run(["-c", BROKEN], tmp_path, CUTMIX_CUDA_BACKEND="")
+    done = run(["-c", WITHOUT_TRITON.format(stand_in=stand_in)], tmp_path, CUTMIX_CUDA_BACKEND="")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -9,12 +9,10 @@ if not __package__ or "." not in __package__:
 
 try:
     import triton
-    import triton.language
-except ImportError as error:
-    raise ImportError(f"triton cannot be imported ({error}); pip install triton") from error
 
-from .mix import OPS
-
-INTERPRETED: bool = triton.knobs.runtime.interpret
+    INTERPRETED: bool = triton.knobs.runtime.interpret
+    from .mix import OPS
+except Exception as error:  # whatever a missing, old or broken Triton raises: there are other backends
+    raise ImportError(f"triton cannot be used: {type(error).__name__}: {error}") from error
 
 __all__ = ["INTERPRETED", "OPS"]

@@ -105,7 +105,9 @@ def word_pointers(vectors, WIDTH: tl.constexpr):
 def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
     """The bytes of `inside` where bits are set, else those of `outside`, for the words of each vector."""
     word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
-    if GRANULE >= 4:
+    if GRANULE == WIDTH:
+        return tl.where(bits != 0, inside, outside)
+    elif GRANULE == 4:
         return tl.where(((bits >> (4 * word)) & 1) != 0, inside, outside)
     else:
         nibble = ((bits >> (4 * word)) & 0xF).to(tl.uint32)
@@ -118,13 +120,10 @@ def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
 def paste(own, theirs, out, bits, mask, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
     """Copies vectors, with the bytes whose bits are set from the partner: each is read from whoever owns it, and from
     both where an edge of the box crosses it."""
-    words = tl.load(word_pointers(tl.where(bits != 0, theirs, own), WIDTH), mask=mask)
-    if GRANULE < WIDTH:
-        ALL: tl.constexpr = (1 << WIDTH) - 1
-        crossed = (bits != 0) & (bits != ALL)
-        own_words = tl.load(word_pointers(own, WIDTH), mask=crossed)
-        words = chosen(tl.where(crossed, bits, ALL), words, own_words, WIDTH, GRANULE)
-    tl.store(word_pointers(out, WIDTH), words, mask=mask)
+    ALL: tl.constexpr = (1 << WIDTH) - 1
+    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & (bits != ALL))
+    their_words = tl.load(word_pointers(theirs, WIDTH), mask=bits != 0)
+    tl.store(word_pointers(out, WIDTH), chosen(bits, their_words, own_words, WIDTH, GRANULE), mask=mask)
 
 
 @triton.jit
