@@ -136,13 +136,20 @@ def _bytes(tensor: Tensor) -> Tensor:
 # ---- CUDA
 
 
+# Whoever refers to the function that launches has every kernel.
+CUDA_SOURCE = '#include "cuda/mix_kernels.cuh"\nauto* const used = &cutmix::launch_mix;\n'
+
+
+@functools.cache
+def cuda_flags() -> tuple[str, ...]:
+    """What setup.py hands to nvcc for every file."""
+    return tuple(runpy.run_path(str(ROOT / "setup.py"))["NVCC_FLAGS"])
+
+
 @functools.cache
 def cuda_module(architecture: int) -> Module:
-    """mix_kernels.cuh, compiled to PTX as setup.py compiles it."""
-    flags = runpy.run_path(str(ROOT / "setup.py"))["NVCC_FLAGS"]
-    # Whoever refers to the function that launches has every kernel.
-    source = '#include "cuda/mix_kernels.cuh"\nauto* const used = &cutmix::launch_mix;\n'
-    return compile_cuda(source, architecture, (*flags, f"-I{ROOT / 'csrc'}"))
+    """mix_kernels.cuh as PTX."""
+    return compile_cuda(CUDA_SOURCE, architecture, (*cuda_flags(), f"-I{ROOT / 'csrc'}"))
 
 
 def cuda_kernel(name: str, architecture: int) -> Kernel:

@@ -1,0 +1,95 @@
+"""What nvcc makes of the CUDA kernels: registers, memory accesses, calls and roundings, read off the machine code."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .kernels import cuda_kernel, needs_cuda
+from .machine_code import MachineKernel, machine_kernels, tools
+
+pytestmark = [
+    needs_cuda,
+    pytest.mark.skipif(tools() is None, reason="cuobjdump was not found in Triton's wheel"),
+]
+
+WIDTHS = (16, 8, 4, 2, 1)
+KERNELS = ["mix_no_pixels", *(f"{name}<{width}>" for name in ("mix_out_of_place", "mix_in_place") for width in WIDTHS)]
+
+every_architecture = pytest.mark.parametrize("architecture", [80, 90, 100])
+every_kernel = pytest.mark.parametrize("name", KERNELS)
+
+
+@every_architecture
+def test_every_kernel_is_there(architecture):
+    kernels = machine_kernels(architecture)
+    assert sorted(kernels) == sorted(KERNELS)
+    assert all(kernel.matching("EXIT") for kernel in kernels.values())
+
+
+@every_architecture
+@every_kernel
+def test_registers_and_memory(architecture, name):
+    """No spill, stack, shared memory or barrier. 32 registers fill a multiprocessor; mix_kernels.cuh says why vectors
+    of 16 bytes get more."""
+    kernel = machine_kernels(architecture)[name]
+    used = kernel.resources
+    assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
+    assert not kernel.matching("LDL", "STL", "LDS", "STS", "BAR", "SHFL", "ATOM", "RED")
+    if "in_place" in name:
+        assert used["REG"] <= 64
+    else:
+        assert used["REG"] <= (40 if name == "mix_out_of_place<16>" else 32)
+
+
+def bits_of(instruction) -> int:
+    match = re.search(r"\.[US]?(8|16|64|128)\b", instruction.opcode)
+    return int(match[1]) if match else 32
+
+
+@every_architecture
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["mix_out_of_place", "mix_in_place"])
+def test_hot_loops_move_whole_vectors(architecture, name, width):
+    """The loop over pixels, the tightest of them all, has no narrower access."""
+    kernel = machine_kernels(architecture)[f"{name}<{width}>"]
+    loop = min(kernel.loops(), key=len)
+    loads, stores = ([bits_of(each) for each in loop if each.opcode.startswith(op)] for op in ("LDG", "STG"))
+    assert set(loads) == set(stores) == {8 * width}
+
+
+@every_architecture
+@every_kernel
+def test_calls_are_of_slow_paths_alone(architecture, name):
+    """Those of exact square roots and divisions of float32; a 64-bit division would be another."""
+    kernel = machine_kernels(architecture)[name]
+    callees = {label for _, label in kernel.targets("CALL")}
+    assert len(kernel.targets("CALL")) == len(kernel.matching("CALL", "JCAL")), "an indirect call"
+    assert callees
+    assert all(re.search(r"__cuda_sm\w+_(sqrt_rn_f32|div_rn_noftz_f32)_slowpath$", callee) for callee in callees)
+
+
+def divisions_and_roots(architecture: int, roots: int, quotients: int) -> MachineKernel:
+    """A kernel of so many square roots and divisions, and nothing else."""
+    lines = [f"x[{k}] = __fsqrt_rn(x[{k}]);" for k in range(roots)]
+    lines += [f"y[{k}] = __fdiv_rn(x[{k}], y[{k}]);" for k in range(roots, roots + quotients)]
+    source = f'extern "C" __global__ void probe(volatile float* x, volatile float* y) {{ {" ".join(lines)} }}'
+    return machine_kernels(architecture, source)["probe"]
+
+
+@every_architecture
+@every_kernel
+def test_no_product_is_fused_with_a_sum(architecture, name):
+    """None in PTX; and in machine code no more than the expansions of as many square roots and divisions have."""
+    opcodes = [each.opcode for each in cuda_kernel(name, architecture).body]
+    assert not [each for each in opcodes if re.match(r"fma|.*\.(approx|ftz|full)", each)]
+    contracted = [each for each in opcodes if re.match(r"(add|sub|mul)\.f(32|64)", each)]
+    assert not contracted, "without .rn, ptxas may fuse them"
+    roots, quotients = opcodes.count("sqrt.rn.f32"), opcodes.count("div.rn.f32")
+    assert roots > 0 and quotients > 0
+
+    kernel = machine_kernels(architecture)[name]
+    probe = divisions_and_roots(architecture, roots, quotients)
+    assert 0 < len(kernel.matching("FFMA")) <= len(probe.matching("FFMA"))
+    assert not kernel.matching("DFMA")
