@@ -41,13 +41,13 @@ class Call(NamedTuple):
     """A call of an op as its wrapper hands it on, with the outputs allocated; None is what it has not."""
 
     sizes: tuple[int, int, int]  # batch, height, width
-    images: Tensor | None
-    out: Tensor | None  # the images themselves in place
-    labels: Tensor | None
-    targets: Tensor | None
+    images: Any  # Tensor or None, as what follows
+    out: Any  # the images themselves in place
+    labels: Any
+    targets: Any
     label_smoothing: float
     plan: Tensor  # given, or to be sampled
-    sampling: tuple | None  # seed, quantiles, prob, scope, partner, placement, correct_lam
+    sampling: Any  # seed, quantiles, prob, scope, partner, placement, correct_lam
 
     @property
     def in_place(self) -> bool:
@@ -98,18 +98,18 @@ class Memory:
             self._copy("seed", call.sampling[0])
             self._copy("quantiles", call.sampling[1])
 
-    def _new(self, tensor: Tensor | None) -> bool:
+    def _new(self, tensor: Any) -> bool:
         return tensor is not None and tensor.numel() > 0 and tensor.untyped_storage().data_ptr() not in self.buffers
 
-    def _copy(self, name: str, tensor: Tensor | None, writable: bool = False) -> None:
+    def _copy(self, name: str, tensor: Any, writable: bool = False) -> None:
         if self._new(tensor):
             contents, base = _bytes(tensor), tensor.untyped_storage().data_ptr()
             self.buffers[base] = self.device.buffer(name, contents.numpy(), writable, misalignment=base % 16)
 
-    def _empty(self, name: str, tensor: Tensor | None) -> None:
+    def _empty(self, name: str, tensor: Any) -> None:
         if self._new(tensor):
             size, base = tensor.untyped_storage().nbytes(), tensor.untyped_storage().data_ptr()
-            self.buffers[base] = self.device.empty(name, size, "uint8", misalignment=base % 16)
+            self.buffers[base] = self.device.empty(name, size, np.uint8, misalignment=base % 16)
 
     def buffer(self, tensor: Tensor) -> Buffer:
         return self.buffers[tensor.untyped_storage().data_ptr()]
@@ -161,7 +161,7 @@ def cuda_kernel(name: str, architecture: int) -> Kernel:
 
 def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dict[str, Any]:
     """What csrc/cuda/mix_cuda.cu launches for a call: kernel, grid, block and the bytes of the parameters."""
-    from cutmix_cuda import _build_info
+    from cutmix_cuda import _build_info  # type: ignore[attr-defined]
 
     batch, height, width = call.sizes
     arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width, "plan": memory.address(call.plan)}
@@ -252,8 +252,8 @@ every_kind = pytest.mark.parametrize(
 class Executed:
     """What a launch left behind. Tensors have the strides, and the surroundings in memory, of those of the call."""
 
-    out: Tensor | None
-    targets: Tensor | None
+    out: Any  # Tensor or None
+    targets: Any
     plan: Tensor
     launch: Any  # what cuda_launch or triton_launch returned
     report: Report
@@ -264,10 +264,8 @@ def execute(kind: str, call: Call, architecture: int = 80, seed_on_device: bool 
     """Runs the one launch of a call; `kind` is "cuda" or "triton". Raises `Fault` at the first wrong act."""
     memory = Memory(call)
     launch, report = _RUN[kind](call, memory, architecture, seed_on_device)
-    out, targets, plan = (
-        tensor if tensor is None else memory.fetch(tensor) for tensor in (call.out, call.targets, call.plan)
-    )
-    return Executed(out, targets, plan, launch, report, memory)
+    out, targets = (tensor if tensor is None else memory.fetch(tensor) for tensor in (call.out, call.targets))
+    return Executed(out, targets, memory.fetch(call.plan), launch, report, memory)
 
 
 # ---- Costs
