@@ -12,6 +12,7 @@ test here is also a test of those. Images are small and chosen to reach every ke
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def sampling(
 # ---- Comparison
 
 
-def expected_results(call: Call) -> tuple[Tensor | None, Tensor | None, Tensor]:
+def expected_results(call: Call) -> tuple[Any, Any, Tensor]:
     """Images, targets and plan of a call, by the reference."""
     plan = call.plan
     if call.sampling is not None:
@@ -352,7 +353,7 @@ def test_architectures(kind, architecture):
 
 @needs_triton
 def test_one_launch_a_call(monkeypatch):
-    """The CUDA wrapper is tested for it where it runs: test_cuda_host.py."""
+    """The wrapper of the CUDA kernels is held to it where it runs without a GPU: tests/cpp/cuda_on_host.cpp."""
     from cutmix_cuda.triton_kernels import mix
 
     launches: list[mix.Launch] = []

@@ -61,9 +61,10 @@ def test_sanitizers_see_an_overrun(driver):
     assert "runtime error" in done.stdout or "AddressSanitizer" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def sanitized_package(sanitizers, tmp_path_factory) -> Path:
-    """A folder with cutmix_cuda in it: the installed Python files around a sanitized _C.so."""
+@pytest.fixture(scope="module", params=["csrc/cpu/mix_cpu.cpp", "tests/cpp/cuda_on_host.cpp"])
+def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
+    """A folder with cutmix_cuda in it: the installed Python files around a sanitized _C.so, of the CPU's own loops, or
+    of the CUDA kernels with blocks and threads as loops."""
     installed = Path(cutmix_cuda.__file__).parent
     if not (installed / "_C.so").exists():
         pytest.skip("nothing was compiled")
@@ -81,7 +82,7 @@ def sanitized_package(sanitizers, tmp_path_factory) -> Path:
         "-DTORCH_TARGET_VERSION=0x020a000000000000",
         f"-I{ROOT / 'csrc'}",
         *("-isystem", torch_root / "include"),
-        ROOT / "csrc" / "cpu" / "mix_cpu.cpp",
+        ROOT / request.param,
         f"-L{torch_root / 'lib'}",
         "-ltorch_cpu",
         *("-o", package / "_C.so"),

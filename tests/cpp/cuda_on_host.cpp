@@ -1,0 +1,60 @@
+// The CUDA kernels as ops on CPU tensors: mix_kernels.cuh compiled by the host compiler, blocks and threads as loops.
+//
+// tests/test_sanitizers.py builds it with the address and undefined-behaviour sanitizers in place of _C.so, so that
+// what drives the CPU ops drives the kernels. One thread runs after the other, and blocks from the last to the first:
+// nothing in the kernels may depend on an order.
+
+#include <cstdint>
+#include <stdexcept>
+
+// ---- What the kernels use of CUDA
+
+#define __global__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct dim3 {
+    uint32_t x;
+};
+inline dim3 blockIdx, blockDim, threadIdx;
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+inline cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes,
+                                    cudaStream_t stream);
+
+#include "cuda/mix_kernels.cuh"
+#include "mix_ops.h"
+
+namespace {
+
+int launches = 0;
+
+}  // namespace
+
+cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t, cudaStream_t) {
+    ++launches;
+    if (grid.x == 0 || block.x == 0 || block.x > 1024) throw std::logic_error("a launch that no GPU takes");
+    const auto run = reinterpret_cast<cutmix::Kernel>(reinterpret_cast<uintptr_t>(kernel));
+    blockDim = block;
+    for (blockIdx.x = grid.x; blockIdx.x-- > 0;)
+        for (threadIdx.x = 0; threadIdx.x < block.x; ++threadIdx.x)
+            run(*static_cast<const cutmix::KernelParams*>(arguments[0]));
+    return cudaSuccess;
+}
+
+namespace cutmix {
+namespace {
+
+struct CudaOnHost {
+    static void run(const MixCall& call, const Tensor&) {
+        launches = 0;
+        launch_mix(call, nullptr);
+        if (launches > 1) throw std::logic_error("more than one launch for a call");
+    }
+};
+
+}  // namespace
+}  // namespace cutmix
+
+STABLE_TORCH_LIBRARY_IMPL(cutmix_cuda, CPU, library) { cutmix::MixOps<cutmix::CudaOnHost>::register_ops(library); }
