@@ -196,6 +196,9 @@ CUTMIX_HD void write_targets(const KernelParams& params, uint32_t warp, uint32_t
 
 // ---- Pixels
 
+CUTMIX_HD uint32_t lower(uint32_t a, uint32_t b) { return a < b ? a : b; }
+CUTMIX_HD uint32_t higher(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
 // Which block of which sample: the blocks of a chunk follow each other, the chunks of a run, and the runs of a sample.
 struct Tile {
     uint32_t sample, run, chunk, part;
@@ -288,8 +291,7 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
     const uint32_t row_of_thread = pixels.chunk_vectors.quotient(thread);
     const uint32_t vector = (tile.chunk - row_of_thread) * pixels.chunk_vectors.divisor + thread;
     const uint32_t first_row = tile.part * pixels.rows_in_block, row = first_row + row_of_thread;
-    const uint32_t end_row =
-        pixels.rows_in_run - first_row < pixels.rows_in_block ? pixels.rows_in_run : first_row + pixels.rows_in_block;
+    const uint32_t end_row = first_row + lower(pixels.rows_in_run - first_row, pixels.rows_in_block);
     if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
 
     const CheckedRow checked = plan_row<false>(params, plan_source(params), tile.sample);
@@ -334,14 +336,11 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
 
     // The rows and vectors that hold both boxes, as far as they are in this chunk.
     const Region to_own = region_of(own, pixels.pixel_bytes), to_other = region_of(other, pixels.pixel_bytes);
-    const uint32_t y0 = to_own.y0 < to_other.y0 ? to_own.y0 : to_other.y0;
-    const uint32_t y1 = to_own.y1 > to_other.y1 ? to_own.y1 : to_other.y1;
-    const uint32_t begin = to_own.begin < to_other.begin ? to_own.begin : to_other.begin;
-    const uint32_t end = to_own.end > to_other.end ? to_own.end : to_other.end;
+    const uint32_t y0 = lower(to_own.y0, to_other.y0), y1 = higher(to_own.y1, to_other.y1);
+    const uint32_t begin = lower(to_own.begin, to_other.begin), end = higher(to_own.end, to_other.end);
     const uint32_t chunk_begin = tile.chunk * pixels.chunk_vectors.divisor;
-    const uint32_t chunk_end = chunk_begin + pixels.chunk_vectors.divisor;
-    const uint32_t first = begin / kBytes > chunk_begin ? begin / kBytes : chunk_begin;
-    const uint32_t last = (end + kBytes - 1) / kBytes < chunk_end ? (end + kBytes - 1) / kBytes : chunk_end;
+    const uint32_t first = higher(begin / kBytes, chunk_begin);
+    const uint32_t last = lower((end + kBytes - 1) / kBytes, chunk_begin + pixels.chunk_vectors.divisor);
     if (y0 >= y1 || first >= last) return;
 
     // Quotients of columns for 0..kThreadsInPlace, as that times columns is less than 2^16.
@@ -360,21 +359,27 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
 
     uint32_t row = tile.part * rows_at_once + row_of_thread;
     const uint32_t slice = row / height;
-    uint32_t y = y0 + row - slice * height;
+    const uint32_t first_y = y0 + row - slice * height;
     uint8_t* own_at =
-        pixels.out + sample * strides.sample + slice * strides.slice + y * strides.row + int64_t{vector} * kBytes;
+        pixels.out + sample * strides.sample + slice * strides.slice + first_y * strides.row + int64_t{vector} * kBytes;
+    // Rows below the upper edge of the own box, modulo 2^32; below that of the other they are `apart` more.
+    uint32_t y = first_y - own_box.y0;
+    const uint32_t apart = own_box.y0 - other_box.y0;
+    const int32_t y_end = static_cast<int32_t>(y1 - own_box.y0);
+
     Vector<kBytes> from_own = {}, from_other = {};  // where a row does not load them, its masks leave them out
     for (; row < all_rows; row += stride) {
-        const bool paste_own = own_box.has_row(y), paste_other = other_box.has_row(y);
+        const uint32_t other_y = y + apart;
+        const bool paste_own = y < own_box.rows, paste_other = other_y < other_box.rows;
         uint8_t* other_at = own_at + to_partner;
-        if (paste_other || own_box.has_edge(y)) from_own = load<kBytes>(own_at);
-        if (paste_own || other_box.has_edge(y)) from_other = load<kBytes>(other_at);
+        if (paste_other || y < own_box.edge_rows) from_own = load<kBytes>(own_at);
+        if (paste_own || other_y < other_box.edge_rows) from_other = load<kBytes>(other_at);
         if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
         if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
 
         y += step_y;
         own_at += step;
-        if (y >= y1) {
+        if (static_cast<int32_t>(y) >= y_end) {
             y -= height;
             own_at += wrap;
         }
