@@ -274,12 +274,12 @@ SECTOR = 32
 VECTOR = 16  # bytes
 
 
-def training_call(op: str, dtype: torch.dtype, channels_last: bool, batch: int = 64, size: int = 224) -> Call:
-    """A fused call of a training run: 1000 classes, pairs drawn anew, a uniform lambda for each sample."""
-    images = torch.zeros(batch, 3, size, size, dtype=dtype)
+def training_call(op: str, dtype: torch.dtype, channels_last: bool, batch: int = 64, seed: int = 20190513) -> Call:
+    """A fused call of a training run: 224 x 224, 1000 classes, random pairs, a uniform lambda for each sample."""
+    images = torch.zeros(batch, 3, 224, 224, dtype=dtype)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    sampling = torch.tensor([20190513]), torch.arange(4097) / 4096, 1.0, 0, _ops.Partner.mirror.value, 0, True
+    sampling = torch.tensor([seed]), torch.arange(4097) / 4096, 1.0, 0, _ops.Partner.mirror.value, 0, True
     return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *sampling, 1000, 0.1, torch.float32)
 
 

@@ -71,6 +71,14 @@ INSTRUCTION_BYTES = 16
 _LINE = re.compile(r"^(?:(\S+):$|\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)([^;]*);)", re.MULTILINE)
 
 
+def resources(cubin: Path) -> dict[str, dict[str, int]]:
+    """What ptxas gave to each kernel of a file, by mangled name."""
+    usage = re.findall(r"Function ([^\s:]+):\n(.*)", _tool("cuobjdump", "-res-usage", cubin))
+    return {
+        name: {key: int(n) for key, n in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)} for name, text in usage
+    }
+
+
 @functools.cache
 def machine_kernels(architecture: int, source: str = CUDA_SOURCE) -> dict[str, MachineKernel]:
     """The kernels of a CUDA source for sm_<architecture>, by name."""
@@ -81,11 +89,8 @@ def machine_kernels(architecture: int, source: str = CUDA_SOURCE) -> dict[str, M
         path.write_text(source)
         command = [compiler, "-cubin", f"-arch=sm_{architecture}", *cuda_flags(), f"-I{ROOT / 'csrc'}"]
         subprocess.run([*command, "-o", cubin, path], check=True, capture_output=True, text=True)
-        usage, code = _tool("cuobjdump", "-res-usage", cubin), _tool("nvdisasm", "-c", cubin)
-    kernels = {}
-    for mangled, text in re.findall(r"Function ([^\s:]+):\n(.*)", usage):
-        resources = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
-        kernels[mangled] = MachineKernel(_name(mangled), resources, [], {})
+        kernels = {name: MachineKernel(_name(name), used, [], {}) for name, used in resources(cubin).items()}
+        code = _tool("nvdisasm", "-c", cubin)
     for mangled, text in re.findall(r"\.section\s+\.text\.([^\s,]+)(.*?)(?=\.section\s|\Z)", code, re.DOTALL):
         kernel = kernels[mangled]
         for label, address, opcode, operands in _LINE.findall(text):
