@@ -52,6 +52,10 @@ class MachineKernel:
         inner = [(a, b) for a, b in spans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in spans)]
         return [[each for each in self.instructions if a <= each.address <= b] for a, b in inner]
 
+    def pixel_loop(self) -> list[Instruction]:
+        """The loop over pixels: the tightest that loads, for that over targets of class indices only stores."""
+        return min((loop for loop in self.loops() if any(each.opcode.startswith("LDG") for each in loop)), key=len)
+
 
 def _tool(name: str, *arguments: str | Path) -> str:
     folder = tools()
