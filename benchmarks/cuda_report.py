@@ -50,19 +50,28 @@ def occupancy(architecture: int, registers: int, block: int) -> float:
     return blocks * block / limits.threads
 
 
+def vector_bytes(name: str) -> int:
+    """16 of mix_in_place<16>; 0 for a kernel without pixels."""
+    return int(name.partition("<")[2].rstrip(">") or 0)
+
+
+def in_order(name: str) -> tuple[str, int]:
+    return name.partition("<")[0], -vector_bytes(name)
+
+
 def loop_instructions(kernel: MachineKernel) -> float | None:
-    """Of the tightest loop, for each 16 bytes that it stores; None for a kernel without pixels."""
-    if "<" not in kernel.name:
+    """Of the loop over pixels, for each 16 bytes that it stores; None for a kernel without pixels."""
+    width = vector_bytes(kernel.name)
+    if width == 0:
         return None
-    width = int(kernel.name.partition("<")[2].rstrip(">"))
-    loop = min(kernel.loops(), key=len)
+    loop = kernel.pixel_loop()
     stores = sum(each.opcode.startswith("STG") for each in loop)
     return len(loop) / (stores * width / VECTOR)
 
 
 def measure(architecture: int) -> list[dict]:
     rows = []
-    for name, kernel in sorted(machine_kernels(architecture).items()):
+    for name, kernel in sorted(machine_kernels(architecture).items(), key=lambda item: in_order(item[0])):
         (block, *_) = cuda_kernel(name, architecture).max_threads or (1024,)
         registers = kernel.resources["REG"]
         rows.append(
