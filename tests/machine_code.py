@@ -56,14 +56,6 @@ class MachineKernel:
         """The loop over pixels: the tightest that loads, for that over targets of class indices only stores."""
         return min((loop for loop in self.loops() if any(each.opcode.startswith("LDG") for each in loop)), key=len)
 
-    def pixel_loop(self) -> list[Instruction]:
-        """The tightest loop that loads and stores; those over targets are longer, or only store."""
-
-        def moves(loop: list[Instruction]) -> bool:
-            return {"LDG", "STG"} <= {each.opcode[:3] for each in loop}
-
-        return min(filter(moves, self.loops()), key=len)
-
 
 def _tool(name: str, *arguments: str | Path) -> str:
     folder = tools()
