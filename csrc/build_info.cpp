@@ -12,12 +12,14 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cuda/launch_geometry.h"
 #include "mix_math.h"
 #include "rows.h"
 #include "targets.h"
+#include "values.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -28,8 +30,8 @@ namespace {
 template <typename Value>
 using Array = py::array_t<Value, py::array::c_style | py::array::forcecast>;
 
-const float* knots_of(const Array<float>& table) {
-    if (table.size() != kQuantileIntervals + 1) throw std::invalid_argument("the table must have 4097 knots");
+const float* knots_of(const Array<float>& table, int32_t laws) {
+    if (table.size() != laws * kKnots) throw std::invalid_argument("a table has 4097 knots");
     return table.data();
 }
 
@@ -40,12 +42,15 @@ int32_t edge_of(const Box& box, int32_t edge) {
 
 // As _ops.py::sample_plan, on the calling thread.
 py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32_t batch, int32_t height, int32_t width,
-                                 double prob, int32_t scope, int32_t partner, int32_t placement, bool correct_lam) {
-    const Sampling sampling = {knots_of(table),
+                                 double cutmix_below, double mixup_below, double cutout_below, int32_t scope,
+                                 int32_t partner, int32_t placement, bool correct_lam) {
+    const Sampling sampling = {knots_of(table, kKinds),
                                batch,
                                height,
                                width,
-                               static_cast<float>(prob),
+                               static_cast<float>(cutmix_below),
+                               static_cast<float>(mixup_below),
+                               static_cast<float>(cutout_below),
                                static_cast<Scope>(scope),
                                static_cast<PartnerRule>(partner),
                                static_cast<Placement>(placement),
@@ -59,14 +64,14 @@ py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32
     return plan;
 }
 
-py::array_t<bool> valid_rows(const Array<int32_t>& plan, int32_t height, int32_t width) {
+py::array_t<bool> valid_rows(const Array<int32_t>& plan, int32_t height, int32_t width, bool can_blend) {
     if (plan.ndim() != 2 || plan.shape(1) != 8) throw std::invalid_argument("the plan must be of shape (batch, 8)");
     const int32_t batch = static_cast<int32_t>(plan.shape(0));
     py::array_t<bool> valid(batch);
     for (int32_t i = 0; i < batch; ++i) {
         PlanRow row;
         std::memcpy(&row, plan.data(i, 0), sizeof row);
-        valid.mutable_at(i) = valid_row(row, batch, height, width);
+        valid.mutable_at(i) = valid_row(row, batch, height, width, can_blend);
     }
     return valid;
 }
@@ -80,7 +85,7 @@ void bind_mix_math(py::module_& module) {
     module.def("sqrt_rn", py::vectorize(sqrt_rn));
     module.def("unit_float", py::vectorize(unit_float));
     module.def("quantile", [](const Array<float>& table, const py::array_t<uint32_t>& word) {
-        return py::vectorize([knots = knots_of(table)](uint32_t word) { return quantile(knots, word); })(word);
+        return py::vectorize([knots = knots_of(table, 1)](uint32_t word) { return quantile(knots, word); })(word);
     });
     module.def("clipped_box", py::vectorize([](float lam, uint32_t word_x, uint32_t word_y, int32_t height,
                                                int32_t width, int32_t edge) {
@@ -110,8 +115,8 @@ void bind_mix_math(py::module_& module) {
         const Smoothing smoothing = smoothing_of(label_smoothing, num_classes);
         return py::make_tuple(smoothing.scale, smoothing.off, smoothing.on);
     });
-    module.def("mixed_target_float32", py::vectorize(mixed_target<float>));
-    module.def("mixed_target_float64", py::vectorize(mixed_target<double>));
+    module.def("mixed_value_float32", py::vectorize(mixed_value<float>));
+    module.def("mixed_value_float64", py::vectorize(mixed_value<double>));
 }
 
 void bind_rows(py::module_& module) {
@@ -136,11 +141,12 @@ void bind_rows(py::module_& module) {
     });
 }
 
-void bind_targets(py::module_& module) {
+void bind_values(py::module_& module) {
     module.def("half_to_float", py::vectorize(half_to_float));
     module.def("float_to_half", py::vectorize(float_to_half));
     module.def("bfloat16_to_float", py::vectorize(bfloat16_to_float));
     module.def("float_to_bfloat16", py::vectorize(float_to_bfloat16));
+    module.def("float_to_uint8", py::vectorize(ElementU8::of));
 }
 
 // ---- What a call launches on a GPU. Addresses are integers: nothing here follows them.
@@ -153,16 +159,14 @@ Pointee* at(uint64_t address) {
 Dtype dtype_named(const std::string& name) {
     const char* const names[] = {"uint8",  "int8",  "uint16",  "int16",    "uint32",  "int32",
                                  "uint64", "int64", "float16", "bfloat16", "float32", "float64"};
-    const auto found = std::find(std::begin(names), std::end(names), name);
-    if (found == std::end(names)) throw std::invalid_argument("no dtype of labels or targets: " + name);
-    return static_cast<Dtype>(found - std::begin(names));
+    return static_cast<Dtype>(std::find(std::begin(names), std::end(names), name) - std::begin(names));  // else kOther
 }
 
 using Shape = std::vector<int64_t>;
-using SamplingArgs =
-    std::tuple<uint64_t, double, int32_t, int32_t, int32_t, bool>;  // quantiles, then as in the schemas
-using TensorArgs = std::tuple<uint64_t, Shape, Shape>;              // address, sizes, strides
-using LabelArgs = std::tuple<uint64_t, std::string>;                // address, dtype
+using SamplingArgs = std::tuple<uint64_t, double, double, double, int32_t, int32_t, int32_t,
+                                bool>;                  // quantiles, then as in the schemas
+using TensorArgs = std::tuple<uint64_t, Shape, Shape>;  // address, sizes, strides
+using LabelArgs = std::tuple<uint64_t, std::string>;    // address, dtype
 
 Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
     const auto& [address, sizes, strides] = tensor;
@@ -177,7 +181,8 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
                             const std::optional<SamplingArgs>& sampling, uint64_t seed, uint64_t device_seed,
                             const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
                             int64_t element_bytes, bool in_place, const std::optional<LabelArgs>& labels,
-                            const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing) {
+                            const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing,
+                            const std::string& dtype, std::pair<int64_t, int64_t> fill) {
     MixCall call = {};
     call.plan.batch = batch;
     call.plan.height = height;
@@ -185,13 +190,16 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
     call.plan.seed = seed;
     call.plan.device_seed = at<const int64_t>(device_seed);
     if (sampling) {
-        const auto& [quantiles, prob, scope, partner, placement, correct_lam] = *sampling;
+        const auto& [quantiles, cutmix_below, mixup_below, cutout_below, scope, partner, placement, correct_lam] =
+            *sampling;
         call.plan.sampled = at<PlanRow>(plan);
         call.plan.sampling = {at<const float>(quantiles),
                               batch,
                               height,
                               width,
-                              static_cast<float>(prob),
+                              static_cast<float>(cutmix_below),
+                              static_cast<float>(mixup_below),
+                              static_cast<float>(cutout_below),
                               static_cast<Scope>(scope),
                               static_cast<PartnerRule>(partner),
                               static_cast<Placement>(placement),
@@ -199,9 +207,18 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
     } else {
         call.plan.given = at<const PlanRow>(plan);
     }
-    if (images && out)
-        call.images = {at<const uint8_t>(std::get<0>(*images)), at<uint8_t>(std::get<0>(*out)),
-                       rows_or_throw(*images, element_bytes), rows_or_throw(*out, element_bytes), in_place};
+    call.plan.can_blend = !images || can_blend(dtype_named(dtype));
+    if (images && out) {
+        call.images = {at<const uint8_t>(std::get<0>(*images)),
+                       at<uint8_t>(std::get<0>(*out)),
+                       rows_or_throw(*images, element_bytes),
+                       rows_or_throw(*out, element_bytes),
+                       in_place,
+                       dtype_named(dtype),
+                       {}};
+        std::memcpy(call.images.fill, &fill.first, 8);
+        std::memcpy(call.images.fill + 8, &fill.second, 8);
+    }
     if (labels && targets)
         call.targets = {at<const void>(std::get<0>(*labels)),
                         at<void>(std::get<0>(*targets)),
@@ -219,7 +236,8 @@ void bind_launch_geometry(py::module_& module) {
     module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
                "sampling"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(),
                "out"_a = py::none(), "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(),
-               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0, "dtype"_a = "",
+               "fill"_a = std::pair<int64_t, int64_t>(0, 0),
                "The kernel, grid, block and parameter bytes of the one launch that serves a call.");
     module.def("quotient", [](int64_t divisor, const py::array_t<uint32_t>& n) {
         return py::vectorize([by = divider(divisor)](uint32_t n) { return by.quotient(n); })(n);
@@ -245,6 +263,6 @@ PYBIND11_MODULE(_build_info, module) {
     cutmix::set_facts(module);
     cutmix::bind_mix_math(module);
     cutmix::bind_rows(module);
-    cutmix::bind_targets(module);
+    cutmix::bind_values(module);
     cutmix::bind_launch_geometry(module);
 }

@@ -81,7 +81,8 @@ CUTMIX_HD float unit_float(uint32_t word) { return mul_rn(static_cast<float>(wor
 
 // ---- Lambda: the inverse of its distribution function, by table
 
-constexpr int32_t kQuantileIntervals = 4096;  // the table has one knot more: Q(k / 4096), k = 0..4096
+constexpr int32_t kQuantileIntervals = 4096;
+constexpr int32_t kKnots = kQuantileIntervals + 1;  // of a table: Q(k / 4096), k = 0..4096
 
 // Linear between the knots; clamped to [0, 1], so that no table, however wrong, leads outside the image.
 CUTMIX_HD float quantile(const float* table, uint32_t word) {
@@ -161,13 +162,17 @@ CUTMIX_HD uint32_t partner_of(PartnerMap map, uint32_t index, uint32_t batch) {
 
 // ---- The plan: one row a sample
 
-enum class Kind : int32_t { kKeep = 0, kCutMix = 1 };
+// What becomes of a sample: nothing; a box of its partner is pasted; all of it is blended with its partner; a box of it
+// is filled with one value.
+enum class Kind : int32_t { kKeep = 0, kCutMix = 1, kMixUp = 2, kCutout = 3 };
+
+constexpr int32_t kKinds = 3;  // that do something: each has its law of lambda
 
 struct alignas(16) PlanRow {  // the eight int32 columns of a packed plan
     int32_t partner;
     Box box;
-    float lam;  // weight of the sample's own target: the share of its pixels that is left
-    int32_t kind;
+    float lam;     // weight of the sample's own target, 1 where it is kept or cut out
+    int32_t kind;  // of which mixup has an empty box
     int32_t reserved;
 };
 static_assert(sizeof(PlanRow) == 32, "a plan row is eight int32 columns");
@@ -176,9 +181,9 @@ enum class Scope : int32_t { kSample = 0, kPair = 1, kBatch = 2 };  // who share
 enum class Placement : int32_t { kClip = 0, kInside = 1 };
 
 struct Sampling {
-    const float* quantiles;  // kQuantileIntervals + 1 knots
+    const float* quantiles;  // kKinds tables, in the order of the kinds
     int32_t batch, height, width;
-    float prob;
+    float cutmix_below, mixup_below, cutout_below;  // of a random number in [0, 1), looked at in this order
     Scope scope;
     PartnerRule partner;
     Placement placement;
@@ -194,31 +199,45 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
     return scope == Scope::kPair && partner < index ? partner : index;
 }
 
+CUTMIX_HD Kind kind_of(const Sampling& sampling, uint32_t word) {
+    const float number = unit_float(word);
+    if (number < sampling.cutmix_below) return Kind::kCutMix;
+    if (number < sampling.mixup_below) return Kind::kMixUp;
+    return number < sampling.cutout_below ? Kind::kCutout : Kind::kKeep;
+}
+
 // Words of a draw: 0 lambda, 1 centre x, 2 centre y, 3 which kind.
 CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, PartnerMap map, uint32_t index) {
     const int32_t height = sampling.height, width = sampling.width;
     const uint32_t partner = partner_of(map, index, static_cast<uint32_t>(sampling.batch));
-    if (partner == index || height == 0 || width == 0) return kept_row(partner);
-
     const Words draw = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
-    if (!(unit_float(draw.word[3]) < sampling.prob)) return kept_row(partner);
+    const Kind kind = kind_of(sampling, draw.word[3]);
+    const bool alone = partner == index && kind != Kind::kCutout;
+    if (kind == Kind::kKeep || alone || height == 0 || width == 0) return kept_row(partner);
 
-    const float lam = quantile(sampling.quantiles, draw.word[0]);
-    const Box box = sampling.placement == Placement::kClip ? clipped_box(lam, draw.word[1], draw.word[2], height, width)
-                                                           : inside_box(lam, draw.word[1], draw.word[2], height, width);
-    return {static_cast<int32_t>(partner), box, sampling.correct_lam ? share_outside(box, height, width) : lam,
-            static_cast<int32_t>(Kind::kCutMix), 0};
+    const float lam = quantile(sampling.quantiles + (static_cast<int32_t>(kind) - 1) * kKnots, draw.word[0]);
+    PlanRow row = {static_cast<int32_t>(partner), {0, 0, 0, 0}, lam, static_cast<int32_t>(kind), 0};
+    if (kind == Kind::kMixUp) return row;
+    row.box = sampling.placement == Placement::kClip ? clipped_box(lam, draw.word[1], draw.word[2], height, width)
+                                                     : inside_box(lam, draw.word[1], draw.word[2], height, width);
+    if (kind == Kind::kCutout)
+        row.lam = 1.0f;
+    else if (sampling.correct_lam)
+        row.lam = share_outside(row.box, height, width);
+    return row;
 }
 
-// Whether a plan made by anyone may be followed: nothing in it leads outside the batch or the image.
-CUTMIX_HD bool valid_row(const PlanRow& row, int32_t batch, int32_t height, int32_t width) {
+// Whether a plan made by anyone may be followed: nothing in it leads outside the batch, the image or [0, 1], and mixup
+// meets pixels that can be blended.
+CUTMIX_HD bool valid_row(const PlanRow& row, int32_t batch, int32_t height, int32_t width, bool can_blend) {
     const Box& box = row.box;
     return row.partner >= 0 && row.partner < batch && box.y0 >= 0 && box.y0 <= box.y1 && box.y1 <= height &&
-           box.x0 >= 0 && box.x0 <= box.x1 && box.x1 <= width &&
-           (row.kind == static_cast<int32_t>(Kind::kKeep) || row.kind == static_cast<int32_t>(Kind::kCutMix));
+           box.x0 >= 0 && box.x0 <= box.x1 && box.x1 <= width && row.lam >= 0.0f && row.lam <= 1.0f &&
+           row.kind >= static_cast<int32_t>(Kind::kKeep) && row.kind <= static_cast<int32_t>(Kind::kCutout) &&
+           (can_blend || row.kind != static_cast<int32_t>(Kind::kMixUp));
 }
 
-// ---- Targets
+// ---- Mixed values: of pixels and of targets
 
 // Label smoothing s over K classes, before mixing: a soft label y becomes y * (1 - s) + s / K, and a class index, as in
 // timm, 1 - s + s / K at its place and s / K elsewhere.
@@ -232,9 +251,10 @@ CUTMIX_HD Smoothing smoothing_of(double label_smoothing, int64_t num_classes) {
     return {scale, off, scale + off};
 }
 
-// Value is float, or double when the targets are: lam * own + (1 - lam) * partner, each step rounded to nearest.
+// lam * own + (1 - lam) * partner, each step rounded to nearest. Value is double for what is stored as double, or else
+// float.
 template <typename Value>
-CUTMIX_HD Value mixed_target(float lam, Value own, Value partner) {
+CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
     const Value weight = static_cast<Value>(lam);
     return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
 }

@@ -33,7 +33,7 @@ inline void set_extent(Plan* plan, int64_t batch, int64_t height, int64_t width)
 struct SamplingArgs {  // the arguments of every op that samples, in the order of the schemas
     const Tensor& seed;
     const Tensor& quantiles;
-    double prob;
+    double cutmix_below, mixup_below, cutout_below;
     int64_t scope, partner, placement;
     bool correct_lam;
 };
@@ -42,12 +42,14 @@ struct SamplingArgs {  // the arguments of every op that samples, in the order o
 inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
     const Tensor &seed = args.seed, &quantiles = args.quantiles;
     STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
-    STD_TORCH_CHECK(quantiles.numel() == kQuantileIntervals + 1 && quantiles.scalar_type() == ScalarType::Float &&
-                        quantiles.is_contiguous(),
-                    "quantiles must be a contiguous float32 tensor of 4097 knots");
+    STD_TORCH_CHECK(quantiles.dim() == 2 && quantiles.size(0) == kKinds && quantiles.size(1) == kKnots &&
+                        quantiles.scalar_type() == ScalarType::Float && quantiles.is_contiguous(),
+                    "quantiles must be a contiguous float32 tensor of 3 laws of 4097 knots");
     STD_TORCH_CHECK(args.scope >= 0 && args.scope <= 2 && args.partner >= 0 && args.partner <= 3 &&
                         args.placement >= 0 && args.placement <= 1,
                     "unknown scope, partner or placement");
+    STD_TORCH_CHECK(plan->can_blend || !(args.mixup_below > args.cutmix_below),
+                    "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only");
     if (seed.is_cpu()) {
         plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
     } else {
@@ -58,7 +60,9 @@ inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
                       plan->batch,
                       plan->height,
                       plan->width,
-                      static_cast<float>(args.prob),
+                      static_cast<float>(args.cutmix_below),
+                      static_cast<float>(args.mixup_below),
+                      static_cast<float>(args.cutout_below),
                       static_cast<Scope>(args.scope),
                       static_cast<PartnerRule>(args.partner),
                       static_cast<Placement>(args.placement),
@@ -168,21 +172,27 @@ struct MixOps {
         STD_TORCH_CHECK(same, "out must have the shape, dtype and device of images");
     }
 
-    static Plan plan_for(const Tensor& images) {
+    static MixCall call_for(const Tensor& images, int64_t fill_low, int64_t fill_high) {
         check_images(images);
-        const int64_t dims = images.dim();
-        Plan plan = {};
-        set_extent(&plan, images.size(0), images.size(dims - 2), images.size(dims - 1));
-        return plan;
+        const int64_t dims = images.dim(), fill[] = {fill_low, fill_high};
+        MixCall call = {};
+        set_extent(&call.plan, images.size(0), images.size(dims - 2), images.size(dims - 1));
+        call.images.dtype = pixel_dtype_of(images.scalar_type());
+        call.plan.can_blend = can_blend(call.images.dtype);
+        std::memcpy(call.images.fill, fill, sizeof fill);
+        return call;
     }
 
     // ---- The ops, in the order of cutmix_cuda/_ops.py
 
-    static Tensor sample_plan(Tensor seed, Tensor quantiles, int64_t batch, int64_t height, int64_t width, double prob,
-                              int64_t scope, int64_t partner, int64_t placement, bool correct_lam) {
+    static Tensor sample_plan(Tensor seed, Tensor quantiles, int64_t batch, int64_t height, int64_t width,
+                              double cutmix_below, double mixup_below, double cutout_below, int64_t scope,
+                              int64_t partner, int64_t placement, bool correct_lam) {
         MixCall call = {};
         set_extent(&call.plan, batch, height, width);
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        call.plan.can_blend = true;
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
+                                                  partner, placement, correct_lam});
         if (batch > 0) Backend::run(call, quantiles);
         return packed;
     }
@@ -193,6 +203,7 @@ struct MixOps {
         const int32_t any = std::numeric_limits<int32_t>::max();
         call.plan.batch = to_int32(packed.size(0), "the batch size");
         call.plan.height = call.plan.width = any;
+        call.plan.can_blend = true;
         const Tensor plan = set_given(&call.plan, packed);
         STD_TORCH_CHECK(same_device(packed, labels), "plan must be on the device of the labels");
         const TargetTensors targets =
@@ -202,9 +213,9 @@ struct MixOps {
     }
 
     static Tensor mix_out(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
-                          double label_smoothing, ScalarType dtype, Tensor out) {
+                          double label_smoothing, ScalarType dtype, Tensor out, int64_t fill_low, int64_t fill_high) {
         check_out(images, out);
-        MixCall call = {plan_for(images), {}, {}};
+        MixCall call = call_for(images, fill_low, fill_high);
         STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
         const Tensor plan = set_given(&call.plan, packed);
         const TargetTensors targets =
@@ -214,15 +225,16 @@ struct MixOps {
     }
 
     static std::tuple<Tensor, Tensor> mix(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
-                                          double label_smoothing, ScalarType dtype) {
+                                          double label_smoothing, ScalarType dtype, int64_t fill_low,
+                                          int64_t fill_high) {
         Tensor out = new_like(images);
-        Tensor targets = mix_out(images, labels, packed, num_classes, label_smoothing, dtype, out);
+        Tensor targets = mix_out(images, labels, packed, num_classes, label_smoothing, dtype, out, fill_low, fill_high);
         return {out, targets};
     }
 
     static Tensor mix_(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes, double label_smoothing,
-                       ScalarType dtype) {
-        MixCall call = {plan_for(images), {}, {}};
+                       ScalarType dtype, int64_t fill_low, int64_t fill_high) {
+        MixCall call = call_for(images, fill_low, fill_high);
         STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
         const Tensor plan = set_given(&call.plan, packed);
         const TargetTensors targets =
@@ -232,13 +244,15 @@ struct MixOps {
     }
 
     static std::tuple<Tensor, Tensor> cutmix_out(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
-                                                 double prob, int64_t scope, int64_t partner, int64_t placement,
-                                                 bool correct_lam, int64_t num_classes, double label_smoothing,
-                                                 ScalarType dtype, Tensor out) {
+                                                 double cutmix_below, double mixup_below, double cutout_below,
+                                                 int64_t scope, int64_t partner, int64_t placement, bool correct_lam,
+                                                 int64_t num_classes, double label_smoothing, ScalarType dtype,
+                                                 Tensor out, int64_t fill_low, int64_t fill_high) {
         check_out(images, out);
-        MixCall call = {plan_for(images), {}, {}};
+        MixCall call = call_for(images, fill_low, fill_high);
         STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
+                                                  partner, placement, correct_lam});
         const TargetTensors targets =
             set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
@@ -246,25 +260,30 @@ struct MixOps {
     }
 
     static std::tuple<Tensor, Tensor, Tensor> cutmix(Tensor images, OptionalTensor labels, Tensor seed,
-                                                     Tensor quantiles, double prob, int64_t scope, int64_t partner,
+                                                     Tensor quantiles, double cutmix_below, double mixup_below,
+                                                     double cutout_below, int64_t scope, int64_t partner,
                                                      int64_t placement, bool correct_lam, int64_t num_classes,
-                                                     double label_smoothing, ScalarType dtype) {
+                                                     double label_smoothing, ScalarType dtype, int64_t fill_low,
+                                                     int64_t fill_high) {
         Tensor out = new_like(images);
-        auto [targets, packed] = cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement,
-                                            correct_lam, num_classes, label_smoothing, dtype, out);
+        auto [targets, packed] =
+            cutmix_out(images, labels, seed, quantiles, cutmix_below, mixup_below, cutout_below, scope, partner,
+                       placement, correct_lam, num_classes, label_smoothing, dtype, out, fill_low, fill_high);
         return {out, targets, packed};
     }
 
     static std::tuple<Tensor, Tensor> cutmix_(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
-                                              double prob, int64_t scope, int64_t partner, int64_t placement,
-                                              bool correct_lam, int64_t num_classes, double label_smoothing,
-                                              ScalarType dtype) {
+                                              double cutmix_below, double mixup_below, double cutout_below,
+                                              int64_t scope, int64_t partner, int64_t placement, bool correct_lam,
+                                              int64_t num_classes, double label_smoothing, ScalarType dtype,
+                                              int64_t fill_low, int64_t fill_high) {
         const auto rule = static_cast<PartnerRule>(partner);
         STD_TORCH_CHECK(rule == PartnerRule::kFlip || rule == PartnerRule::kMirror,
                         "in place, partner must be its own inverse: flip or mirror");
-        MixCall call = {plan_for(images), {}, {}};
+        MixCall call = call_for(images, fill_low, fill_high);
         STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, prob, scope, partner, placement, correct_lam});
+        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
+                                                  partner, placement, correct_lam});
         const TargetTensors targets =
             set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
         if (images.size(0) > 0) run_in_place(&call, images);

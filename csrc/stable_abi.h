@@ -11,7 +11,7 @@
 #include <optional>
 #include <tuple>
 
-#include "targets.h"
+#include "values.h"
 
 namespace cutmix {
 
@@ -47,6 +47,12 @@ inline Dtype dtype_of(ScalarType type) {
         default:
             STD_TORCH_CHECK(false, "labels and targets must be integers, or float16, bfloat16, float32 or float64");
     }
+}
+
+inline Dtype pixel_dtype_of(ScalarType type) {
+    const bool blended = type == ScalarType::Byte || type == ScalarType::Half || type == ScalarType::BFloat16 ||
+                         type == ScalarType::Float || type == ScalarType::Double;
+    return blended ? dtype_of(type) : Dtype::kOther;
 }
 
 inline bool same_device(const Tensor& a, const Tensor& b) {

@@ -1,16 +1,9 @@
 // Targets: one (batch, classes) row a sample, from class indices or from soft labels of any float type.
-//
-// Types are values here, not template parameters: targets are a hundredth of the bytes of the images, and a switch on a
-// launch-wide constant costs less than sixteen copies of every kernel.
 #pragma once
 
-#include "mix_math.h"
+#include "values.h"
 
 namespace cutmix {
-
-enum class Dtype : int32_t { kU8, kI8, kU16, kI16, kU32, kI32, kU64, kI64, kF16, kBF16, kF32, kF64 };
-
-CUTMIX_HD bool is_float(Dtype dtype) { return dtype >= Dtype::kF16; }
 
 struct Targets {
     const void* labels;  // integer: (batch,); float: (batch, num_classes); contiguous
@@ -20,80 +13,7 @@ struct Targets {
     Smoothing smoothing;
 };
 
-// ---- Half precision as bits, rounded to nearest even
-
-CUTMIX_HD uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-CUTMIX_HD float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-CUTMIX_HD float bfloat16_to_float(uint16_t bits) { return float_of(static_cast<uint32_t>(bits) << 16); }
-
-CUTMIX_HD uint16_t float_to_bfloat16(float value) {
-    const uint32_t bits = bits_of(value);
-    if (value != value) return 0x7FC0;
-    return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
-}
-
-CUTMIX_HD float half_to_float(uint16_t bits) {
-    const uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7FFFu;
-    if (magnitude >= 0x7C00u) return float_of(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);  // infinity, NaN
-    // Shifted into place the exponent is 112 too small; one exact product mends it, subnormals included.
-    return float_of(sign | bits_of(mul_rn(float_of(magnitude << 13), 0x1p112f)));
-}
-
-CUTMIX_HD uint16_t float_to_half(float value) {
-    const uint32_t bits = bits_of(value), magnitude = bits & 0x7FFFFFFFu;
-    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-    if (magnitude > 0x7F800000u) return 0x7E00;
-    if (magnitude >= 0x477FF000u) return sign | 0x7C00;  // rounds to infinity
-    if (magnitude < 0x38800000u) {                       // subnormal: adding 1/2 rounds the bits below 2^-24
-        const uint32_t sum = bits_of(add_rn(float_of(magnitude), 0.5f));
-        return static_cast<uint16_t>(sign | (sum - 0x3F000000u));
-    }
-    return static_cast<uint16_t>(sign | ((magnitude + 0xFFFu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13));
-}
-
-// ---- Loads and stores by type
-
-template <typename Value>
-CUTMIX_HD Value load_value(const void* data, Dtype dtype, int64_t index) {
-    switch (dtype) {
-        case Dtype::kF16:
-            return static_cast<Value>(half_to_float(static_cast<const uint16_t*>(data)[index]));
-        case Dtype::kBF16:
-            return static_cast<Value>(bfloat16_to_float(static_cast<const uint16_t*>(data)[index]));
-        case Dtype::kF32:
-            return static_cast<Value>(static_cast<const float*>(data)[index]);
-        default:
-            return static_cast<Value>(static_cast<const double*>(data)[index]);
-    }
-}
-
-template <typename Value>
-CUTMIX_HD void store_value(void* data, Dtype dtype, int64_t index, Value value) {
-    switch (dtype) {
-        case Dtype::kF16:
-            static_cast<uint16_t*>(data)[index] = float_to_half(static_cast<float>(value));
-            break;
-        case Dtype::kBF16:
-            static_cast<uint16_t*>(data)[index] = float_to_bfloat16(static_cast<float>(value));
-            break;
-        case Dtype::kF32:
-            static_cast<float*>(data)[index] = static_cast<float>(value);
-            break;
-        default:
-            static_cast<double*>(data)[index] = static_cast<double>(value);
-            break;
-    }
-}
+// ---- One row
 
 // The class index of a sample; -1 where it is outside 0..num_classes-1.
 CUTMIX_HD int32_t load_class(const Targets& targets, int64_t sample) {
@@ -124,8 +44,6 @@ CUTMIX_HD int32_t load_class(const Targets& targets, int64_t sample) {
     return label >= 0 && label < targets.num_classes ? static_cast<int32_t>(label) : -1;
 }
 
-// ---- One row
-
 // What a row needs to know before its first class: computed once, read by every column.
 struct TargetRow {
     int32_t sample, partner;
@@ -136,7 +54,8 @@ struct TargetRow {
 };
 
 CUTMIX_HD TargetRow target_row(const Targets& targets, const PlanRow& row, bool valid, int32_t sample) {
-    TargetRow target = {sample, row.partner, -1, -1, row.lam, row.kind == static_cast<int32_t>(Kind::kKeep), valid};
+    const Kind kind = static_cast<Kind>(row.kind);
+    TargetRow target = {sample, row.partner, -1, -1, row.lam, kind == Kind::kKeep || kind == Kind::kCutout, valid};
     if (valid && !is_float(targets.labels_dtype)) {
         target.own_class = load_class(targets, sample);
         target.partner_class = target.keep ? target.own_class : load_class(targets, row.partner);
@@ -169,7 +88,7 @@ CUTMIX_HD Value target_value(const Targets& targets, const TargetRow& row, int32
         if (row.keep) return own;
         partner = column == row.partner_class ? on : off;
     }
-    return mixed_target(row.lam, own, partner);
+    return mixed_value(row.lam, own, partner);
 }
 
 CUTMIX_HD void write_target(const Targets& targets, const TargetRow& row, int32_t column) {

@@ -2,14 +2,15 @@
 
 from . import distributions
 from ._backends import available_backends
-from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix_images, mix_images_, mix_targets, sample_plan
+from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix, mix_images, mix_images_, mix_targets, sample_plan
 from .plan import MixPlan
-from .transforms import CutMix
+from .transforms import CutMix, Mix
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CutMix",
+    "Mix",
     "MixPlan",
     "apply_plan",
     "apply_plan_",
@@ -17,6 +18,7 @@ __all__ = [
     "cutmix",
     "cutmix_",
     "distributions",
+    "mix",
     "mix_images",
     "mix_images_",
     "mix_targets",

@@ -25,6 +25,9 @@ NAMESPACES = ("cutmix_cuda", "cutmix_cuda_triton", "cutmix_cuda_reference")
 PLAN_COLUMNS = 8
 QUANTILE_INTERVALS = 4096
 
+# The dtypes that mixup blends: float64 in float64, the others in float32. Mirrors values.h::can_blend.
+BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class Scope(enum.IntEnum):
     """Who shares a draw of lambda and box. Mirrors mix_math.h::Scope."""
@@ -51,30 +54,43 @@ class Placement(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """What happens to a sample. Mirrors mix_math.h::Kind."""
+    """What becomes of a sample. Mirrors mix_math.h::Kind."""
 
     keep = 0
     cutmix = 1
+    mixup = 2
+    cutout = 3
 
 
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
 
-_SAMPLING = "Tensor seed, Tensor quantiles, float prob, int scope, int partner, int placement, bool correct_lam"
+# How a plan is drawn. quantiles: float32 (3, 4097), the laws of lambda of cutmix, mixup and cutout. The kind follows
+# from a random number in [0, 1): the first of cutmix, mixup and cutout whose bound it is below, or else keep.
+_LAWS = "Tensor seed, Tensor quantiles"
+_RULES = (
+    "float cutmix_below, float mixup_below, float cutout_below, int scope, int partner, int placement, bool correct_lam"
+)
+_SAMPLING = f"{_LAWS}, {_RULES}"
 _TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
 _SIZES = "SymInt batch, SymInt height, SymInt width"
-_SAMPLE_PLAN = f"Tensor seed, Tensor quantiles, {_SIZES}, float prob, int scope, int partner, int placement"
+_FILL = "int fill_low=0, int fill_high=0"  # 16 bytes: what cutout fills with, an element of the images over and over
 
+# mix, mix_out and mix_ follow a given plan; cutmix, cutmix_out and cutmix_ sample one, follow it and return it.
 SCHEMAS = {
-    "sample_plan": f"({_SAMPLE_PLAN}, bool correct_lam) -> Tensor",
+    "sample_plan": f"({_LAWS}, {_SIZES}, {_RULES}) -> Tensor",
     "mix_targets": f"(Tensor labels, Tensor plan, {_TARGETS}) -> Tensor",
-    "mix": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}) -> (Tensor, Tensor)",
-    "mix_out": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, Tensor(a!) out) -> Tensor",
-    "mix_": f"(Tensor(a!) images, Tensor? labels, Tensor plan, {_TARGETS}) -> Tensor",
-    "cutmix": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}) -> (Tensor, Tensor, Tensor)",
-    "cutmix_out": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, Tensor(a!) out) -> (Tensor, Tensor)",
-    "cutmix_": f"(Tensor(a!) images, Tensor? labels, {_SAMPLING}, {_TARGETS}) -> (Tensor, Tensor)",
+    "mix": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)",
+    "mix_out": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, Tensor(a!) out, {_FILL}) -> Tensor",
+    "mix_": f"(Tensor(a!) images, Tensor? labels, Tensor plan, {_TARGETS}, {_FILL}) -> Tensor",
+    "cutmix": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)",
+    "cutmix_out": (
+        f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, Tensor(a!) out, {_FILL}) -> (Tensor, Tensor)"
+    ),
+    "cutmix_": f"(Tensor(a!) images, Tensor? labels, {_SAMPLING}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)",
 }
 
+
+_RULE_COUNT = _RULES.count(",") + 1
 
 # Fakes: the outputs' shapes, strides, dtypes and devices. Without labels the targets are empty: (batch, 0).
 
@@ -87,7 +103,7 @@ def _fake_targets(images: Tensor, labels: Tensor | None, num_classes: int, dtype
     return images.new_empty((images.shape[0], num_classes if labels is not None else 0), dtype=dtype)
 
 
-def _fake_sample_plan(seed, quantiles, batch, height, width, prob, scope, partner, placement, correct_lam):
+def _fake_sample_plan(seed, quantiles, batch, height, width, *rules):
     return _fake_plan(quantiles, batch)
 
 
@@ -95,26 +111,26 @@ def _fake_mix_targets(labels, plan, num_classes, label_smoothing, dtype):
     return plan.new_empty((plan.shape[0], num_classes), dtype=dtype)
 
 
-def _fake_mix(images, labels, plan, num_classes, label_smoothing, dtype):
+def _fake_mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
     return torch.empty_like(images), _fake_targets(images, labels, num_classes, dtype)
 
 
-def _fake_mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
+def _fake_mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill):
     return _fake_targets(images, labels, num_classes, dtype)
 
 
-def _fake_mix_(images, labels, plan, num_classes, label_smoothing, dtype):
+def _fake_mix_(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
     return _fake_targets(images, labels, num_classes, dtype)
 
 
 def _fake_cutmix(images, labels, seed, quantiles, *args):
-    *_, num_classes, _, dtype = args
+    num_classes, _, dtype = args[_RULE_COUNT : _RULE_COUNT + 3]
     targets = _fake_targets(images, labels, num_classes, dtype)
     return torch.empty_like(images), targets, _fake_plan(images, images.shape[0])
 
 
 def _fake_cutmix_out(images, labels, seed, quantiles, *args):
-    return _fake_cutmix(images, labels, seed, quantiles, *args[:-1])[1:]
+    return _fake_cutmix(images, labels, seed, quantiles, *args)[1:]
 
 
 def _fake_cutmix_(images, labels, seed, quantiles, *args):

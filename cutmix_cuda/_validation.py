@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ._ops import INVERSE_OF_THEMSELVES, Partner
+from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Kind, Partner
 from .plan import MixPlan
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
@@ -64,6 +64,13 @@ def check_share(name: str, value: float) -> float:
     return float(value)
 
 
+def check_number(name: str, value: float) -> float:
+    """Any number."""
+    if not _is_number(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
 def check_positive(name: str, value: float) -> float:
     """A number that is positive and finite."""
     if not _is_number(value):
@@ -103,6 +110,14 @@ def check_images(images: Tensor) -> None:
         )
     if images.requires_grad:
         raise ValueError("images must not require grad, for mixing has no autograd formula; pass images.detach()")
+
+
+def check_blends(images: Tensor) -> None:
+    """Raises unless mixup can blend the images."""
+    if images.dtype not in BLENDED_DTYPES:
+        raise TypeError(
+            f"images must be of dtype {_names(BLENDED_DTYPES)} for mixup, got {images.dtype}, whose values have no mean"
+        )
 
 
 def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> int:
@@ -173,16 +188,16 @@ def _check_range(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_own_inverse(partner: Partner) -> None:
+def check_own_inverse(partner: int) -> None:
     """Raises unless samples exchange pixels in pairs under a partner map, as mixing in place needs."""
     if partner not in INVERSE_OF_THEMSELVES:
         raise ValueError(
-            f"partner must be its own inverse to mix in place: 'flip' or 'mirror', got {partner.name!r}; "
+            f"partner must be its own inverse to mix in place: 'flip' or 'mirror', got {Partner(partner).name!r}; "
             "mix out of place for the others"
         )
 
 
-def check_in_place(images: Tensor, partner: Partner | None = None) -> None:
+def check_in_place(images: Tensor, partner: int | None = None) -> None:
     """Raises unless images can be mixed in place (with a sampled partner map, if given)."""
     if partner is not None:
         check_own_inverse(partner)
@@ -252,6 +267,9 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
             f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
         )
     plan.check(in_place=in_place)
+    looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
+    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == Kind.mixup).any():
+        check_blends(images)
 
 
 def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:

@@ -1,6 +1,6 @@
 """Distributions of lambda, the share of its own pixels that a sample keeps.
 
-Every backend draws lambda by the inverse of its distribution function, from one table of 4097 float32 knots,
+Every backend draws lambda by the inverse of its distribution function, from a table of 4097 float32 knots,
 Q(k / 4096), computed once in float64 on the host. The distribution function is exact at every knot and off by less than
 1/4096 between them, up to the rounding of lambda to float32 (at alpha = 0.01 most draws round to 0 or 1). Any
 one-dimensional law costs the kernels the same.
@@ -9,6 +9,7 @@ one-dimensional law costs the kernels the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -77,46 +78,73 @@ class Constant(Distribution):
         return np.full_like(probability, self.x)
 
 
-def check_alpha(alpha: float | Distribution) -> float | Distribution:
+def check_alpha(name: str, alpha: float | Distribution) -> float | Distribution:
     """A distribution itself, or a number, which stands for Beta(alpha, alpha).
 
     Raises TypeError for anything else and ValueError for a number that is not positive and finite.
     """
-    return alpha if isinstance(alpha, Distribution) else check_positive("alpha", alpha)
+    return alpha if isinstance(alpha, Distribution) else check_positive(name, alpha)
 
 
 def as_distribution(alpha: float | Distribution) -> Distribution:
     """Beta(alpha, alpha) for a number; a distribution itself. Raises as :func:`check_alpha`."""
-    alpha = check_alpha(alpha)
+    alpha = check_alpha("alpha", alpha)
     return alpha if isinstance(alpha, Distribution) else Beta(alpha, alpha)
 
 
-_tables: dict[tuple[float | Distribution, torch.device], Tensor] = {}
+class Laws(NamedTuple):
+    """What each kind is drawn by; None where it is not drawn."""
+
+    cutmix: float | Distribution | None = None  # of lambda
+    mixup: float | Distribution | None = None  # of lambda
+    cutout_area: float | Distribution | None = None  # of the box's share of the image, a number being that share
 
 
-def quantiles(alpha: float | Distribution, device: torch.device) -> Tensor:
-    """The table of as_distribution(alpha), float32 (4097,), on a device. Built once for each pair of them."""
-    if torch.compiler.is_compiling() and isinstance(alpha, float):
-        alpha = float.fromhex(alpha.hex())  # a symbol, in a graph of dynamic sizes: its digits make it a constant again
-    return _table(alpha, device)
+def constant(number: float) -> float:
+    """A number that is a symbol in a compiled graph of dynamic sizes, made a constant again by its digits."""
+    return float.fromhex(number.hex())
 
 
-def _table(alpha: float | Distribution, device: torch.device) -> Tensor:
-    table = _tables.get((alpha, device))
-    if table is None:
-        probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
-        distribution = as_distribution(alpha)
-        knots = distribution.inverse_cdf(probability)
-        if not np.isfinite(knots).all():
-            raise ValueError(
-                f"alpha must have finite quantiles, and inverse_cdf of {distribution!r} gives NaN or infinity"
-            )
-        knots = np.clip(knots, 0.0, 1.0).astype(np.float32)
-        table = torch.from_numpy(knots).to(device)
-        _tables[alpha, device] = table
-    return table
+def quantiles(laws: Laws, device: torch.device) -> Tensor:
+    """The tables of lambda of cutmix, mixup and cutout, float32 (3, 4097), on a device. Built once for each of them."""
+    if torch.compiler.is_compiling():
+        laws = Laws(*[constant(law) if isinstance(law, float) else law for law in laws])
+    return _tables(laws.cutmix, laws.mixup, laws.cutout_area, device)
 
 
-# In a compiled graph the table is a constant, so alpha has to be one too: a distribution made in the graph is not. This
-# is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
-_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def knots_of(distribution: Distribution) -> np.ndarray:
+    """The quantiles Q(k / 4096), k = 0..4096, float64 in [0, 1]."""
+    probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
+    knots = distribution.inverse_cdf(probability)
+    if not np.isfinite(knots).all():
+        raise ValueError(f"alpha must have finite quantiles, and inverse_cdf of {distribution!r} gives NaN or infinity")
+    return np.clip(knots, 0.0, 1.0)
+
+
+_built: dict[tuple[object, ...], Tensor] = {}
+
+
+def _tables(
+    cutmix: float | Distribution | None,
+    mixup: float | Distribution | None,
+    cutout_area: float | Distribution | None,
+    device: torch.device,
+) -> Tensor:
+    key = cutmix, mixup, cutout_area, device
+    tables = _built.get(key)
+    if tables is None:
+        never = np.ones(QUANTILE_INTERVALS + 1)
+        knots = [never if law is None else knots_of(as_distribution(law)) for law in (cutmix, mixup)]
+        if cutout_area is None:
+            knots.append(never)
+        else:
+            area = cutout_area if isinstance(cutout_area, Distribution) else Constant(cutout_area)
+            knots.append(1.0 - knots_of(area)[::-1])  # lambda is what is left of the image
+        tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
+        _built[key] = tables
+    return tables
+
+
+# In a compiled graph the tables are a constant, so the laws have to be too: a distribution made in the graph is not.
+# This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
+_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

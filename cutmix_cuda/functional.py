@@ -10,54 +10,125 @@ from torch import Tensor
 from . import _backends, _validation
 from ._ops import Partner, Placement, Scope
 from ._seed import seed_tensor
-from .distributions import Distribution, check_alpha, quantiles
+from .distributions import Distribution, Laws, check_alpha, constant, quantiles
 from .plan import MixPlan
 
 
 class Sampling(NamedTuple):
     """How to draw a plan, in the order of the ops' arguments."""
 
-    prob: float
-    scope: Scope
-    partner: Partner
-    placement: Placement
+    cutmix_below: float  # bounds of a random number in [0, 1): what becomes of a sample
+    mixup_below: float
+    cutout_below: float
+    scope: int  # of the enumerations of _ops.py, as plain numbers, which the dispatcher takes faster
+    partner: int
+    placement: int
     correct_lam: bool
+
+
+def _law(name: str, alpha: float | Distribution | None) -> float | Distribution | None:
+    """A law of lambda; None for None and 0, which switch a kind off."""
+    return None if alpha is None or (not isinstance(alpha, Distribution) and alpha == 0) else check_alpha(name, alpha)
 
 
 class Settings(NamedTuple):
     """The arguments that stay the same from batch to batch, checked once."""
 
-    alpha: float | Distribution
+    laws: Laws
     sampling: Sampling
-    label_smoothing: float
-    target_dtype: torch.dtype
+    label_smoothing: float = 0.0
+    target_dtype: torch.dtype = torch.float32
+    fill: float = 0.0
+
+    @property
+    def blends(self) -> bool:
+        """Whether there may be mixup."""
+        return self.sampling.mixup_below > self.sampling.cutmix_below
 
     @classmethod
-    def checked(
+    def of_cutmix(cls, *, alpha: float | Distribution, prob: float, **options) -> Settings:
+        """Those of CutMix alone."""
+        bounds = (_validation.check_share("prob", prob),) * 3
+        return cls._checked(Laws(cutmix=check_alpha("alpha", alpha)), bounds, **options)
+
+    @classmethod
+    def of_mix(
         cls,
         *,
-        alpha: float | Distribution = 1.0,
-        prob: float = 1.0,
-        scope: str = "sample",
-        partner: str = "mirror",
-        placement: str = "clip",
-        correct_lam: bool = True,
+        cutmix_alpha: float | Distribution | None,
+        mixup_alpha: float | Distribution | None,
+        cutout: float,
+        cutout_area: float | Distribution,
+        prob: float,
+        switch_prob: float,
+        **options,
+    ) -> Settings:
+        """Those of cutmix, mixup and cutout side by side."""
+        cutmix, mixup = _law("cutmix_alpha", cutmix_alpha), _law("mixup_alpha", mixup_alpha)
+        if not isinstance(cutout_area, Distribution):
+            cutout_area = _validation.check_share("cutout_area", cutout_area)
+        cut_out = _validation.check_share("cutout", cutout)
+        mixed = (1.0 - cut_out) * _validation.check_share("prob", prob)
+        switch = _validation.check_share("switch_prob", switch_prob)
+        if cutmix is None or mixup is None:
+            switch = 0.0 if cutmix is None else 1.0
+        if cutmix is None and mixup is None:
+            mixed = 0.0
+        bounds = mixed * switch, mixed, mixed + cut_out
+        return cls._checked(Laws(cutmix, mixup, cutout_area if cut_out > 0.0 else None), bounds, **options)
+
+    @classmethod
+    def _checked(
+        cls,
+        laws: Laws,
+        bounds: tuple[float, float, float],
+        *,
+        scope: str,
+        partner: str,
+        placement: str,
+        correct_lam: bool,
         label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32,
+        fill: float = 0.0,
     ) -> Settings:
         sampling = Sampling(
-            _validation.check_share("prob", prob),
-            _validation.check_choice("scope", scope, Scope),
-            _validation.check_choice("partner", partner, Partner),
-            _validation.check_choice("placement", placement, Placement),
+            *bounds,
+            int(_validation.check_choice("scope", scope, Scope)),
+            int(_validation.check_choice("partner", partner, Partner)),
+            int(_validation.check_choice("placement", placement, Placement)),
             bool(correct_lam),
         )
         return cls(
-            check_alpha(alpha),
+            laws,
             sampling,
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype("target_dtype", target_dtype),
+            _validation.check_number("fill", fill),
         )
+
+
+_words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
+
+
+def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
+    words = _words.get((fill, dtype))
+    if words is None:
+        value = torch.tensor(fill, dtype=torch.float64).to(dtype)
+        if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
+            raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
+        low, high = value.expand(16 // dtype.itemsize).contiguous().view(torch.int64).tolist()
+        _words[fill, dtype] = words = low, high
+    return words
+
+
+_fill_words._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in a graph: distributions._tables
+
+
+def fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
+    """A value of a dtype over and over, as the two int64 that the ops take."""
+    if fill == 0:
+        return 0, 0
+    return _fill_words(constant(fill) if torch.compiler.is_compiling() else fill, dtype)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -66,7 +137,7 @@ def _mark_written(tensor: Tensor) -> None:
         torch.autograd.graph.increment_version(tensor)
 
 
-def run_cutmix(
+def run(
     images: Tensor,
     labels: Tensor | None,
     num_classes: int | None,
@@ -84,7 +155,10 @@ def run_cutmix(
     """
     _validation.check_images(images)
     device = images.device
+    if settings.blends:
+        _validation.check_blends(images)
     classes = _validation.check_labels(labels, num_classes, images.shape[0], device)
+    fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
         _validation.check_in_place(images, settings.sampling.partner)
@@ -93,7 +167,7 @@ def run_cutmix(
     arguments = (
         labels,
         seed_tensor(seed, generator, device),
-        quantiles(settings.alpha, device),
+        quantiles(settings.laws, device),
         *settings.sampling,
         classes,
         settings.label_smoothing,
@@ -101,12 +175,12 @@ def run_cutmix(
     )
     if inplace:
         mixed = images
-        targets, packed = ops.cutmix_(images, *arguments)
+        targets, packed = ops.cutmix_(images, *arguments, *fill)
     elif out is not None:
         mixed = out
-        targets, packed = ops.cutmix_out(images, *arguments, out)
+        targets, packed = ops.cutmix_out(images, *arguments, out, *fill)
     else:
-        mixed, targets, packed = ops.cutmix(images, *arguments)
+        mixed, targets, packed = ops.cutmix(images, *arguments, *fill)
     if inplace or out is not None:
         _mark_written(mixed)
     return mixed, targets if labels is not None else None, packed
@@ -167,7 +241,7 @@ def cutmix(
             the host wait, and in a compiled graph, a label outside 0..K-1 gives a row of NaN instead.
         RuntimeError: the backend asked for is not available.
     """
-    settings = Settings.checked(
+    settings = Settings.of_cutmix(
         alpha=alpha,
         prob=prob,
         scope=scope,
@@ -177,7 +251,7 @@ def cutmix(
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
     )
-    mixed, targets, packed = run_cutmix(
+    mixed, targets, packed = run(
         images,
         labels,
         num_classes,
@@ -214,7 +288,7 @@ def cutmix_(
     Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
     not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
     """
-    settings = Settings.checked(
+    settings = Settings.of_cutmix(
         alpha=alpha,
         prob=prob,
         scope=scope,
@@ -224,7 +298,7 @@ def cutmix_(
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
     )
-    mixed, targets, packed = run_cutmix(
+    mixed, targets, packed = run(
         images,
         labels,
         num_classes,
@@ -236,6 +310,110 @@ def cutmix_(
         backend=backend,
     )
     return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+
+
+def mix(
+    images: Tensor,
+    labels: Tensor | None = None,
+    num_classes: int | None = None,
+    *,
+    cutmix_alpha: float | Distribution | None = 1.0,
+    mixup_alpha: float | Distribution | None = 1.0,
+    cutout: float = 0.0,
+    cutout_area: float | Distribution = 0.25,
+    fill: float = 0.0,
+    prob: float = 1.0,
+    switch_prob: float = 0.5,
+    scope: str = "sample",
+    partner: str = "mirror",
+    placement: str = "clip",
+    correct_lam: bool = True,
+    label_smoothing: float = 0.0,
+    target_dtype: torch.dtype = torch.float32,
+    inplace: bool = False,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    out: Tensor | None = None,
+    return_plan: bool = False,
+    backend: str | None = None,
+):
+    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+
+    Each draw (see scope) is cut out with probability cutout; else it is mixed with probability prob, by cutmix with
+    probability switch_prob and by mixup otherwise, as timm's ``Mixup``; else it is kept.
+
+    - cutmix (Yun et al., ICCV 2019): a box of the partner is pasted, and the targets are mixed by its area.
+    - mixup (Zhang et al., ICLR 2018): lam * own + (1 - lam) * partner's, over the whole image and of the targets. In
+      float32, rounded once to the images' dtype (uint8 to the nearest, ties to even); float64 in float64.
+    - cutout (DeVries and Taylor, 2017): a box is filled with one value, and the target kept.
+
+    Args:
+        images: as for :func:`cutmix`; with mixup of dtype uint8, float16, bfloat16, float32 or float64.
+        labels, num_classes: as for :func:`cutmix`.
+        cutmix_alpha: the law of lambda of cutmix, as alpha of :func:`cutmix`. 0 or None: no cutmix.
+        mixup_alpha: that of mixup. 0 or None: no mixup.
+        cutout: the share of draws that are cut out.
+        cutout_area: the share of the image that their box covers before it is clipped, or its distribution. The paper's
+            16 of 32 pixels are 0.25.
+        fill: what their box is filled with, a value of the images' dtype.
+        prob: the share of the other draws that are mixed.
+        switch_prob: of these, the share that is mixed by cutmix, where there are both.
+        inplace: mix the images where they are; reads and writes no byte of a kept sample, and of others but their box.
+            Needs partner "mirror" or "flip".
+
+    The other arguments, the returned and the errors are those of :func:`cutmix`.
+    """
+    settings = Settings.of_mix(
+        cutmix_alpha=cutmix_alpha,
+        mixup_alpha=mixup_alpha,
+        cutout=cutout,
+        cutout_area=cutout_area,
+        prob=prob,
+        switch_prob=switch_prob,
+        scope=scope,
+        partner=partner,
+        placement=placement,
+        correct_lam=correct_lam,
+        label_smoothing=label_smoothing,
+        target_dtype=target_dtype,
+        fill=fill,
+    )
+    if inplace and out is not None:
+        raise ValueError("out must be None in place, got a tensor")
+    mixed, targets, packed = run(
+        images,
+        labels,
+        num_classes,
+        settings,
+        seed=seed,
+        generator=generator,
+        inplace=inplace,
+        out=out,
+        backend=backend,
+    )
+    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+
+
+def draw_plan(
+    batch_size: int,
+    height: int,
+    width: int,
+    settings: Settings,
+    *,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+    backend: str | None,
+) -> MixPlan:
+    """The plan that :func:`run` with the same arguments would follow."""
+    sizes = [
+        _validation.check_size(name, value)
+        for name, value in (("batch_size", batch_size), ("height", height), ("width", width))
+    ]
+    table = quantiles(settings.laws, torch.empty(0, device=device).device)
+    ops = _backends.ops_for(backend, table.device)
+    packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling)
+    return MixPlan(packed, height, width)
 
 
 def sample_plan(
@@ -264,17 +442,12 @@ def sample_plan(
 
     The other arguments, and the errors, are those of :func:`cutmix`.
     """
-    settings = Settings.checked(
+    settings = Settings.of_cutmix(
         alpha=alpha, prob=prob, scope=scope, partner=partner, placement=placement, correct_lam=correct_lam
     )
-    sizes = [
-        _validation.check_size(name, value)
-        for name, value in (("batch_size", batch_size), ("height", height), ("width", width))
-    ]
-    table = quantiles(settings.alpha, torch.empty(0, device=device).device)
-    ops = _backends.ops_for(backend, table.device)
-    packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling)
-    return MixPlan(packed, height, width)
+    return draw_plan(
+        batch_size, height, width, settings, seed=seed, generator=generator, device=device, backend=backend
+    )
 
 
 def _follow(
@@ -284,6 +457,7 @@ def _follow(
     num_classes: int | None,
     label_smoothing: float,
     target_dtype: torch.dtype,
+    fill: float = 0.0,
     *,
     inplace: bool,
     out: Tensor | None,
@@ -296,15 +470,16 @@ def _follow(
     share = _validation.check_share("label_smoothing", label_smoothing)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
+    words = fill_words(_validation.check_number("fill", fill), images.dtype)
     arguments = labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, targets = images, ops.mix_(images, *arguments)
+        mixed, targets = images, ops.mix_(images, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, targets = out, ops.mix_out(images, *arguments, out)
+        mixed, targets = out, ops.mix_out(images, *arguments, out, *words)
     else:
-        mixed, targets = ops.mix(images, *arguments)
+        mixed, targets = ops.mix(images, *arguments, *words)
     if inplace or out is not None:
         _mark_written(mixed)
     return mixed, targets if labels is not None else None
@@ -318,6 +493,7 @@ def apply_plan(
     *,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    fill: float = 0.0,
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -328,6 +504,7 @@ def apply_plan(
         labels: as for :func:`cutmix`.
         plan: on the device of the images.
         num_classes, label_smoothing, target_dtype, out, backend: as for :func:`cutmix`.
+        fill: what the boxes of samples that are cut out are filled with.
 
     Returns:
         (images, targets), as :func:`cutmix`.
@@ -338,7 +515,7 @@ def apply_plan(
             its target is NaN.
     """
     return _follow(
-        images, labels, plan, num_classes, label_smoothing, target_dtype, inplace=False, out=out, backend=backend
+        images, labels, plan, num_classes, label_smoothing, target_dtype, fill, inplace=False, out=out, backend=backend
     )
 
 
@@ -350,6 +527,7 @@ def apply_plan_(
     *,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    fill: float = 0.0,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`apply_plan` in place: reads and writes the boxes' bytes alone.
@@ -358,18 +536,20 @@ def apply_plan_(
     a sample for which it is not is left as it was, and its target is NaN. Returns the same images, mixed.
     """
     return _follow(
-        images, labels, plan, num_classes, label_smoothing, target_dtype, inplace=True, out=None, backend=backend
+        images, labels, plan, num_classes, label_smoothing, target_dtype, fill, inplace=True, out=None, backend=backend
     )
 
 
-def mix_images(images: Tensor, plan: MixPlan, *, out: Tensor | None = None, backend: str | None = None) -> Tensor:
+def mix_images(
+    images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: str | None = None
+) -> Tensor:
     """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again."""
-    return _follow(images, None, plan, None, 0.0, torch.float32, inplace=False, out=out, backend=backend)[0]
+    return _follow(images, None, plan, None, 0.0, torch.float32, fill, inplace=False, out=out, backend=backend)[0]
 
 
-def mix_images_(images: Tensor, plan: MixPlan, *, backend: str | None = None) -> Tensor:
+def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: str | None = None) -> Tensor:
     """The images of :func:`apply_plan_` alone, in place. Returns the same images, mixed."""
-    return _follow(images, None, plan, None, 0.0, torch.float32, inplace=True, out=None, backend=backend)[0]
+    return _follow(images, None, plan, None, 0.0, torch.float32, fill, inplace=True, out=None, backend=backend)[0]
 
 
 def mix_targets(

@@ -52,12 +52,16 @@ class MixPlan:
 
     @property
     def lam(self) -> Tensor:
-        """float32 (B,): the weight of the sample's own target; the partner's is 1 - lam."""
+        """float32 (B,): the weight of the sample's own target; the partner's is 1 - lam. 1 where kept or cut out."""
         return self.packed[:, 5].view(torch.float32)
 
     @property
     def kind(self) -> Tensor:
-        """int32 (B,): 0 the sample is kept as it is, 1 a box is pasted."""
+        """int32 (B,): what becomes of the sample.
+
+        0 it is kept; 1 a box of its partner is pasted; 2 all of it is blended with its partner (mixup), whatever the
+        box; 3 its box is filled with one value and its target kept (cutout).
+        """
         return self.packed[:, 6]
 
     @property
@@ -70,7 +74,14 @@ class MixPlan:
 
     @classmethod
     def from_boxes(
-        cls, partner: Tensor, boxes: Tensor, height: int, width: int, *, lam: Tensor | None = None
+        cls,
+        partner: Tensor,
+        boxes: Tensor,
+        height: int,
+        width: int,
+        *,
+        lam: Tensor | None = None,
+        kind: Tensor | None = None,
     ) -> MixPlan:
         """A plan made by hand.
 
@@ -80,14 +91,17 @@ class MixPlan:
             height: pixels.
             width: pixels.
             lam: float (B,) in [0, 1], the weight of the sample's own target; by default the share of the image
-                outside the box.
+                outside the box where one is pasted, else 1.
+            kind: integers (B,), as :attr:`kind`; by default 1 everywhere, a box is pasted.
 
         Raises:
             TypeError: an argument is not a tensor, or not of an integer dtype.
             ValueError: a shape is wrong, or, on the CPU, a partner or box leads outside the batch or the image. On a
                 GPU, where looking would make the host wait, such a sample is left as it was and its target is NaN.
         """
-        for name, tensor in (("partner", partner), ("boxes", boxes)):
+        if kind is None and isinstance(partner, Tensor):
+            kind = torch.full_like(partner, int(Kind.cutmix))
+        for name, tensor in (("partner", partner), ("boxes", boxes), ("kind", kind)):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
             if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -97,15 +111,20 @@ class MixPlan:
         batch = partner.shape[0]
         if tuple(boxes.shape) != (batch, 4):
             raise ValueError(f"boxes must be of shape ({batch}, 4), got {tuple(boxes.shape)}")
-        if boxes.device != partner.device:
-            raise ValueError(f"boxes must be on the device of partner, {partner.device}, got {boxes.device}")
+        if tuple(kind.shape) != (batch,):
+            raise ValueError(f"kind must be of shape ({batch},), got {tuple(kind.shape)}")
+        for name, tensor in (("boxes", boxes), ("kind", kind)):
+            if tensor.device != partner.device:
+                raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
         if height < 0 or width < 0:
             raise ValueError(f"height and width must not be negative, got {height} and {width}")
 
         # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
-        partner, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, *boxes.unbind(1)))
+        partner, kind, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, kind, *boxes.unbind(1)))
         if lam is None:
-            share = reference.share_outside(tuple(edges), height, width) if height * width > 0 else torch.ones(batch)
+            share = torch.ones(batch, device=partner.device)
+            if height * width > 0:
+                share = torch.where(kind == Kind.cutmix, reference.share_outside(tuple(edges), height, width), share)
         else:
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
@@ -114,7 +133,7 @@ class MixPlan:
             partner,
             *edges,
             share.to(boxes.device, torch.float32).contiguous().view(torch.int32),
-            torch.full_like(partner, int(Kind.cutmix)),
+            kind,
             torch.zeros_like(partner),
         ]
         plan = cls(torch.stack([column.to(torch.int32) for column in columns], dim=1), height, width)
@@ -129,14 +148,12 @@ class MixPlan:
         if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
             return
         bad = ~reference.valid_rows(self.packed, self.height, self.width)
-        lam = self.lam
-        bad |= ~((lam >= 0) & (lam <= 1))
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
                 f"plan must have partners in 0..{len(self) - 1}, boxes 0 <= y0 <= y1 <= {self.height}, "
-                f"0 <= x0 <= x1 <= {self.width}, lam in [0, 1] and kind 0 or 1; row {row} has partner "
-                f"{int(self.partner[row])}, box {self.boxes[row].tolist()}, lam {float(lam[row])}, "
+                f"0 <= x0 <= x1 <= {self.width}, lam in [0, 1] and kind in 0..3; row {row} has partner "
+                f"{int(self.partner[row])}, box {self.boxes[row].tolist()}, lam {float(self.lam[row])}, "
                 f"kind {int(self.kind[row])}"
             )
         if in_place:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._ops import QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+from ._ops import BLENDED_DTYPES, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
 _PER_BATCH, _PER_DRAW = 0, 1  # streams
@@ -40,10 +40,16 @@ def unit_float(word: Tensor) -> Tensor:
 
 
 def quantile(table: Tensor, word: Tensor) -> Tensor:
-    """The inverse distribution function at a random word, linear between the knots. Mirrors mix_math.h::quantile."""
+    """The inverse distribution function at a random word, linear between the knots. Mirrors mix_math.h::quantile.
+
+    table is (4097,), or (..., 4097) with a table for each word.
+    """
     knot = word >> 20
     fraction = (word & 0xFFFFF).to(torch.float32) * 2.0**-20
-    lower, upper = table[knot], table[knot + 1]
+    if table.dim() == 1:
+        lower, upper = table[knot], table[knot + 1]
+    else:
+        lower, upper = (table.gather(-1, at[..., None]).squeeze(-1) for at in (knot, knot + 1))
     value = lower + fraction * (upper - lower)
     value = torch.where(value > 0.0, value, torch.zeros_like(value))  # first, for it is this that takes in NaN
     return torch.where(value < 1.0, value, torch.ones_like(value))
@@ -119,13 +125,25 @@ def draw_index(scope: int, index: Tensor, partner: Tensor) -> Tensor:
     return torch.minimum(index, partner) if scope == Scope.pair else index
 
 
+def kind_of(cutmix_below: float, mixup_below: float, cutout_below: float, word: Tensor) -> Tensor:
+    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of."""
+    number = unit_float(word)
+    kind = torch.full_like(word, int(Kind.keep))
+    bounds = (Kind.cutout, cutout_below), (Kind.mixup, mixup_below), (Kind.cutmix, cutmix_below)
+    for each, below in bounds:  # the first in the order of the bounds comes last, and prevails
+        kind = torch.where(number < torch.full_like(number, below), int(each), kind)
+    return kind
+
+
 def sample_plan(
     seed: Tensor,
     quantiles: Tensor,
     batch: int,
     height: int,
     width: int,
-    prob: float,
+    cutmix_below: float,
+    mixup_below: float,
+    cutout_below: float,
     scope: int,
     partner: int,
     placement: int,
@@ -138,27 +156,31 @@ def sample_plan(
     seed = seed.to(quantiles.device).reshape(1)
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
-    mixed = (partners != index) & (unit_float(word_kind) < torch.full_like(quantiles[0], prob))
+    kind = kind_of(cutmix_below, mixup_below, cutout_below, word_kind)
+    kind = torch.where((partners == index) & (kind != Kind.cutout), int(Kind.keep), kind)
     if height == 0 or width == 0:
-        mixed = torch.zeros_like(mixed)
+        kind = torch.full_like(kind, int(Kind.keep))
 
-    lam = quantile(quantiles, word_lam)
+    lam = quantile(quantiles[(kind - 1).clamp(min=0)], word_lam)
     place = clipped_box if placement == Placement.clip else inside_box
     box = place(lam, word_x, word_y, height, width)
     if correct_lam:
-        lam = share_outside(box, height, width)
-    lam = torch.where(mixed, lam, torch.ones_like(lam))
-    kind = torch.where(mixed, int(Kind.cutmix), int(Kind.keep))
-    integers = [partners, *(torch.where(mixed, edge, 0) for edge in box)]
+        lam = torch.where(kind == Kind.cutmix, share_outside(box, height, width), lam)
+    lam = torch.where((kind == Kind.cutmix) | (kind == Kind.mixup), lam, torch.ones_like(lam))
+    boxed = (kind == Kind.cutmix) | (kind == Kind.cutout)
+    integers = [partners, *(torch.where(boxed, edge, 0) for edge in box)]
     columns = [column.to(torch.int32) for column in integers]
     return torch.stack([*columns, lam.view(torch.int32), kind.to(torch.int32), torch.zeros_like(columns[0])], dim=1)
 
 
-def valid_rows(plan: Tensor, height: int | None, width: int | None) -> Tensor:
-    """Which rows lead outside neither batch nor image, bool (batch,). Mirrors mix_math.h::valid_row."""
+def valid_rows(plan: Tensor, height: int | None, width: int | None, can_blend: bool = True) -> Tensor:
+    """Which rows may be followed, bool (batch,). Mirrors mix_math.h::valid_row."""
     partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
-    valid = (partner >= 0) & (partner < plan.shape[0]) & ((kind == Kind.keep) | (kind == Kind.cutmix))
-    valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1)
+    lam = plan[:, 5].view(torch.float32)
+    valid = (partner >= 0) & (partner < plan.shape[0]) & (kind >= Kind.keep) & (kind <= Kind.cutout)
+    valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1) & (lam >= 0) & (lam <= 1)
+    if not can_blend:
+        valid = valid & (kind != Kind.mixup)
     if height is not None and width is not None:
         valid = valid & (y1 <= height) & (x1 <= width)
     return valid
@@ -184,20 +206,50 @@ def _as_bits(images: Tensor) -> Tensor:
     return images.view(integer) if integer is not None else images
 
 
-def _paste(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor) -> None:
-    """Writes to out the images with each box from the partner, where the row of the plan is valid."""
+def mixed_value(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    """lam * own + (1 - lam) * partner, all of one dtype. Mirrors mix_math.h::mixed_value."""
+    return lam * own + (1.0 - lam) * partner
+
+
+def blended(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    """Blended pixels, rounded once to their dtype. Mirrors values.h::blended."""
+    value = torch.float64 if own.dtype == torch.float64 else torch.float32
+    mixed = mixed_value(lam.to(value), own.to(value), partner.to(value))
+    return mixed.round().to(torch.uint8) if own.dtype == torch.uint8 else mixed.to(own.dtype)
+
+
+def _fill_of(images: Tensor, fill_low: int, fill_high: int) -> Tensor:
+    """One element of the images, from the 16 bytes of fill."""
+    pattern = torch.tensor([fill_low, fill_high], dtype=torch.int64, device=images.device)
+    return _as_bits(pattern.view(images.dtype)[:1]).squeeze(0)
+
+
+def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill_low: int, fill_high: int) -> None:
+    """Writes to out the mixed images, with a sample kept where its row of the plan is not valid."""
     if images.numel() == 0:
         return
+
+    def per_sample(column: Tensor) -> Tensor:
+        return column.reshape(-1, *[1] * (images.dim() - 1))
+
     partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
+    kind = torch.where(valid, kind, int(Kind.keep))
     y = torch.arange(images.shape[-2], device=images.device)
     x = torch.arange(images.shape[-1], device=images.device)
     in_rows = (y >= y0[:, None]) & (y < y1[:, None])
     in_columns = (x >= x0[:, None]) & (x < x1[:, None])
-    pasted = (valid & (kind == Kind.cutmix))[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
-    pasted = pasted.reshape(images.shape[0], *[1] * (images.dim() - 3), *images.shape[-2:])
+    in_box = in_rows[:, :, None] & in_columns[:, None, :]
+    in_box = in_box.reshape(images.shape[0], *[1] * (images.dim() - 3), *images.shape[-2:])
+    partner = torch.where(valid, partner, 0).long()
     own = _as_bits(images)
-    others = own[torch.where(valid, partner, 0).long()]
-    _as_bits(out).copy_(torch.where(pasted, others, own))
+    others = own[partner]
+    mixed = torch.where(per_sample(kind == Kind.cutmix) & in_box, others, own)
+    mixed = torch.where(per_sample(kind == Kind.cutout) & in_box, _fill_of(images, fill_low, fill_high), mixed)
+    if images.dtype in BLENDED_DTYPES and (images.is_cuda or (kind == Kind.mixup).any()):  # a GPU is not asked
+        lam = per_sample(plan[:, 5].view(torch.float32))
+        blend = _as_bits(blended(lam, images, images[partner]))
+        mixed = torch.where(per_sample(kind == Kind.mixup), blend, mixed)
+    _as_bits(out).copy_(mixed)
 
 
 def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:
@@ -216,7 +268,7 @@ def _targets(
     scale, off, on = (
         torch.full((), x, dtype=value, device=plan.device) for x in _smoothing(label_smoothing, num_classes)
     )
-    keep = plan[:, 6] == Kind.keep
+    keep = (plan[:, 6] == Kind.keep) | (plan[:, 6] == Kind.cutout)
     partner = torch.where(valid, plan[:, 0], 0).long()
     if labels.is_floating_point():
         own = labels.to(value) * scale + off
@@ -226,8 +278,7 @@ def _targets(
         valid = valid & known & (keep | known[partner]) if batch > 0 else valid
         own = torch.where(signed[:, None] == torch.arange(num_classes, device=plan.device), on, off)
     lam = plan[:, 5].view(torch.float32).to(value)[:, None]
-    mixed = lam * own + (1.0 - lam) * own[partner]
-    targets = torch.where(keep[:, None], own, mixed)
+    targets = torch.where(keep[:, None], own, mixed_value(lam, own, own[partner]))
     return torch.where(valid[:, None], targets, torch.full_like(lam, float("nan"))).to(dtype)
 
 
@@ -235,35 +286,30 @@ def mix_targets(labels: Tensor, plan: Tensor, num_classes: int, label_smoothing:
     return _targets(labels, plan, valid_rows(plan, None, None), num_classes, label_smoothing, dtype)
 
 
-def _mix(
-    images: Tensor,
-    labels: Tensor | None,
-    plan: Tensor,
-    valid: Tensor,
-    num_classes: int,
-    label_smoothing: float,
-    dtype: torch.dtype,
-    out: Tensor,
-) -> Tensor:
-    _paste(images, plan, valid, out)
+def _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out, fill):
+    _mix_pixels(images, plan, valid, out, *fill)
     if labels is None:
         return images.new_empty((images.shape[0], 0), dtype=dtype)
     return _targets(labels, plan, valid, num_classes, label_smoothing, dtype)
 
 
-def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
-    valid = valid_rows(plan, *images.shape[-2:])
-    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out)
+def _valid_rows(images: Tensor, plan: Tensor) -> Tensor:
+    return valid_rows(plan, images.shape[-2], images.shape[-1], images.dtype in BLENDED_DTYPES)
 
 
-def mix(images, labels, plan, num_classes, label_smoothing, dtype):
+def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0):
+    valid = _valid_rows(images, plan)
+    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out, (fill_low, fill_high))
+
+
+def mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
     out = torch.empty_like(images)
-    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out)
+    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill)
 
 
-def mix_(images, labels, plan, num_classes, label_smoothing, dtype):
-    valid = valid_rows(plan, *images.shape[-2:]) & involutive_rows(plan)
-    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, images)
+def mix_(images, labels, plan, num_classes, label_smoothing, dtype, fill_low=0, fill_high=0):
+    valid = _valid_rows(images, plan) & involutive_rows(plan)
+    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, images, (fill_low, fill_high))
 
 
 def cutmix_out(
@@ -271,7 +317,9 @@ def cutmix_out(
     labels,
     seed,
     quantiles,
-    prob,
+    cutmix_below,
+    mixup_below,
+    cutout_below,
     scope,
     partner,
     placement,
@@ -280,20 +328,26 @@ def cutmix_out(
     label_smoothing,
     dtype,
     out,
+    *fill,
 ):
     sizes = images.shape[0], *images.shape[-2:]
-    plan = sample_plan(seed, quantiles, *sizes, prob, scope, partner, placement, correct_lam)
-    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out), plan
+    bounds = cutmix_below, mixup_below, cutout_below
+    plan = sample_plan(seed, quantiles, *sizes, *bounds, scope, partner, placement, correct_lam)
+    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill), plan
 
 
 def cutmix(images, *args):
     out = torch.empty_like(images)
-    return out, *cutmix_out(images, *args, out)
+    options, fill = args[:_OPTIONS], args[_OPTIONS:]
+    return out, *cutmix_out(images, *options, out, *fill)
 
 
 def cutmix_(images, *args):
-    return cutmix_out(images, *args, images)
+    options, fill = args[:_OPTIONS], args[_OPTIONS:]
+    return cutmix_out(images, *options, images, *fill)
 
+
+_OPTIONS = 13  # arguments of cutmix between images and fill
 
 OPS = {
     "sample_plan": sample_plan,

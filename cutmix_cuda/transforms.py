@@ -8,10 +8,76 @@ from torch import Tensor, nn
 from . import _backends, _validation
 from ._seed import check_generator
 from .distributions import Distribution
-from .functional import Settings, run_cutmix
+from .functional import Settings, draw_plan, run
+from .plan import MixPlan
 
 
-class CutMix(nn.Module):
+class _Transform(nn.Module):
+    """What the transforms share: settings checked once, and a call for each batch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        num_classes: int | None,
+        inplace: bool,
+        generator: torch.Generator | None,
+        backend: str | None,
+    ) -> None:
+        super().__init__()
+        if num_classes is not None:
+            _validation.check_num_classes(num_classes)
+        if inplace:
+            _validation.check_own_inverse(settings.sampling.partner)
+        check_generator(generator)
+        self._settings = settings
+        self.num_classes = num_classes
+        self.inplace = inplace
+        self.generator = generator
+        self.backend = _backends.check_backend(backend)
+        self._arguments: dict[str, object] = {}  # for repr
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or None."""
+        mixed, targets, _ = run(
+            images,
+            labels,
+            self.num_classes,
+            self._settings,
+            seed=None,
+            generator=self.generator,
+            inplace=self.inplace,
+            out=None,
+            backend=self.backend,
+        )
+        return mixed, targets
+
+    def sample_plan(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        seed: int | Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> MixPlan:
+        """The plan that a batch of these sizes would be mixed by, with the arguments of :func:`sample_plan`."""
+        generator = self.generator if seed is None else None
+        return draw_plan(
+            batch_size,
+            height,
+            width,
+            self._settings,
+            seed=seed,
+            generator=generator,
+            device=device,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+
+
+class CutMix(_Transform):
     """CutMix (Yun et al., ICCV 2019), each sample with its own box and lambda, in one launch.
 
     >>> cutmix = CutMix(num_classes=1000)
@@ -45,47 +111,70 @@ class CutMix(nn.Module):
         generator: torch.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__()
-        self._settings = Settings.checked(
-            alpha=alpha,
-            prob=prob,
-            scope=scope,
-            partner=partner,
-            placement=placement,
-            correct_lam=correct_lam,
-            label_smoothing=label_smoothing,
-            target_dtype=target_dtype,
-        )
-        if num_classes is not None:
-            _validation.check_num_classes(num_classes)
-        if inplace:
-            _validation.check_own_inverse(self._settings.sampling.partner)
-        check_generator(generator)
-        self.num_classes = num_classes
-        self.inplace = inplace
-        self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        options = {
+            "alpha": alpha,
+            "prob": prob,
+            "scope": scope,
+            "partner": partner,
+            "placement": placement,
+            "correct_lam": correct_lam,
+            "label_smoothing": label_smoothing,
+        }
+        settings = Settings.of_cutmix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
+        super().__init__(settings, num_classes, inplace, generator, backend)
+        self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or None."""
-        mixed, targets, _ = run_cutmix(
-            images,
-            labels,
-            self.num_classes,
-            self._settings,
-            seed=None,
-            generator=self.generator,
-            inplace=self.inplace,
-            out=None,
-            backend=self.backend,
-        )
-        return mixed, targets
 
-    def extra_repr(self) -> str:
-        settings = self._settings
-        prob, scope, partner, placement, correct_lam = settings.sampling
-        return (
-            f"num_classes={self.num_classes}, alpha={settings.alpha}, prob={prob}, scope={scope.name!r}, "
-            f"partner={partner.name!r}, placement={placement.name!r}, correct_lam={correct_lam}, "
-            f"label_smoothing={settings.label_smoothing}, inplace={self.inplace}"
-        )
+class Mix(_Transform):
+    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+
+    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
+    >>> images, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+    The arguments are those of :func:`cutmix_cuda.mix`, and:
+
+    Args:
+        generator: a CPU generator to draw the seed of each call from, instead of torch's default one.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        cutmix_alpha: float | Distribution | None = 1.0,
+        mixup_alpha: float | Distribution | None = 1.0,
+        cutout: float = 0.0,
+        cutout_area: float | Distribution = 0.25,
+        fill: float = 0.0,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        scope: str = "sample",
+        partner: str = "mirror",
+        placement: str = "clip",
+        correct_lam: bool = True,
+        label_smoothing: float = 0.0,
+        target_dtype: torch.dtype = torch.float32,
+        inplace: bool = False,
+        generator: torch.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        options = {
+            "cutmix_alpha": cutmix_alpha,
+            "mixup_alpha": mixup_alpha,
+            "cutout": cutout,
+            "cutout_area": cutout_area,
+            "fill": fill,
+            "prob": prob,
+            "switch_prob": switch_prob,
+            "scope": scope,
+            "partner": partner,
+            "placement": placement,
+            "correct_lam": correct_lam,
+            "label_smoothing": label_smoothing,
+        }
+        settings = Settings.of_mix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
+        super().__init__(settings, num_classes, inplace, generator, backend)
+        self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}

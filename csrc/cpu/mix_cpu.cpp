@@ -38,7 +38,7 @@ struct CheckedRow {
     PlanRow row;
     bool valid;
 
-    bool pastes() const { return valid && row.kind == static_cast<int32_t>(Kind::kCutMix); }
+    Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
 };
 
 std::vector<CheckedRow> checked_rows(const Plan& plan, bool in_place) {
@@ -46,7 +46,7 @@ std::vector<CheckedRow> checked_rows(const Plan& plan, bool in_place) {
     std::vector<CheckedRow> checked(static_cast<size_t>(plan.batch));
     for (int32_t i = 0; i < plan.batch; ++i) {
         const PlanRow& row = rows[i];
-        const bool valid = valid_row(row, plan.batch, plan.height, plan.width);
+        const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend);
         checked[i] = {row, valid && (!in_place || rows[row.partner].partner == i)};
     }
     return checked;
@@ -70,9 +70,26 @@ struct Run {
 
 Run run_of(const Box& box, const Rows& rows) { return {box.x0 * rows.pixel_bytes, box.x1 * rows.pixel_bytes}; }
 
-// `count` consecutive rows without a gap, the first of them at height y: copies own, with the box from partner.
-void mix_span(const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t y, int64_t count, const Rows& rows,
-              const Box& box) {
+// The runs of a box are short: a call of memcpy costs as much as moving a hundred bytes.
+void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
+    constexpr int64_t kVector = 16, kLong = 2048;
+    if (count < kVector || count >= kLong) {
+        std::memcpy(to, from, static_cast<size_t>(count));
+        return;
+    }
+    for (int64_t k = 0; k < count - kVector; k += kVector) std::memcpy(to + k, from + k, kVector);
+    std::memcpy(to + count - kVector, from + count - kVector, kVector);
+}
+
+// Where the bytes in a box come from: rows like the image's, or one row over and over.
+struct Source {
+    const uint8_t* row;
+    int64_t step;  // bytes from row to row
+};
+
+// `count` consecutive rows without a gap, the first of them at height y: copies own, with the box from a source.
+void copy_span(const uint8_t* own, const Source& source, uint8_t* out, int64_t y, int64_t count, const Rows& rows,
+               const Box& box) {
     const int64_t row_bytes = rows.row_bytes(), total = count * row_bytes;
     const Run run = run_of(box, rows);
     int64_t done = 0;  // bytes
@@ -80,17 +97,65 @@ void mix_span(const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t 
         for (int64_t top = -y; top < count; top += rows.height) {  // the first row of a slice, relative to the span
             for (int64_t row = std::max<int64_t>(0, top + box.y0); row < std::min(count, top + box.y1); ++row) {
                 const int64_t begin = row * row_bytes + run.begin;
-                std::memcpy(out + done, own + done, begin - done);
-                std::memcpy(out + begin, partner + begin, run.size());
+                copy_bytes(out + done, own + done, begin - done);
+                copy_bytes(out + begin, source.row + row * source.step + run.begin, run.size());
                 done = begin + run.size();
             }
         }
     }
-    std::memcpy(out + done, own + done, total - done);
+    copy_bytes(out + done, own + done, total - done);
 }
 
+// out overlaps neither own nor partner.
+template <typename Element>
+void blend_elements(float lam, const uint8_t* __restrict own, const uint8_t* __restrict partner,
+                    uint8_t* __restrict out, int64_t bytes) {
+    using Bits = typename Element::Bits;
+    for (int64_t k = 0; k < bytes / static_cast<int64_t>(sizeof(Bits)); ++k) {
+        Bits own_bits, partner_bits;  // of images at any address
+        std::memcpy(&own_bits, own + k * sizeof(Bits), sizeof(Bits));
+        std::memcpy(&partner_bits, partner + k * sizeof(Bits), sizeof(Bits));
+        const Bits mixed = blended<Element>(lam, own_bits, partner_bits);
+        std::memcpy(out + k * sizeof(Bits), &mixed, sizeof(Bits));
+    }
+}
+
+void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t bytes) {
+    switch (dtype) {
+        case Dtype::kU8:
+            return blend_elements<ElementU8>(lam, own, partner, out, bytes);
+        case Dtype::kF16:
+            return blend_elements<ElementF16>(lam, own, partner, out, bytes);
+        case Dtype::kBF16:
+            return blend_elements<ElementBF16>(lam, own, partner, out, bytes);
+        case Dtype::kF32:
+            return blend_elements<ElementF32>(lam, own, partner, out, bytes);
+        case Dtype::kF64:
+            return blend_elements<ElementF64>(lam, own, partner, out, bytes);
+        default:  // a plan with mixup is not valid for any other
+            return;
+    }
+}
+
+using Bytes = std::vector<uint8_t>;
+
+// A row of the value that cutout fills with.
+Bytes fill_row_of(const Images& images) {
+    Bytes row(static_cast<size_t>(images.out_rows.row_bytes()));
+    for (size_t k = 0; k < row.size(); ++k) row[k] = images.fill[k % sizeof images.fill];
+    return row;
+}
+
+// What every thread needs to know about the pixels of a call.
+struct PixelWork {
+    const Images& images;
+    const std::vector<CheckedRow>& plan;
+    Bytes fill_row;  // empty where nothing is cut out
+};
+
 // Rows [begin, end) of all samples' rows.
-void mix_out_of_place(const Images& images, const std::vector<CheckedRow>& plan, int64_t begin, int64_t end) {
+void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
+    const Images& images = work.images;
     const Rows &in = images.in_rows, &out = images.out_rows;
     const int64_t rows_per_sample = in.slices * in.height;
     const bool dense = in.dense() && out.dense();
@@ -98,11 +163,21 @@ void mix_out_of_place(const Images& images, const std::vector<CheckedRow>& plan,
         const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
         const int64_t slice = row / in.height, y = row % in.height;
         const int64_t count = dense ? std::min(end - begin, rows_per_sample - row) : 1;
-        const CheckedRow& checked = plan[sample];
-        const Box box = checked.pastes() ? checked.row.box : Box{0, 0, 0, 0};
-        const int64_t partner = checked.pastes() ? checked.row.partner : sample;
-        mix_span(row_at(images.in, in, sample, slice, y), row_at(images.in, in, partner, slice, y),
-                 row_at(images.out, out, sample, slice, y), y, count, in, box);
+        const PlanRow& planned = work.plan[sample].row;
+        const uint8_t* own = row_at(images.in, in, sample, slice, y);
+        uint8_t* to = row_at(images.out, out, sample, slice, y);
+        const Kind kind = work.plan[sample].kind();
+        if (kind == Kind::kKeep) {
+            copy_bytes(to, own, count * in.row_bytes());
+        } else if (kind == Kind::kCutout) {
+            copy_span(own, {work.fill_row.data(), 0}, to, y, count, in, planned.box);
+        } else {
+            const uint8_t* partner = row_at(images.in, in, planned.partner, slice, y);
+            if (kind == Kind::kMixUp)
+                blend(images.dtype, planned.lam, own, partner, to, count * in.row_bytes());
+            else
+                copy_span(own, {partner, in.row_bytes()}, to, y, count, in, planned.box);
+        }
         begin += count;
     }
 }
@@ -116,13 +191,13 @@ void swap_bytes(uint8_t* a, uint8_t* b, int64_t count) {
 void exchange_row(uint8_t* a, uint8_t* b, Run run_a, Run run_b) {
     const int64_t both_begin = std::max(run_a.begin, run_b.begin), both_end = std::min(run_a.end, run_b.end);
     if (both_begin >= both_end) {
-        std::memcpy(a + run_a.begin, b + run_a.begin, run_a.size());
-        std::memcpy(b + run_b.begin, a + run_b.begin, run_b.size());
+        copy_bytes(a + run_a.begin, b + run_a.begin, run_a.size());
+        copy_bytes(b + run_b.begin, a + run_b.begin, run_b.size());
         return;
     }
     swap_bytes(a + both_begin, b + both_begin, both_end - both_begin);
     const auto copy = [](uint8_t* to, const uint8_t* from, int64_t begin, int64_t end) {
-        if (begin < end) std::memcpy(to + begin, from + begin, end - begin);
+        if (begin < end) copy_bytes(to + begin, from + begin, end - begin);
     };
     copy(a, b, run_a.begin, both_begin);
     copy(a, b, both_end, run_a.end);
@@ -134,34 +209,57 @@ struct Pair {
     int64_t a, b;
 };
 
-// The pairs of samples between which pixels move in place.
+// The pairs of samples in which anything changes in place. A sample without a partner is a pair with itself.
 std::vector<Pair> pairs_of(const std::vector<CheckedRow>& plan) {
     std::vector<Pair> pairs;
     for (int64_t i = 0; i < static_cast<int64_t>(plan.size()); ++i) {
         if (!plan[i].valid) continue;
         const int64_t partner = plan[i].row.partner;
-        const bool owns_pair = i < partner || (i > partner && !plan[partner].valid);  // once for the two of them
-        if (owns_pair && (plan[i].pastes() || plan[partner].pastes())) pairs.push_back({i, partner});
+        const bool owns_pair = i <= partner || !plan[partner].valid;  // once for the two of them
+        if (owns_pair && (plan[i].kind() != Kind::kKeep || plan[partner].kind() != Kind::kKeep))
+            pairs.push_back({i, partner});
     }
     return pairs;
 }
 
+// A row of a sample as it becomes, from copies of the row as it was and of its partner's.
+void mix_row(const PixelWork& work, const CheckedRow& checked, const Bytes& own, const Bytes& partner, Run run,
+             uint8_t* out) {
+    if (checked.kind() == Kind::kMixUp)
+        blend(work.images.dtype, checked.row.lam, own.data(), partner.data(), out, static_cast<int64_t>(own.size()));
+    else if (run.size() > 0)
+        copy_bytes(out + run.begin, (checked.kind() == Kind::kCutMix ? partner : work.fill_row).data() + run.begin,
+                   run.size());
+}
+
 // Rows [begin, end) of all pairs' rows.
-void mix_in_place(const Images& images, const std::vector<CheckedRow>& plan, const std::vector<Pair>& pairs,
-                  int64_t begin, int64_t end) {
+void mix_in_place(const PixelWork& work, const std::vector<Pair>& pairs, int64_t begin, int64_t end) {
+    const Images& images = work.images;
     const Rows& rows = images.out_rows;
     const int64_t rows_per_sample = rows.slices * rows.height;
+    Bytes a_before, b_before;
     for (int64_t index = begin; index < end; ++index) {
         const Pair& pair = pairs[index / rows_per_sample];
         const int64_t row = index % rows_per_sample, slice = row / rows.height, y = row % rows.height;
-        const auto run_at = [&](const CheckedRow& checked) {
+        const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
+        const auto run_at = [&](const CheckedRow& checked, Kind kind) {
             const Box& box = checked.row.box;
-            return checked.pastes() && y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
+            return checked.kind() == kind && y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
         };
-        const Run run_a = run_at(plan[pair.a]), run_b = run_at(plan[pair.b]);
-        if (run_a.size() == 0 && run_b.size() == 0) continue;
-        exchange_row(row_at(images.out, rows, pair.a, slice, y), row_at(images.out, rows, pair.b, slice, y), run_a,
-                     run_b);
+        uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
+        uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
+        if (plan_a.kind() == Kind::kMixUp || plan_b.kind() == Kind::kMixUp) {
+            a_before.assign(a, a + rows.row_bytes());
+            b_before.assign(b, b + rows.row_bytes());
+            const auto box_run = [&](const CheckedRow& checked) { return run_at(checked, checked.kind()); };
+            if (plan_a.kind() != Kind::kKeep) mix_row(work, plan_a, a_before, b_before, box_run(plan_a), a);
+            if (plan_b.kind() != Kind::kKeep) mix_row(work, plan_b, b_before, a_before, box_run(plan_b), b);
+            continue;
+        }
+        exchange_row(a, b, run_at(plan_a, Kind::kCutMix), run_at(plan_b, Kind::kCutMix));
+        const Run cut_a = run_at(plan_a, Kind::kCutout), cut_b = run_at(plan_b, Kind::kCutout);
+        if (cut_a.size() > 0) copy_bytes(a + cut_a.begin, work.fill_row.data() + cut_a.begin, cut_a.size());
+        if (cut_b.size() > 0) copy_bytes(b + cut_b.begin, work.fill_row.data() + cut_b.begin, cut_b.size());
     }
 }
 
@@ -215,6 +313,9 @@ struct Cpu {
         const Targets& targets = call.targets;
         const std::vector<CheckedRow> plan = checked_rows(call.plan, images.in_place);
         const std::vector<Pair> pairs = images.in_place ? pairs_of(plan) : std::vector<Pair>();
+        const bool cuts =
+            images.out && std::any_of(plan.begin(), plan.end(), [](auto& row) { return row.kind() == Kind::kCutout; });
+        const PixelWork work = {images, plan, cuts ? fill_row_of(images) : Bytes()};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;
         if (images.out)
@@ -224,8 +325,8 @@ struct Cpu {
         const int64_t all = pixel_rows > 0 ? pixel_rows : target_rows;
         const int64_t grain = pixel_rows > 0 ? rows_per_task(images.out_rows) : targets_per_task(targets);
         parallel_for(0, all, grain, [&](int64_t begin, int64_t end) {
-            if (pixel_rows > 0 && images.in_place) mix_in_place(images, plan, pairs, begin, end);
-            if (pixel_rows > 0 && !images.in_place) mix_out_of_place(images, plan, begin, end);
+            if (pixel_rows > 0 && images.in_place) mix_in_place(work, pairs, begin, end);
+            if (pixel_rows > 0 && !images.in_place) mix_out_of_place(work, begin, end);
             write_targets(targets, plan, share_of(target_rows, begin, all), share_of(target_rows, end, all));
         });
     }
