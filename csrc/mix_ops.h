@@ -123,8 +123,8 @@ inline bool tensor_rows(const Tensor& tensor, Rows* rows) {
                    static_cast<int64_t>(tensor.element_size()), rows);
 }
 
-// What mixup would blend. Asked of the shim, because scalar_type() throws for dtypes that the stable ABI has no name for
-// (float8_e8m0fnu), and as bytes they can be moved like any other.
+// What mixup would blend. Asked of the shim, because scalar_type() throws for dtypes that the stable ABI has no name
+// for (float8_e8m0fnu), and as bytes they can be moved like any other.
 inline Dtype pixel_dtype_of(const Tensor& images) {
     int32_t type;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(images.get(), &type));
