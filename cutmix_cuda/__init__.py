@@ -3,6 +3,7 @@
 from . import distributions
 from ._backends import available_backends
 from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix, mix_images, mix_images_, mix_targets, sample_plan
+from .pairs import PairTargets, cross_entropy
 from .plan import MixPlan
 from .transforms import CutMix, Mix
 
@@ -12,9 +13,11 @@ __all__ = [
     "CutMix",
     "Mix",
     "MixPlan",
+    "PairTargets",
     "apply_plan",
     "apply_plan_",
     "available_backends",
+    "cross_entropy",
     "cutmix",
     "cutmix_",
     "distributions",

@@ -159,7 +159,7 @@ def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, dev
     if labels.device != device:
         raise ValueError(f"labels must be on the device of the images, {device}, got {labels.device}")
     if labels.dim() == 1:
-        _check_range(labels, num_classes)
+        check_range("labels", labels, num_classes)
     return num_classes
 
 
@@ -171,7 +171,7 @@ def check_num_classes(num_classes: int) -> None:
         raise ValueError(f"num_classes must be positive, got {num_classes}")
 
 
-def _check_range(labels: Tensor, num_classes: int) -> None:
+def check_range(name: str, labels: Tensor, num_classes: int) -> None:
     """Every class index in 0..num_classes-1. Looks on the CPU alone, and not while tracing."""
     if labels.device.type != "cpu" or labels.shape[0] == 0 or torch.compiler.is_compiling():
         return
@@ -183,7 +183,7 @@ def _check_range(labels: Tensor, num_classes: int) -> None:
     if low.item() < 0 or high.item() >= num_classes:
         bad = ((labels < 0) | (labels >= num_classes)).nonzero()[0]
         raise ValueError(
-            f"labels must be in 0..{num_classes - 1} (num_classes={num_classes}), "
+            f"{name} must be in 0..{num_classes - 1} (num_classes={num_classes}), "
             f"got {int(labels[bad])} for sample {int(bad)}"
         )
 
@@ -264,7 +264,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
     height, width = images.shape[-2:]
     if (plan.height, plan.width) != (height, width):
         raise ValueError(
-            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
+            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and "
+            f"{plan.width}; use plan.rescaled({height}, {width})"
         )
     plan.check(in_place=in_place)
     looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()

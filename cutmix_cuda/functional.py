@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _backends, _validation
-from ._ops import Partner, Placement, Scope
+from . import _backends, _validation, reference
+from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
 from ._seed import seed_tensor
 from .distributions import Distribution, Laws, check_alpha, constant, quantiles
+from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan
 
 
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     label_smoothing: float = 0.0
     target_dtype: torch.dtype = torch.float32
     fill: float = 0.0
+    form: TargetForm = TargetForm.dense
 
     @property
     def blends(self) -> bool:
@@ -90,6 +92,7 @@ class Settings(NamedTuple):
         label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32,
         fill: float = 0.0,
+        targets: str = "dense",
     ) -> Settings:
         sampling = Sampling(
             *bounds,
@@ -104,6 +107,7 @@ class Settings(NamedTuple):
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype("target_dtype", target_dtype),
             _validation.check_number("fill", fill),
+            check_form(targets, label_smoothing),
         )
 
 
@@ -137,6 +141,16 @@ def _mark_written(tensor: Tensor) -> None:
         torch.autograd.graph.increment_version(tensor)
 
 
+def _labels_of_op(
+    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, form: TargetForm
+) -> tuple[Tensor | None, int]:
+    """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
+    if form == TargetForm.pairs:
+        check_class_indices(labels, num_classes, batch, device)
+        return None, 0
+    return labels, _validation.check_labels(labels, num_classes, batch, device)
+
+
 def run(
     images: Tensor,
     labels: Tensor | None,
@@ -148,8 +162,8 @@ def run(
     inplace: bool,
     out: Tensor | None,
     backend: str | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Samples, mixes and writes targets in one launch: images, targets, packed plan.
+) -> tuple[Tensor, Tensor | PairTargets | None, Tensor]:
+    """Samples, mixes and writes dense targets in one launch: images, targets, packed plan.
 
     Everything is checked before anything is written.
     """
@@ -157,7 +171,7 @@ def run(
     device = images.device
     if settings.blends:
         _validation.check_blends(images)
-    classes = _validation.check_labels(labels, num_classes, images.shape[0], device)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
@@ -165,7 +179,7 @@ def run(
     elif out is not None:
         _validation.check_out(out, images)
     arguments = (
-        labels,
+        op_labels,
         seed_tensor(seed, generator, device),
         quantiles(settings.laws, device),
         *settings.sampling,
@@ -175,15 +189,17 @@ def run(
     )
     if inplace:
         mixed = images
-        targets, packed = ops.cutmix_(images, *arguments, *fill)
+        dense, packed = ops.cutmix_(images, *arguments, *fill)
     elif out is not None:
         mixed = out
-        targets, packed = ops.cutmix_out(images, *arguments, out, *fill)
+        dense, packed = ops.cutmix_out(images, *arguments, out, *fill)
     else:
-        mixed, targets, packed = ops.cutmix(images, *arguments, *fill)
+        mixed, dense, packed = ops.cutmix(images, *arguments, *fill)
     if inplace or out is not None:
         _mark_written(mixed)
-    return mixed, targets if labels is not None else None, packed
+    if labels is None:
+        return mixed, None, packed
+    return mixed, dense if op_labels is not None else pairs_of(labels, packed), packed
 
 
 def cutmix(
@@ -199,6 +215,7 @@ def cutmix(
     correct_lam: bool = True,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
@@ -212,7 +229,7 @@ def cutmix(
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
             slices. Views work; rows that are not dense in memory are copied first. Not changed.
         labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, for images alone.
-        num_classes: K. Needed with class indices.
+        num_classes: K. Needed with class indices, for dense targets.
         alpha: lambda ~ Beta(alpha, alpha), or a distribution of :mod:`cutmix_cuda.distributions`.
         prob: the share of samples (of draws, see scope) that are mixed; the others are kept as they are.
         scope: who shares a draw of lambda and box: each "sample" has its own, the two of a "pair", or the "batch".
@@ -223,7 +240,10 @@ def cutmix(
             box that lies inside the image.
         correct_lam: recompute lambda from the box's real area. If not, lambda stays as drawn.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K, as timm and torch's cross entropy.
-        target_dtype: float32, float16, bfloat16 or float64.
+        target_dtype: float32, float16, bfloat16 or float64, of dense targets.
+        targets: "dense", or "pairs" for two class indices and a weight a sample, :class:`PairTargets`, which
+            :func:`cross_entropy` takes and for which no (B, K) matrix is written. Labels then are class indices, and
+            label_smoothing is that of the loss.
         seed: an int, or a tensor of one int64 on the CPU or on the device of the images. The same seed gives the same
             bits on every backend and device. None: drawn from the generator; while a CUDA graph is being captured, on
             the device, so that each replay draws anew. Call once before capturing: the first call copies a table.
@@ -234,11 +254,12 @@ def cutmix(
 
     Returns:
         (images, targets) or (images, targets, plan). The images keep dtype, strides and memory format. Targets are
-        (B, K), lam * own + (1 - lam) * partner's, or None where there were no labels.
+        (B, K), lam * own + (1 - lam) * partner's, or pairs, or None where there were no labels.
 
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was written. On a GPU, where looking at labels would make
-            the host wait, and in a compiled graph, a label outside 0..K-1 gives a row of NaN instead.
+            the host wait, and in a compiled graph, a label outside 0..K-1 gives a row of NaN instead; in pairs it
+            stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
     settings = Settings.of_cutmix(
@@ -250,8 +271,9 @@ def cutmix(
         correct_lam=correct_lam,
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
+        targets=targets,
     )
-    mixed, targets, packed = run(
+    mixed, mixed_targets, packed = run(
         images,
         labels,
         num_classes,
@@ -262,7 +284,7 @@ def cutmix(
         out=out,
         backend=backend,
     )
-    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
 def cutmix_(
@@ -278,6 +300,7 @@ def cutmix_(
     correct_lam: bool = True,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     return_plan: bool = False,
@@ -297,8 +320,9 @@ def cutmix_(
         correct_lam=correct_lam,
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
+        targets=targets,
     )
-    mixed, targets, packed = run(
+    mixed, mixed_targets, packed = run(
         images,
         labels,
         num_classes,
@@ -309,7 +333,7 @@ def cutmix_(
         out=None,
         backend=backend,
     )
-    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
 def mix(
@@ -330,6 +354,7 @@ def mix(
     correct_lam: bool = True,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     inplace: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -377,10 +402,11 @@ def mix(
         label_smoothing=label_smoothing,
         target_dtype=target_dtype,
         fill=fill,
+        targets=targets,
     )
     if inplace and out is not None:
         raise ValueError("out must be None in place, got a tensor")
-    mixed, targets, packed = run(
+    mixed, mixed_targets, packed = run(
         images,
         labels,
         num_classes,
@@ -391,7 +417,7 @@ def mix(
         out=out,
         backend=backend,
     )
-    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
 def draw_plan(
@@ -457,32 +483,41 @@ def _follow(
     num_classes: int | None,
     label_smoothing: float,
     target_dtype: torch.dtype,
-    fill: float = 0.0,
+    targets: str,
+    fill: float,
     *,
     inplace: bool,
     out: Tensor | None,
     backend: str | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Mix and write targets by a given plan in one launch. Everything is checked before anything is written."""
+) -> tuple[Tensor, Tensor | PairTargets | None]:
+    """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
     _validation.check_images(images)
     _validation.check_plan(plan, images, in_place=inplace)
-    classes = _validation.check_labels(labels, num_classes, images.shape[0], images.device)
     share = _validation.check_share("label_smoothing", label_smoothing)
+    form = check_form(targets, share)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     words = fill_words(_validation.check_number("fill", fill), images.dtype)
-    arguments = labels, plan.packed, classes, share, dtype
+    arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, targets = images, ops.mix_(images, *arguments, *words)
+        mixed, dense = images, ops.mix_(images, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, targets = out, ops.mix_out(images, *arguments, out, *words)
+        mixed, dense = out, ops.mix_out(images, *arguments, out, *words)
     else:
-        mixed, targets = ops.mix(images, *arguments, *words)
+        mixed, dense = ops.mix(images, *arguments, *words)
     if inplace or out is not None:
         _mark_written(mixed)
-    return mixed, targets if labels is not None else None
+    if labels is None:
+        return mixed, None
+    if op_labels is not None:
+        return mixed, dense
+    valid = reference.valid_rows(plan.packed, plan.height, plan.width, images.dtype in BLENDED_DTYPES)
+    if inplace:
+        valid = valid & reference.involutive_rows(plan.packed)
+    return mixed, pairs_of(labels, plan.packed, valid)
 
 
 def apply_plan(
@@ -493,17 +528,18 @@ def apply_plan(
     *,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     fill: float = 0.0,
     out: Tensor | None = None,
     backend: str | None = None,
-) -> tuple[Tensor, Tensor | None]:
+):
     """Images and targets mixed by a plan, in one launch: :func:`cutmix` with the drawing left out.
 
     Args:
         images: (B, ..., H, W) of any dtype, as for :func:`cutmix`; H and W those of the plan. Not changed.
         labels: as for :func:`cutmix`.
         plan: on the device of the images.
-        num_classes, label_smoothing, target_dtype, out, backend: as for :func:`cutmix`.
+        num_classes, label_smoothing, target_dtype, targets, out, backend: as for :func:`cutmix`.
         fill: what the boxes of samples that are cut out are filled with.
 
     Returns:
@@ -512,11 +548,10 @@ def apply_plan(
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was written. On a GPU, where looking would make the host
             wait, a sample whose row of the plan leads outside the batch or the image is left as it was instead, and
-            its target is NaN.
+            its target is NaN, or its pair's weight.
     """
-    return _follow(
-        images, labels, plan, num_classes, label_smoothing, target_dtype, fill, inplace=False, out=out, backend=backend
-    )
+    settings = num_classes, label_smoothing, target_dtype, targets, fill
+    return _follow(images, labels, plan, *settings, inplace=False, out=out, backend=backend)
 
 
 def apply_plan_(
@@ -527,29 +562,31 @@ def apply_plan_(
     *,
     label_smoothing: float = 0.0,
     target_dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     fill: float = 0.0,
     backend: str | None = None,
-) -> tuple[Tensor, Tensor | None]:
+):
     """:func:`apply_plan` in place: reads and writes the boxes' bytes alone.
 
     The plan has to be its own inverse, ``partner[partner[i]] == i``; on a GPU, where looking would make the host wait,
     a sample for which it is not is left as it was, and its target is NaN. Returns the same images, mixed.
     """
-    return _follow(
-        images, labels, plan, num_classes, label_smoothing, target_dtype, fill, inplace=True, out=None, backend=backend
-    )
+    settings = num_classes, label_smoothing, target_dtype, targets, fill
+    return _follow(images, labels, plan, *settings, inplace=True, out=None, backend=backend)
 
 
 def mix_images(
     images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
     """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again."""
-    return _follow(images, None, plan, None, 0.0, torch.float32, fill, inplace=False, out=out, backend=backend)[0]
+    settings = None, 0.0, torch.float32, "dense", fill
+    return _follow(images, None, plan, *settings, inplace=False, out=out, backend=backend)[0]
 
 
 def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: str | None = None) -> Tensor:
     """The images of :func:`apply_plan_` alone, in place. Returns the same images, mixed."""
-    return _follow(images, None, plan, None, 0.0, torch.float32, fill, inplace=True, out=None, backend=backend)[0]
+    settings = None, 0.0, torch.float32, "dense", fill
+    return _follow(images, None, plan, *settings, inplace=True, out=None, backend=backend)[0]
 
 
 def mix_targets(
@@ -559,28 +596,33 @@ def mix_targets(
     *,
     label_smoothing: float = 0.0,
     dtype: torch.dtype = torch.float32,
+    targets: str = "dense",
     backend: str | None = None,
-) -> Tensor:
-    """Soft targets by a plan: lam * own + (1 - lam) * partner's, (B, K).
+):
+    """Soft targets by a plan: lam * own + (1 - lam) * partner's, (B, K), or as pairs.
 
     Args:
         labels: class indices of any integer dtype, (B,), or soft labels (a teacher's, say), float (B, K).
         plan: on the device of the labels.
-        num_classes: K. Needed with class indices.
-        label_smoothing: as for :func:`cutmix`.
-        dtype: float32, float16, bfloat16 or float64.
-        backend: as for :func:`cutmix`.
+        num_classes: K. Needed with class indices, for dense targets.
+        label_smoothing, targets, backend: as for :func:`cutmix`.
+        dtype: float32, float16, bfloat16 or float64, of dense targets.
 
     Raises:
         TypeError, ValueError: an argument is wrong. On a GPU, where looking would make the host wait, a label outside
-            0..K-1 or a row of the plan that leads outside the batch gives a row of NaN instead.
+            0..K-1 or a row of the plan that leads outside the batch gives a row of NaN instead, as in
+            :func:`apply_plan`.
     """
     if labels is None:
         raise TypeError("labels must be a tensor, got None")
     share = _validation.check_share("label_smoothing", label_smoothing)
+    form = check_form(targets, share)
     dtype = _validation.check_target_dtype("dtype", dtype)
     device = labels.device if isinstance(labels, Tensor) else torch.device("cpu")
     _validation.check_plan_batch(plan, labels.shape[0] if isinstance(labels, Tensor) else 0, device, "labels")
-    classes = _validation.check_labels(labels, num_classes, len(plan), device)
+    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), device, form)
     plan.check()
-    return _backends.ops_for(backend, device).mix_targets(labels, plan.packed, classes, share, dtype)
+    ops = _backends.ops_for(backend, device)
+    if op_labels is None:
+        return pairs_of(labels, plan.packed, reference.valid_rows(plan.packed, None, None))
+    return ops.mix_targets(labels, plan.packed, classes, share, dtype)

@@ -9,6 +9,7 @@ from . import _backends, _validation
 from ._seed import check_generator
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
+from .pairs import PairTargets
 from .plan import MixPlan
 
 
@@ -36,8 +37,8 @@ class _Transform(nn.Module):
         self.backend = _backends.check_backend(backend)
         self._arguments: dict[str, object] = {}  # for repr
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or None."""
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | PairTargets | None]:
+        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or pairs or None."""
         mixed, targets, _ = run(
             images,
             labels,
@@ -107,6 +108,7 @@ class CutMix(_Transform):
         correct_lam: bool = True,
         label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32,
+        targets: str = "dense",
         inplace: bool = False,
         generator: torch.Generator | None = None,
         backend: str | None = None,
@@ -119,6 +121,7 @@ class CutMix(_Transform):
             "placement": placement,
             "correct_lam": correct_lam,
             "label_smoothing": label_smoothing,
+            "targets": targets,
         }
         settings = Settings.of_cutmix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
         super().__init__(settings, num_classes, inplace, generator, backend)
@@ -157,6 +160,7 @@ class Mix(_Transform):
         correct_lam: bool = True,
         label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32,
+        targets: str = "dense",
         inplace: bool = False,
         generator: torch.Generator | None = None,
         backend: str | None = None,
@@ -174,6 +178,7 @@ class Mix(_Transform):
             "placement": placement,
             "correct_lam": correct_lam,
             "label_smoothing": label_smoothing,
+            "targets": targets,
         }
         settings = Settings.of_mix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
         super().__init__(settings, num_classes, inplace, generator, backend)

@@ -1,0 +1,163 @@
+"""Targets as two class indices and a weight, and their loss: what dense soft targets say, without a (B, K) matrix."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _validation
+from ._ops import Kind
+
+
+class TargetForm(enum.IntEnum):
+    """What targets are made as."""
+
+    dense = 0
+    pairs = 1
+
+
+class PairTargets(NamedTuple):
+    """Targets lam * one_hot(y_a) + (1 - lam) * one_hot(y_b), without that matrix. Made with ``targets="pairs"``.
+
+    Attributes:
+        y_a: class indices of the samples themselves, (B,), of the labels' dtype.
+        y_b: those of their partners; a sample's own where lam is 1, so that it owes nothing to its partner.
+        lam: float32 (B,), the weight of y_a. 1 where a sample is kept or cut out; NaN, on a GPU, where its row of a
+            given plan leads outside the batch or the image.
+    """
+
+    y_a: Tensor
+    y_b: Tensor
+    lam: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairTargets:
+        """The targets on another device."""
+        return PairTargets(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
+def check_form(targets: str, label_smoothing: float) -> TargetForm:
+    """The form by its name, if it can smooth labels so."""
+    form = _validation.check_choice("targets", targets, TargetForm)
+    if form == TargetForm.pairs and label_smoothing != 0:
+        raise ValueError(
+            f"label_smoothing must be 0 with targets='pairs', got {label_smoothing!r}; two class indices cannot hold "
+            "it: give it to cutmix_cuda.cross_entropy"
+        )
+    return form
+
+
+_ANY_CLASS = 2**63 - 1
+
+
+def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> None:
+    """Raises unless labels are None or class indices, in 0..num_classes-1 if that is given."""
+    if isinstance(labels, Tensor) and labels.dtype in _validation.FLOAT_DTYPES:
+        raise ValueError(
+            f"labels must be class indices, of an integer dtype, with targets='pairs', got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}; soft labels are mixed with targets='dense'"
+        )
+    _validation.check_labels(labels, _ANY_CLASS if num_classes is None else num_classes, batch, device)
+
+
+def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> PairTargets:
+    """Class indices (B,) mixed by a packed plan (B, 8).
+
+    valid: bool (B,), which rows of the plan may be followed; None for a plan that was sampled, where all may.
+    """
+    partner, lam, kind = packed[:, 0], packed[:, 5].view(torch.float32), packed[:, 6]
+    lam = torch.where((kind == Kind.cutmix) | (kind == Kind.mixup), lam, 1.0)
+    if valid is not None:
+        partner = torch.where(valid, partner, 0)
+        lam = torch.where(valid, lam, torch.nan)
+    return PairTargets(labels, torch.where(lam < 1, labels[partner], labels), lam)
+
+
+def cross_entropy(
+    logits: Tensor,
+    pairs: PairTargets,
+    *,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """lam * CE(logits, y_a) + (1 - lam) * CE(logits, y_b): the cross entropy of the soft targets that pairs stand for.
+
+    Value and gradient are those of ``torch.nn.functional.cross_entropy`` with these soft targets, label smoothing and
+    weights included, for a third of the memory traffic: no (B, K) target is written or read. Smoothing is the same map
+    of targets before mixing, as dense targets are smoothed here, and after it.
+
+    Args:
+        logits: (B, K), float. Half precision is computed in float32.
+        pairs: what ``targets="pairs"`` gave, or any tuple (y_a, y_b, lam): integers (B,) twice and floats (B,).
+        weight: of each class, float (K,). As with soft targets, the mean is over samples, whatever their weights.
+        label_smoothing: s in [0, 1]: each soft target y becomes y * (1 - s) + s / K.
+        reduction: "mean", "sum", or "none" for the losses of the samples, (B,).
+
+    Returns:
+        The loss: float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or, on the CPU, a class index outside 0..K-1. There is no
+            ignore_index: -100 is such an index. On a GPU, where looking would make the host wait, and in a compiled
+            graph, the loss of such a sample is NaN instead, and so is its gradient.
+    """
+    y_a, y_b, lam = _checked(logits, pairs, weight)
+    smoothing = _validation.check_share("label_smoothing", label_smoothing)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be one of 'mean', 'sum', 'none', got {reduction!r}")
+
+    classes = logits.shape[1]
+    value = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    log_probabilities = F.log_softmax(logits, dim=1, dtype=value)
+    both = torch.stack([y_a.long(), y_b.long()], dim=1)
+    known = ((both >= 0) & (both < classes)).all(dim=1)
+    both = torch.where(known[:, None], both, 0)  # no index is trusted
+    lam = torch.where(known, lam.to(value), torch.nan)
+    share = torch.stack([lam, 1 - lam], dim=1)
+    if weight is not None:
+        weight = weight.to(value)
+        share = share * weight[both]
+    # One gather for the two, whose gradient is one matrix.
+    loss = -(share * log_probabilities.gather(1, both)).sum(dim=1)
+    if smoothing > 0:
+        of_all = log_probabilities.sum(dim=1) if weight is None else log_probabilities @ weight
+        loss = (1 - smoothing) * loss - smoothing / classes * of_all
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _checked(logits: Tensor, pairs: PairTargets, weight: Tensor | None) -> PairTargets:
+    """The pairs, if everything fits together."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
+    if logits.dtype not in _validation.FLOAT_DTYPES or logits.dim() != 2:
+        raise ValueError(
+            f"logits must be floats of shape (batch, num_classes), got {logits.dtype} of shape {tuple(logits.shape)}"
+        )
+    if not isinstance(pairs, tuple) or len(pairs) != 3 or not all(isinstance(part, Tensor) for part in pairs):
+        raise TypeError(f"pairs must be a tuple of three tensors, (y_a, y_b, lam), got {type(pairs).__name__}")
+    batch, classes = logits.shape
+    pairs = PairTargets(*pairs)
+    dtypes = (_validation.INTEGER_DTYPES, _validation.INTEGER_DTYPES, _validation.FLOAT_DTYPES)
+    for name, part, allowed in zip(pairs._fields, pairs, dtypes, strict=True):
+        if part.dtype not in allowed:
+            raise TypeError(f"{name} must be of an {'integer' if name != 'lam' else 'float'} dtype, got {part.dtype}")
+        if part.shape != (batch,):
+            raise ValueError(f"{name} must be of shape (batch,) = ({batch},), got {tuple(part.shape)}")
+        if part.device != logits.device:
+            raise ValueError(f"{name} must be on the device of logits, {logits.device}, got {part.device}")
+    for name, part in (("y_a", pairs.y_a), ("y_b", pairs.y_b)):
+        _validation.check_range(name, part, classes)
+    if weight is not None:
+        if not isinstance(weight, Tensor) or weight.dtype not in _validation.FLOAT_DTYPES:
+            raise TypeError(f"weight must be a float tensor or None, got {weight!r}")
+        if weight.shape != (classes,):
+            raise ValueError(f"weight must be of shape (num_classes,) = ({classes},), got {tuple(weight.shape)}")
+        if weight.device != logits.device:
+            raise ValueError(f"weight must be on the device of logits, {logits.device}, got {weight.device}")
+    return pairs
