@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cutmix_cuda import _ops
+from cutmix_cuda._ops import PLAN_COLUMNS, QUANTILE_INTERVALS, Kind, Partner
 
 from .ptx import Buffer, Device, Kernel, Module, Report, parse
 from .ptx.machine import WARP
@@ -27,6 +27,7 @@ from .ptx.toolchain import compile_cuda, nvcc
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_INT32 = 2**31 - 1
+VECTOR = 16  # bytes
 POISON = 0xA5  # what Device.empty fills memory with
 
 
@@ -47,20 +48,37 @@ class Call(NamedTuple):
     targets: Any
     label_smoothing: float
     plan: Tensor  # given, or to be sampled
-    sampling: Any  # seed, quantiles, prob, scope, partner, placement, correct_lam
+    sampling: Any  # the arguments named in SAMPLING
+    fill: tuple[int, int]  # what cutout fills with: 16 bytes, an element of the images over and over
 
     @property
     def in_place(self) -> bool:
         return self.images is not None and self.out is self.images
 
 
-SAMPLING = ("seed", "quantiles", "prob", "scope", "partner", "placement", "correct_lam")
+BOUNDS = ("cutmix_below", "mixup_below", "cutout_below")
+SAMPLING = ("seed", "quantiles", *BOUNDS, "scope", "partner", "placement", "correct_lam")
+
+
+def bounds_of(kind: Kind) -> tuple[float, float, float]:
+    """The BOUNDS that draw one kind for every sample."""
+    cutmix, mixup, cutout = (
+        float(kind != Kind.keep and kind <= each) for each in (Kind.cutmix, Kind.mixup, Kind.cutout)
+    )
+    return cutmix, mixup, cutout
+
+
+def fill_of(value: float, dtype: torch.dtype) -> tuple[int, int]:
+    """The fill of a value of the images' dtype."""
+    low, high = torch.full((VECTOR // dtype.itemsize,), value, dtype=dtype).view(torch.int64).tolist()
+    return low, high
 
 
 def call_of(op: str, *arguments: Any) -> Call:
-    """The call of an op of cutmix_cuda/_ops.py with the arguments of its schema."""
+    """The call of an op of cutmix_cuda/_ops.py with the arguments of its schema, of which fill may be left out."""
     schema = getattr(torch.ops.cutmix_cuda_reference, op).default._schema
-    named = {argument.name: value for argument, value in zip(schema.arguments, arguments, strict=True)}
+    values = (*arguments, *(each.default_value for each in schema.arguments[len(arguments) :]))
+    named = {argument.name: value for argument, value in zip(schema.arguments, values, strict=True)}
     images, labels, plan = (named.get(name) for name in ("images", "labels", "plan"))
     if images is not None:
         sizes = images.shape[0], *images.shape[-2:]
@@ -76,8 +94,9 @@ def call_of(op: str, *arguments: Any) -> Call:
         labels=labels,
         targets=torch.empty(sizes[0], named["num_classes"], dtype=named["dtype"]) if labels is not None else None,
         label_smoothing=named.get("label_smoothing", 0.0),
-        plan=torch.empty(sizes[0], _ops.PLAN_COLUMNS, dtype=torch.int32) if plan is None else plan,
+        plan=torch.empty(sizes[0], PLAN_COLUMNS, dtype=torch.int32) if plan is None else plan,
         sampling=None if plan is not None else tuple(named[name] for name in SAMPLING),
+        fill=(named.get("fill_low", 0), named.get("fill_high", 0)),
     )
 
 
@@ -159,6 +178,10 @@ def cuda_kernel(name: str, architecture: int) -> Kernel:
     return cuda_module(architecture)[mangled]
 
 
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dict[str, Any]:
     """What csrc/cuda/mix_cuda.cu launches for a call: kernel, grid, block and the bytes of the parameters."""
     from cutmix_cuda import _build_info  # type: ignore[attr-defined]
@@ -176,9 +199,10 @@ def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dic
         for name, tensor in (("images", call.images), ("out", call.out)):
             arguments[name] = memory.address(tensor), tensor.shape, tensor.stride()
         arguments |= {"element_bytes": call.images.element_size(), "in_place": call.in_place}
+        arguments |= {"dtype": dtype_name(call.images), "fill": call.fill}
     if call.labels is not None and call.targets.numel() > 0:
         for name, tensor in (("labels", call.labels), ("targets", call.targets)):
-            arguments[name] = memory.address(tensor), str(tensor.dtype).removeprefix("torch.")
+            arguments[name] = memory.address(tensor), dtype_name(tensor)
         arguments |= {"num_classes": call.targets.shape[1], "label_smoothing": call.label_smoothing}
     return _build_info.launch_geometry(**arguments)
 
@@ -271,27 +295,39 @@ def execute(kind: str, call: Call, architecture: int = 80, seed_on_device: bool 
 # ---- Costs
 
 SECTOR = 32
-VECTOR = 16  # bytes
+UNIFORM = (torch.arange(QUANTILE_INTERVALS + 1) / QUANTILE_INTERVALS).repeat(3, 1)  # alpha = 1, for every kind
 
 
-def training_call(op: str, dtype: torch.dtype, channels_last: bool, batch: int = 64, seed: int = 20190513) -> Call:
+def training_call(
+    op: str,
+    dtype: torch.dtype,
+    channels_last: bool,
+    batch: int = 64,
+    seed: int = 20190513,
+    bounds: tuple[float, float, float] = bounds_of(Kind.cutmix),
+) -> Call:
     """A fused call of a training run: 224 x 224, 1000 classes, random pairs, a uniform lambda for each sample."""
     images = torch.zeros(batch, 3, 224, 224, dtype=dtype)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    sampling = torch.tensor([seed]), torch.arange(4097) / 4096, 1.0, 0, _ops.Partner.mirror.value, 0, True
+    sampling = torch.tensor([seed]), UNIFORM, *bounds, 0, Partner.mirror.value, 0, True
     return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *sampling, 1000, 0.1, torch.float32)
 
 
 def image_sectors(call: Call, plan: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Which 32-byte sectors of the images a plan has to read and, in place, to write: bool, of the whole storage."""
     assert call.images is not None
-    pasted = torch.zeros(call.sizes, dtype=torch.bool)
-    for sample, (_, y0, x0, y1, x1, *_) in enumerate(plan.tolist()):
-        pasted[sample, y0:y1, x0:x1] = True
-    read = torch.zeros_like(pasted) if call.in_place else ~pasted
-    for sample, (partner, *_) in enumerate(plan.tolist()):
-        read[partner] |= pasted[sample]
+    read = torch.full(call.sizes, not call.in_place)
+    changed = torch.zeros(call.sizes, dtype=torch.bool)
+    for sample, (_, y0, x0, y1, x1, _, kind, _) in enumerate(plan.tolist()):
+        if kind == Kind.mixup:
+            read[sample] = changed[sample] = True
+        else:
+            read[sample, y0:y1, x0:x1] = False
+            changed[sample, y0:y1, x0:x1] = True
+    for sample, (partner, *_, kind, _) in enumerate(plan.tolist()):
+        if kind != Kind.cutout:
+            read[partner] |= changed[sample]
 
     def sectors(pixels: Tensor) -> np.ndarray:
         element_bytes = call.images.element_size()
@@ -300,7 +336,7 @@ def image_sectors(call: Call, plan: Tensor) -> tuple[np.ndarray, np.ndarray]:
         view.copy_(pixels.reshape(call.sizes[0], *[1] * (call.images.dim() - 3), *call.sizes[1:]))
         return np.logical_or.reduceat(marked.numpy(), np.arange(0, len(marked), SECTOR // element_bytes))
 
-    return sectors(read), sectors(pasted)
+    return sectors(read), sectors(changed)
 
 
 def box_edges(call: Call, plan: Tensor) -> int:
