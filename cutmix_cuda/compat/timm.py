@@ -1,0 +1,195 @@
+"""``Mixup`` of ``timm.data`` 1.0.31 with another engine: change the import, nothing else.
+
+>>> from cutmix_cuda.compat.timm import Mixup  # was: from timm.data import Mixup
+>>> mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, mode="elem", num_classes=1000)
+>>> images, targets = mixup(images, labels)  # in place: (B, C, H, W), (B,) -> the same images, (B, 1000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _backends, _validation, reference
+from .._ops import Kind
+from .._seed import check_generator
+from ..functional import Settings, apply_plan_, draw_plan, run
+from ..plan import MixPlan
+
+__all__ = ["Mixup"]
+
+_SCOPES = {"batch": "batch", "pair": "pair", "elem": "sample"}
+
+
+class Mixup:
+    """MixUp and CutMix of a batch in place, with the arguments and attributes of ``timm.data.Mixup``.
+
+    With the same lambda and box, pixels and targets are equal to timm's. What differs:
+
+    - Random numbers come from torch, not numpy: ``torch.manual_seed`` reproduces them, on every device alike. The
+      distributions of lambda are the same.
+    - Boxes of CutMix have even sides before they are clipped, as the paper's and torchvision's; timm also draws odd
+      ones. With cutmix_minmax, sides and places are distributed as timm's, drawn on the host and copied to the device.
+    - Any batch size: the sample in the middle of an odd batch is kept. timm wants an even one.
+    - Images may be uint8 (rounded to nearest), float16 or bfloat16, and lambda is float32 for all of them; timm rounds
+      it to the images' dtype, to 0 in uint8.
+    - Class indices may be of any integer dtype. Without multi_label, a float (B, K) target is soft labels, smoothed to
+      y * (1 - s) + s / K.
+
+    As in timm, the attributes may be changed between calls: ``mixup.mixup_enabled = False`` stops mixing and goes on
+    smoothing.
+
+    Args:
+        mixup_alpha: lambda of mixup ~ Beta(mixup_alpha, mixup_alpha); not positive: no mixup.
+        cutmix_alpha: the same for cutmix.
+        cutmix_minmax: (lo, hi), shares in [0, 1]: the sides of boxes are uniform in lo..hi of the image's, and lie
+            inside it; cutmix_alpha is then 1.
+        prob: the share of batches, pairs or samples that are mixed, by mode.
+        switch_prob: of these, the share that is mixed by cutmix, where there are both.
+        mode: what has a draw of its own: the "batch", each "pair", or each sample, "elem".
+        correct_lam: recompute lambda from the box's real area.
+        label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
+        num_classes: K.
+        multi_label: targets are (B, K), of any dtype, each entry smoothed towards a half: y * (1 - s) + s / 2.
+        generator: a CPU generator to draw from, instead of torch's default one.
+        backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; or, where a batch would be mixed, neither mixup nor cutmix is
+            active (where timm asserts). Otherwise as :func:`cutmix_cuda.mix` in place. Nothing was written.
+    """
+
+    def __init__(
+        self,
+        mixup_alpha: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        cutmix_minmax: Sequence[float] | None = None,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: str = "batch",
+        correct_lam: bool = True,
+        label_smoothing: float = 0.1,
+        num_classes: int = 1000,
+        multi_label: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha if cutmix_minmax is None else 1.0
+        self.cutmix_minmax = cutmix_minmax
+        self.mix_prob = prob
+        self.switch_prob = switch_prob
+        self.mode = mode
+        self.correct_lam = correct_lam
+        self.label_smoothing = label_smoothing
+        self.num_classes = num_classes
+        self.multi_label = multi_label
+        self.mixup_enabled = True
+        self.generator = generator
+        self.backend = _backends.check_backend(backend)
+        check_generator(generator)
+        _validation.check_num_classes(num_classes)
+        if cutmix_minmax is not None:
+            _check_minmax(cutmix_minmax)
+        self._settings()
+
+    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W), target (B,), or (B, K) -> x itself, mixed, and float32 targets (B, K)."""
+        settings = self._settings()
+        laws = settings.laws
+        if self.mixup_enabled and self.mix_prob > 0 and laws.cutmix is None and laws.mixup is None:
+            raise ValueError("One of mixup_alpha > 0., cutmix_alpha > 0., cutmix_minmax not None should be true.")
+        if self.multi_label:
+            if target.ndim != 2 or target.shape[1] != self.num_classes:
+                raise ValueError("Multi-label mixup expects dense targets shaped (batch, num_classes).")
+            target = target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+            settings = settings._replace(label_smoothing=0.0)
+        if self.cutmix_minmax is None:
+            _, targets, _ = run(
+                x,
+                target,
+                self.num_classes,
+                settings,
+                seed=None,
+                generator=self.generator,
+                inplace=True,
+                out=None,
+                backend=self.backend,
+            )
+        else:
+            _validation.check_images(x)
+            plan = self._minmax_plan(x, settings)
+            _, targets = apply_plan_(
+                x, target, plan, self.num_classes, label_smoothing=settings.label_smoothing, backend=self.backend
+            )
+        assert isinstance(targets, Tensor)  # there were labels
+        return x, targets
+
+    def _settings(self) -> Settings:
+        """What the attributes say at this moment."""
+        return Settings.of_mix(
+            cutmix_alpha=max(self.cutmix_alpha, 0.0),
+            mixup_alpha=max(self.mixup_alpha, 0.0),
+            cutout=0.0,
+            cutout_area=0.0,
+            prob=self.mix_prob if self.mixup_enabled else 0.0,
+            switch_prob=self.switch_prob,
+            scope=_SCOPES[_check_mode(self.mode)],
+            partner="flip",
+            placement="clip",
+            correct_lam=self.correct_lam,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def _minmax_plan(self, x: Tensor, settings: Settings) -> MixPlan:
+        """A plan drawn by the settings, with other boxes: sides and places uniform, one box a draw."""
+        batch, height, width = x.shape[0], *x.shape[-2:]
+        plan = draw_plan(
+            batch,
+            height,
+            width,
+            settings,
+            seed=None,
+            generator=self.generator,
+            device=x.device,
+            backend=self.backend,
+        )
+        rows, columns = (self._uniform_edges(length, batch) for length in (height, width))
+        boxes = torch.stack([rows[0], columns[0], rows[1], columns[1]], dim=1).to(x.device, non_blocking=True)
+
+        partner = plan.partner.long()
+        index = torch.arange(batch, device=x.device)
+        boxes = boxes[reference.draw_index(settings.sampling.scope, index, partner)]
+        pasted = plan.kind == Kind.cutmix
+        boxes = torch.where(pasted[:, None], boxes, 0)
+        lam = torch.where(pasted, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
+        return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
+
+    def _uniform_edges(self, length: int, count: int) -> tuple[Tensor, Tensor]:
+        """First and one past the last pixel of each box along a side of the image."""
+        assert self.cutmix_minmax is not None
+        shortest, longest = (int(length * share) for share in self.cutmix_minmax)
+        longest = max(longest - 1, shortest)  # the upper bound is exclusive, as timm's
+        side = torch.randint(shortest, longest + 1, (count,), device="cpu", generator=self.generator)
+        places = length - side + 1
+        where = torch.rand(count, dtype=torch.float64, device="cpu", generator=self.generator)
+        start = (where * places).long()
+        return start, start + side
+
+
+def _check_mode(mode: str) -> str:
+    if mode not in _SCOPES:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, _SCOPES))}, got {mode!r}")
+    return mode
+
+
+def _check_minmax(minmax: Sequence[float]) -> None:
+    if len(minmax) != 2:
+        raise ValueError(f"cutmix_minmax must be (lo, hi), got {minmax!r}")
+    for share in minmax:
+        _validation.check_share("cutmix_minmax", share)
+    if minmax[0] > minmax[1]:
+        raise ValueError(f"cutmix_minmax must have lo <= hi, got {minmax!r}")

@@ -1,0 +1,261 @@
+"""``CutMix`` and ``MixUp`` of ``torchvision.transforms.v2`` 0.29 with another engine: change the import, nothing else.
+
+>>> from cutmix_cuda.compat.torchvision import CutMix, MixUp  # was: from torchvision.transforms.v2 import CutMix, MixUp
+>>> mix = v2.RandomChoice([CutMix(num_classes=1000), MixUp(num_classes=1000)])
+>>> images, labels = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+Called in the same way they mix the same things, and fail with the same errors. With the same box and lambda, pixels and
+targets are equal. The random numbers are not torchvision's, for they come from another generator: the same seed draws
+another box, of the same distribution. ``torch.manual_seed`` reproduces them, on every device alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from PIL.Image import Image as PILImage
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten  # as torchvision; torch has no public one
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .. import _backends, _validation
+from .._seed import check_generator
+from ..functional import Settings, mix_images, run
+from ..plan import MixPlan
+
+__all__ = ["CutMix", "MixUp"]
+
+
+def _find_labels(sample: Any) -> Any:
+    """The second item of a pair, or what such an item, or the sample itself, holds under a key like "labels"."""
+    if isinstance(sample, (tuple, list)):
+        sample = sample[1]
+    if _is_pure(sample):
+        return sample
+    if not isinstance(sample, Mapping):
+        raise ValueError(
+            "When using the default labels_getter, the input passed to forward must be a dictionary or a two-tuple "
+            f"whose second item is a dictionary or a tensor, but got {sample} instead."
+        )
+    names = [key for key in sample if isinstance(key, str)]
+    exact = [name for name in names if name.lower() == "labels"]
+    similar = [name for name in names if "label" in name.lower()]
+    if not similar:
+        raise ValueError(
+            "Could not infer where the labels are in the sample. Try passing a callable as the labels_getter parameter?"
+            "If there are no labels in the sample by design, pass labels_getter=None."
+        )
+    return sample[(exact + similar)[0]]
+
+
+def _is_pure(leaf: Any) -> bool:
+    """Whether it is a tensor that torchvision gave no meaning."""
+    return isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
+
+
+class _BatchMix(v2.Transform):
+    """What CutMix and MixUp share: what of a sample is the labels, what is mixed, and what passes through."""
+
+    _mixed: tuple[type, ...]
+    _refused: tuple[type, ...]
+    _refusal: str
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        num_classes: int | None = None,
+        labels_getter: Callable[[Any], Any] | str | None = "default",
+        scope: str = "batch",
+        partner: str = "roll",
+        label_smoothing: float = 0.0,
+        generator: torch.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not (labels_getter is None or labels_getter == "default" or callable(labels_getter)):
+            raise ValueError(f"labels_getter should either be 'default', a callable, or None, but got {labels_getter}.")
+        if num_classes is not None:
+            _validation.check_num_classes(num_classes)
+        check_generator(generator)
+        # torchvision's repr shows the public numbers and names.
+        self.alpha = _validation.check_positive("alpha", alpha)
+        self.num_classes = num_classes
+        self.scope = scope
+        self.partner = partner
+        self.label_smoothing = label_smoothing
+        self.backend = _backends.check_backend(backend)
+        self._generator = generator
+        self._labels_getter = labels_getter
+        self._settings = self._settings_of(
+            self.alpha,
+            prob=1.0,
+            scope=scope,
+            partner=partner,
+            placement="clip",
+            correct_lam=True,
+            label_smoothing=label_smoothing,
+        )
+
+    @staticmethod
+    def _settings_of(alpha: float, **options: Any) -> Settings:
+        raise NotImplementedError
+
+    def forward(self, *inputs: Any) -> Any:
+        """A sample of any structure -> the same structure, with images and labels mixed."""
+        sample = inputs if len(inputs) > 1 else inputs[0]
+        leaves, structure = tree_flatten(sample)
+        if any(isinstance(leaf, self._refused) for leaf in leaves):
+            raise ValueError(f"{type(self).__name__}() does not support {self._refusal}.")
+
+        labels = self._labels_of(sample)
+        self._check_labels(labels)
+        at_labels = next((at for at, leaf in enumerate(leaves) if leaf is labels), None)
+        if at_labels is None:
+            raise ValueError("labels_getter must return a tensor of the sample itself, not a copy or a view of it")
+        at_images = self._find_images(leaves, at_labels)
+        self._check_images([leaves[at] for at in at_images], labels.shape[0])
+
+        settings = self._settings
+        if labels.ndim == 2:
+            if not labels.is_floating_point():
+                labels = labels.float()
+            settings = settings._replace(target_dtype=labels.dtype)
+        images = [leaves[at].as_subclass(Tensor) for at in at_images]
+        first, targets, packed = run(
+            images[0],
+            labels,
+            self.num_classes,
+            settings,
+            seed=None,
+            generator=self._generator,
+            inplace=False,
+            out=None,
+            backend=self.backend,
+        )
+        others = [mix_images(image, MixPlan(packed, *image.shape[-2:]), backend=self.backend) for image in images[1:]]
+
+        for at, image in zip(at_images, [first, *others], strict=True):
+            leaf = leaves[at]
+            leaves[at] = tv_tensors.wrap(image, like=leaf) if isinstance(leaf, tv_tensors.TVTensor) else image
+        leaves[at_labels] = targets
+        return tree_unflatten(leaves, structure)
+
+    def _labels_of(self, sample: Any) -> Any:
+        if callable(self._labels_getter):
+            return self._labels_getter(sample)
+        return _find_labels(sample) if self._labels_getter == "default" else None
+
+    def _check_labels(self, labels: Any) -> None:
+        if not isinstance(labels, Tensor):
+            raise ValueError(f"The labels must be a tensor, but got {type(labels)} instead.")
+        if labels.ndim not in (1, 2):
+            raise ValueError(
+                "labels should be index based with shape (batch_size,) or probability based with shape "
+                f"(batch_size, num_classes), but got a tensor of shape {labels.shape} instead."
+            )
+        if labels.ndim == 2 and self.num_classes is not None and labels.shape[-1] != self.num_classes:
+            raise ValueError(
+                "When passing 2D labels, the number of elements in last dimension must match num_classes: "
+                f"{labels.shape[-1]} != {self.num_classes}. You can Leave num_classes to None."
+            )
+        if labels.ndim == 1 and self.num_classes is None:
+            raise ValueError("num_classes must be passed if the labels are index-based (1D)")
+
+    def _find_images(self, leaves: list[Any], at_labels: int) -> list[int]:
+        """Where the images are: all that are marked as such, or else the first unmarked tensor."""
+        marked = [at for at, leaf in enumerate(leaves) if isinstance(leaf, self._mixed)]
+        if any(isinstance(leaves[at], (tv_tensors.Image, tv_tensors.Video)) for at in marked):
+            return marked
+        unmarked = [at for at, leaf in enumerate(leaves) if _is_pure(leaf) and at != at_labels]
+        return unmarked[:1] + marked
+
+    def _check_images(self, images: list[Tensor], batch: int) -> None:
+        if not images:
+            raise TypeError("No image or video was found in the sample")
+        for image in images:
+            if not isinstance(image, tv_tensors.Mask):
+                dims = 5 if isinstance(image, tv_tensors.Video) else 4
+                if image.ndim != dims:
+                    raise ValueError(
+                        f"Expected a batched input with {dims} dims, but got {image.ndim} dimensions instead."
+                    )
+            if image.shape[0] != batch:
+                what = "mask" if isinstance(image, tv_tensors.Mask) else "image or video"
+                raise ValueError(
+                    f"The batch size of the {what} does not match the batch size of the labels: "
+                    f"{image.shape[0]} != {batch}."
+                )
+
+
+class CutMix(_BatchMix):
+    """CutMix (Yun et al., ICCV 2019) of a batch, called as ``torchvision.transforms.v2.CutMix``.
+
+    Mixed are the labels, all ``tv_tensors.Image``, ``Video`` and ``Mask`` of a sample, and if there is neither image
+    nor video the first tensor that is not the labels. Images are (B, C, H, W), videos (B, T, C, H, W) and masks
+    (B, ..., H, W), of any dtype; all get the same box and keep dtype and memory format. The rest passes through, the
+    very objects.
+
+    Beyond torchvision: segmentation masks are mixed instead of refused; labels may be of any integer dtype; images are
+    found behind the labels too; scope, label_smoothing, generator and backend.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), as a float or an int.
+        num_classes: K. Needed where labels are class indices, (B,).
+        labels_getter: "default", the second item if it is a tensor, else what is found under a key like "labels" in the
+            second item or in the sample; or a function of the sample that returns the labels out of it.
+        scope: the "batch" has one box and lambda, as in torchvision; or each "sample" its own; or each "pair".
+        partner: as for :func:`cutmix_cuda.cutmix`; "roll" is torchvision's, the sample before.
+        label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
+        generator: a CPU generator to draw from, instead of torch's default one.
+        backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
+
+    Returns:
+        The sample in its structure. Targets are (B, K): float32 for class indices, and of the dtype of soft labels.
+
+    Raises:
+        ValueError, TypeError: as torchvision, in its words; and as :func:`cutmix_cuda.cutmix`, for a label outside
+            0..K-1, say, or an alpha that is not positive. Images, masks and labels have to be on one device.
+    """
+
+    _mixed = (tv_tensors.Image, tv_tensors.Video, tv_tensors.Mask)
+    _refused = (PILImage, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
+    _refusal = "PIL images, bounding boxes and keypoints"
+
+    @staticmethod
+    def _settings_of(alpha: float, **options: Any) -> Settings:
+        return Settings.of_cutmix(alpha=alpha, **options)
+
+    def _check_images(self, images: list[Tensor], batch: int) -> None:
+        sizes = {tuple(v2.functional.get_size(image)) for image in images}
+        if len(sizes) > 1:
+            raise ValueError(f"Found multiple HxW dimensions in the sample: {_quoted(sorted(sizes))}")
+        super()._check_images(images, batch)
+
+
+class MixUp(_BatchMix):
+    """MixUp (Zhang et al., ICLR 2018) of a batch, called as ``torchvision.transforms.v2.MixUp``.
+
+    lam * own + (1 - lam) * partner's, of images and labels: computed in float32 (float64 images in float64) and rounded
+    once to the images' dtype. Images may be uint8, which torchvision cannot mix; they round to the nearest. Masks are
+    refused, for there is no mean of two class indices.
+
+    What is mixed, the arguments and the errors are those of :class:`CutMix`, except that images may differ in size.
+    """
+
+    _mixed = (tv_tensors.Image, tv_tensors.Video)
+    _refused = (*CutMix._refused, tv_tensors.Mask)
+    _refusal = "PIL images, bounding boxes, keypoints and masks"
+
+    @staticmethod
+    def _settings_of(alpha: float, **options: Any) -> Settings:
+        return Settings.of_mix(
+            cutmix_alpha=None, mixup_alpha=alpha, cutout=0.0, cutout_area=0.0, switch_prob=0.0, **options
+        )
+
+
+def _quoted(values: Iterable[object]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
