@@ -7,7 +7,7 @@ time. It imports nothing of the implementation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
 SCOPES = ("sample", "pair", "batch")
 PARTNERS = ("roll", "flip", "shift", "mirror")
 PLACEMENTS = ("clip", "inside")
+KINDS = ("keep", "cutmix", "mixup", "cutout")  # in the order of their numbers in a plan
 
 # ---- Batches
 
@@ -104,6 +105,16 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
         raise AssertionError(f"at {at}: {actual[at].item()!r} instead of {expected[at].item()!r}")
 
 
+def assert_same_images(actual: Tensor, expected: Tensor, plan: list[PlannedSample]) -> None:
+    """The same bits; where samples are blended, a NaN may be any NaN, which processors choose as they like."""
+    blended = [i for i, sample in enumerate(plan) if sample.kind == "mixup"]
+    both = [images.cpu().clone(memory_format=torch.contiguous_format) for images in (actual, expected)]
+    if expected.is_floating_point() and blended:
+        for images in both:
+            images[blended] = torch.where(images[blended].isnan(), torch.nan, images[blended])
+    assert_same_bits(*both)
+
+
 # ---- The oracle
 
 
@@ -131,7 +142,7 @@ class PlannedSample(NamedTuple):
     partner: int
     box: tuple[int, ...]  # y0, x0, y1, x1
     lam: np.float32
-    mixed: bool
+    kind: str
 
 
 def oracle_partners(rule: str, seed: int, batch: int) -> list[int]:
@@ -178,30 +189,48 @@ def share_left(box: tuple[int, ...], height: int, width: int) -> np.float32:
     return np.float32(1) - np.float32((y1 - y0) * (x1 - x0)) / np.float32(height * width)
 
 
+def oracle_kind(word: int, bounds: Sequence[float]) -> str:
+    """The first of cutmix, mixup and cutout below whose bound, rounded to float32, the word's upper 24 bits are."""
+    number = np.float32(word >> 8) * np.float32(2.0**-24)
+    return next((kind for kind, below in zip(KINDS[1:], bounds, strict=True) if number < np.float32(below)), "keep")
+
+
 def oracle_plan(
     seed: int,
-    table: np.ndarray,
+    tables: np.ndarray,
     batch: int,
     height: int,
     width: int,
     *,
-    prob: float = 1.0,
+    bounds: Sequence[float] = (1.0, 1.0, 1.0),
     scope: str = "sample",
     partner: str = "mirror",
     placement: str = "clip",
     correct_lam: bool = True,
 ) -> list[PlannedSample]:
-    """The plan that every backend has to draw; table holds the quantiles of lambda, float32 (4097,)."""
+    """The plan that every backend has to draw.
+
+    tables holds the quantiles of lambda of cutmix, mixup and cutout, float32 (3, 4097), and bounds what a random number
+    has to be below for each of them, in that order.
+    """
     plan = []
     for i, other in enumerate(oracle_partners(partner, seed, batch)):
         draw = {"sample": i, "pair": min(i, other), "batch": 0}[scope]
         word_lam, word_x, word_y, word_kind = draw_words(seed, draw, 1)
-        if other == i or height * width == 0 or np.float32(word_kind >> 8) * np.float32(2.0**-24) >= np.float32(prob):
-            plan.append(PlannedSample(other, (0, 0, 0, 0), np.float32(1), False))
+        kind = oracle_kind(word_kind, bounds)
+        if kind == "keep" or (other == i and kind != "cutout") or height * width == 0:
+            plan.append(PlannedSample(other, (0, 0, 0, 0), np.float32(1), "keep"))
             continue
-        lam = oracle_lambda(table, word_lam)
+        lam = oracle_lambda(tables[KINDS.index(kind) - 1], word_lam)
+        if kind == "mixup":
+            plan.append(PlannedSample(other, (0, 0, 0, 0), lam, kind))
+            continue
         box = oracle_box(lam, word_x, word_y, height, width, placement)
-        plan.append(PlannedSample(other, box, share_left(box, height, width) if correct_lam else lam, True))
+        if kind == "cutout":
+            lam = np.float32(1)
+        elif correct_lam:
+            lam = share_left(box, height, width)
+        plan.append(PlannedSample(other, box, lam, kind))
     return plan
 
 
@@ -209,25 +238,48 @@ def planned(plan: cutmix_cuda.MixPlan) -> list[PlannedSample]:
     """A plan of the package, taken apart sample by sample."""
     packed = plan.packed.cpu().numpy()
     return [
-        PlannedSample(int(row[0]), tuple(map(int, row[1:5])), row[5:6].view(np.float32)[0], bool(row[6] == 1))
+        PlannedSample(int(row[0]), tuple(map(int, row[1:5])), row[5:6].view(np.float32)[0], KINDS[row[6]])
         for row in packed
     ]
 
 
 def packed(plan: list[PlannedSample]) -> Tensor:
     """A plan in its packed form, int32 (batch, 8)."""
-    rows = [[s.partner, *s.box, int(s.lam.view(np.int32)), int(s.mixed), 0] for s in plan]
+    rows = [[s.partner, *s.box, int(s.lam.view(np.int32)), KINDS.index(s.kind), 0] for s in plan]
     return torch.tensor(rows, dtype=torch.int32).reshape(len(plan), 8)
 
 
-def oracle_images(images: Tensor, plan: list[PlannedSample]) -> Tensor:
-    """The mixed images, contiguous: each sample's box from its partner."""
+def oracle_blend(lam: np.float32, own: Tensor, partner: Tensor) -> Tensor:
+    """lam * own + (1 - lam) * partner, each step rounded to float32 (float64 for float64), and to the dtype once."""
+    real: Any = np.float64 if own.dtype == torch.float64 else np.float32
+    weight = real(lam)
+    with np.errstate(all="ignore"):  # pixels may be NaN and infinite
+        value = own.to(torch.float64).numpy().astype(real) * weight
+        value = value + partner.to(torch.float64).numpy().astype(real) * (real(1) - weight)
+    if own.dtype == torch.uint8:
+        value = np.rint(value)
+    return torch.from_numpy(value).to(own.dtype)
+
+
+def oracle_images(images: Tensor, plan: list[PlannedSample], fill: Any = 0) -> Tensor:
+    """The mixed images, contiguous: a box from the partner, a blend with it, or a box filled with one value."""
     mixed = images.clone(memory_format=torch.contiguous_format)
     for i, sample in enumerate(plan):
-        if sample.mixed:
-            y0, x0, y1, x1 = sample.box
+        y0, x0, y1, x1 = sample.box
+        if sample.kind == "cutmix":
             mixed[i, ..., y0:y1, x0:x1] = images[sample.partner, ..., y0:y1, x0:x1]
+        elif sample.kind == "mixup":
+            mixed[i] = oracle_blend(sample.lam, images[i], images[sample.partner])
+        elif sample.kind == "cutout":
+            mixed[i, ..., y0:y1, x0:x1] = fill
     return mixed
+
+
+def fill_words(fill: Any, dtype: torch.dtype) -> tuple[int, int]:
+    """16 bytes of a value of a dtype over and over, as the two int64 that the ops take."""
+    pattern = bytes(bits(torch.tensor([fill]).to(dtype)).tolist()) * (16 // dtype.itemsize)
+    low, high = (int.from_bytes(half, "little", signed=True) for half in (pattern[:8], pattern[8:]))
+    return low, high
 
 
 def oracle_targets(
@@ -248,7 +300,7 @@ def oracle_targets(
             own[i, label] = real(1.0 - label_smoothing + off)
     targets = own.copy()
     for i, sample in enumerate(plan):
-        if sample.mixed:
+        if sample.kind in ("cutmix", "mixup"):
             lam = real(sample.lam)
             targets[i] = lam * own[i] + (real(1) - lam) * own[sample.partner]
     return torch.from_numpy(targets).to(dtype)

@@ -234,49 +234,81 @@ def test_draw_index(cxx, scope):
 
 
 @st.composite
+def bounds(draw):
+    """What a random number has to be below, in any order: bounds that do not rise give a kind no room."""
+    return draw(st.tuples(shares, shares, shares) | st.floats(0, 1).map(lambda prob: (prob,) * 3))
+
+
+@given(bounds(), st.lists(words, min_size=1, max_size=20))
+@example((0.25, 0.5, 0.75), [0, (1 << 30) - 256, 1 << 30, (1 << 31) - 1, 1 << 31, 3 << 30, MAX])
+@example((1 / 3, 1 / 3, 1 / 3), [0x55555500, 0x555555FF, 0x55555600])  # 1/3 is rounded up to float32
+@example((0.0, 0.0, 1.0), [0, MAX])
+def test_kind_of(bounds, words):
+    expected = [helpers.KINDS.index(helpers.oracle_kind(word, bounds)) for word in words]
+    assert reference.kind_of(*bounds, torch.tensor(words)).tolist() == expected
+
+
+@st.composite
 def sampling(draw):
-    """The arguments of sample_plan after the table."""
+    """The arguments of sample_plan after the tables."""
     height, width = draw(st.just([0, 7]) | st.just([7, 0]) | extents())
     choices = [draw(st.sampled_from(enum)) for enum in (Scope, Partner, Placement)]
-    return draw(st.integers(0, 20)), height, width, draw(shares), *choices, draw(st.booleans())
+    return draw(st.integers(0, 20)), height, width, *draw(bounds()), *choices, draw(st.booleans())
 
 
 @given(seeds, st.lists(any_floats, min_size=1, max_size=12), sampling())
 def test_plan_of_any_table_stays_in_the_image(cxx, seed, knots, arguments):
-    table = np.random.default_rng(0).choice(np.array(knots, dtype=np.float32), 4097)
-    mine = cxx.sample_plan(seed % 2**64, table, *arguments)
-    twin = reference.sample_plan(torch.tensor([seed]), torch.from_numpy(table), *arguments)
+    tables = np.random.default_rng(0).choice(np.array(knots, dtype=np.float32), (3, 4097))
+    mine = cxx.sample_plan(seed % 2**64, tables, *arguments)
+    twin = reference.sample_plan(torch.tensor([seed]), torch.from_numpy(tables), *arguments)
     np.testing.assert_array_equal(mine, twin.numpy())
     batch, height, width, *_ = arguments
-    assert cxx.valid_rows(mine, height, width).all()
+    assert cxx.valid_rows(mine, height, width, True).all()
     lam = mine[:, 5].view(np.float32) if batch else np.zeros(0)
     assert ((lam >= 0) & (lam <= 1)).all()
 
 
 @given(seeds, st.integers(0, 2**32), sampling())
+@example(3, 0, (20, 30, 40, 0.3, 0.6, 0.9, Scope.sample, Partner.mirror, Placement.clip, True))
+@example(3, 0, (19, 30, 40, 0.3, 0.6, 0.9, Scope.pair, Partner.flip, Placement.inside, False))
 def test_plan_is_the_oracles(cxx, seed, table_seed, arguments):
-    table = sorted_table(table_seed)
-    batch, height, width, prob, scope, partner, placement, correct_lam = arguments
+    tables = np.stack([sorted_table(table_seed + kind) for kind in range(3)])
+    batch, height, width, *bounds, scope, partner, placement, correct_lam = arguments
     names = {"scope": scope.name, "partner": partner.name, "placement": placement.name}
-    plan = helpers.oracle_plan(seed, table, batch, height, width, prob=prob, correct_lam=correct_lam, **names)
-    mine = torch.from_numpy(cxx.sample_plan(seed % 2**64, table, *arguments))
+    plan = helpers.oracle_plan(seed, tables, batch, height, width, bounds=bounds, correct_lam=correct_lam, **names)
+    mine = torch.from_numpy(cxx.sample_plan(seed % 2**64, tables, *arguments))
     helpers.assert_same_bits(mine, helpers.packed(plan))
 
 
+def test_the_examples_draw_every_kind(cxx):
+    tables = np.stack([sorted_table(kind) for kind in range(3)])
+    plan = cxx.sample_plan(3, tables, 20, 30, 40, 0.3, 0.6, 0.9, 0, Partner.mirror, 0, True)
+    assert set(plan[:, 6].tolist()) == {0, 1, 2, 3}
+
+
 near = st.integers(-2, 8) | st.sampled_from([-(2**31), 2**31 - 1])
+EDGE_LAMS = [0.0, -0.0, 1.0, -(2.0**-149), 1 + 2.0**-23, float("nan"), float("inf"), float("-inf")]
+rows_near = st.tuples(*[near] * 5, st.floats(0, 1, width=32) | st.sampled_from(EDGE_LAMS), near, near)
 
 
-@given(st.lists(st.lists(near, min_size=8, max_size=8), min_size=1, max_size=8), st.integers(0, 6), st.integers(0, 6))
-@example([[0, 0, 0, 3, 4, 0, 1, 0], [2, 0, 0, 0, 0, 0, 0, 0]], 3, 4)
-@example([[0, 0, 0, 3, 4, 0, 2, 0], [0, 0, 0, 4, 4, 0, 1, 0]], 3, 4)
+@given(st.lists(rows_near, min_size=1, max_size=8), st.integers(0, 6), st.integers(0, 6))
+@example([(0, 0, 0, 3, 4, 0.0, 1, 0), (2, 0, 0, 0, 0, 0.0, 0, 0)], 3, 4)
+@example([(0, 0, 0, 3, 4, 0.5, 2, 0), (0, 0, 0, 4, 4, 0.0, 1, 0)], 3, 4)
+@example([(0, 0, 0, 0, 0, lam, 1, 0) for lam in EDGE_LAMS], 3, 4)
+@example([(0, 0, 0, 3, 4, 1.0, kind, 0) for kind in range(-1, 5)], 3, 4)
 def test_valid_rows(cxx, rows, height, width):
-    expected = [
-        0 <= partner < len(rows) and 0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width and kind in (0, 1)
-        for partner, y0, x0, y1, x1, _, kind, _ in rows
-    ]
-    plan = np.array(rows, dtype=np.int32)
-    assert cxx.valid_rows(plan, height, width).tolist() == expected
-    assert reference.valid_rows(torch.from_numpy(plan), height, width).tolist() == expected
+    plan = np.array([[*row[:5], np.float32(row[5]).view(np.int32), *row[6:]] for row in rows], dtype=np.int32)
+    for can_blend in (False, True):
+        expected = [
+            0 <= partner < len(rows)
+            and 0 <= y0 <= y1 <= height
+            and 0 <= x0 <= x1 <= width
+            and 0 <= lam <= 1
+            and kind in ((0, 1, 2, 3) if can_blend else (0, 1, 3))
+            for partner, y0, x0, y1, x1, lam, kind, _ in rows
+        ]
+        assert cxx.valid_rows(plan, height, width, can_blend).tolist() == expected
+        assert reference.valid_rows(torch.from_numpy(plan), height, width, can_blend).tolist() == expected
 
 
 # ---- Targets
@@ -291,16 +323,45 @@ def test_smoothing(cxx, smoothing, num_classes):
     assert on == 1 - smoothing + off
 
 
+# ---- Mixed values
+
+
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-def test_mixed_target(cxx, real):
-    rng = np.random.default_rng(0)
-    lam = np.concatenate([[0, 1], rng.random(1000)]).astype(np.float32)
-    own, partner = rng.standard_normal((2, len(lam))).astype(real)
-    mine = getattr(cxx, f"mixed_target_{real.__name__}")(lam, own, partner)
+@given(st.lists(st.tuples(shares, any_floats, any_floats), min_size=1, max_size=20))
+@example([(0.0, 2.0, 3.0), (1.0, 2.0, 3.0), (0.1, 0.1, 0.2), (0.5, 3e38, 3e38), (0.3, -0.0, 0.0)])
+def test_mixed_value(cxx, real, values):
+    lam, own, partner = np.array(values).T
+    lam, own, partner = lam.astype(np.float32), own.astype(real), partner.astype(real)
+    mine = getattr(cxx, f"mixed_value_{real.__name__}")(lam, own, partner)
     weight = lam.astype(real)
-    np.testing.assert_array_equal(mine, weight * own + (real(1) - weight) * partner)
+    with np.errstate(all="ignore"):
+        expected = weight * own + (real(1) - weight) * partner
     assert mine.dtype == real
-    assert mine[0] == partner[0] and mine[1] == own[1]
+    np.testing.assert_array_equal(mine, expected)
+    np.testing.assert_array_equal(np.signbit(mine)[mine == 0], np.signbit(expected)[expected == 0])
+    twin = reference.mixed_value(*(torch.from_numpy(array) for array in (weight, own, partner)))
+    np.testing.assert_array_equal(twin.numpy(), expected)
+
+
+def test_float_to_uint8(cxx):
+    """To nearest, ties to even, for all that a blend of bytes can give."""
+    halves = np.arange(511, dtype=np.float32) / 2
+    around = [np.nextafter(halves, np.float32(to)) for to in (0, 255)]
+    value = np.concatenate([halves, *around, np.random.default_rng(0).random(1 << 14, dtype=np.float32) * 255])
+    np.testing.assert_array_equal(cxx.float_to_uint8(value), np.rint(value))
+
+
+BLENDED = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", BLENDED, ids=str)
+@given(shares, st.integers(0, 2**32))
+def test_blended(dtype, lam, seed):
+    own, partner = (helpers.random_images((64,), dtype, seed=seed + k) for k in range(2))
+    mine = reference.blended(torch.tensor([lam]), own, partner)
+    expected = helpers.oracle_blend(np.float32(lam), own, partner)
+    torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
+    assert mine.dtype == dtype
 
 
 # ---- Half precision
@@ -325,7 +386,10 @@ HALVES = [("half", torch.float16), ("bfloat16", torch.bfloat16)]
 def test_every_half_as_float(cxx, name, dtype):
     every = np.arange(1 << 16, dtype=np.uint16)
     expected = torch.from_numpy(every.view(np.int16)).view(dtype).float()
-    assert same_numbers(getattr(cxx, f"{name}_to_float")(every), expected)
+    mine = getattr(cxx, f"{name}_to_float")(every)
+    assert same_numbers(mine, expected)
+    back = getattr(cxx, f"float_to_{name}")(mine)
+    assert (back == every)[~np.isnan(mine)].all()
 
 
 @pytest.mark.parametrize(("name", "dtype"), HALVES)
@@ -340,7 +404,9 @@ def test_float_rounds_to_half_as_in_torch(cxx, name, dtype):
     around = [np.nextafter(turns, np.float32(to)) for to in (-np.inf, np.inf)]
     anything = np.random.default_rng(0).integers(0, 2**32, 1 << 16, dtype=np.uint32).view(np.float32)
     value = np.concatenate([turns, *around, anything, np.array(edge_floats, dtype=np.float32)])
-    assert same_numbers(getattr(cxx, f"float_to_{name}")(value), torch.from_numpy(value).to(dtype))
+    mine = getattr(cxx, f"float_to_{name}")(value)
+    assert same_numbers(mine, torch.from_numpy(value).to(dtype))
+    assert set(mine[np.isnan(value)]) == {{"half": 0x7E00, "bfloat16": 0x7FC0}[name]}, "one NaN for all of them"
 
 
 # ---- Rows

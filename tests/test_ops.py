@@ -22,7 +22,9 @@ from .helpers import (
     Backend,
     PlannedSample,
     assert_same_bits,
+    assert_same_images,
     every_backend,
+    fill_words,
     label_coded_images,
     oracle_images,
     oracle_plan,
@@ -34,7 +36,7 @@ from .helpers import (
     share_left,
 )
 
-UNIFORM_QUANTILES = np.arange(4097, dtype=np.float32) / 4096  # alpha = 1
+UNIFORM_QUANTILES = np.tile(np.arange(4097, dtype=np.float32) / 4096, (3, 1))  # alpha = 1, of every kind
 OWN_INVERSE = ("flip", "mirror")
 SEED = 20190513
 
@@ -53,21 +55,13 @@ def assert_mixed(images: Tensor, targets: Tensor | None, expected_images: Tensor
 def test_every_way_to_mix_is_the_oracle(backend, scope, partner, placement, correct_lam):
     """One fused call, a plan and its parts, in place, and into out: all the same images, targets and plan."""
     height, width, classes = 6, 9, 5
-    how = {
-        "prob": 0.75,
-        "scope": scope,
-        "partner": partner,
-        "placement": placement,
-        "correct_lam": correct_lam,
-        "seed": SEED,
-        "backend": backend.name,
-    }
+    rules = {"scope": scope, "partner": partner, "placement": placement, "correct_lam": correct_lam}
+    how = {"prob": 0.75, **rules, "seed": SEED, "backend": backend.name}
     for batch in (0, 1, 2, 3, 7, 8):
         images = random_images((batch, 3, height, width)).to(backend.device)
         labels = random_labels(batch, classes).to(backend.device)
         smooth = {"label_smoothing": 0.1}
-        sampling = {name: value for name, value in how.items() if name not in ("seed", "backend")}
-        expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, batch, height, width, **sampling)
+        expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, batch, height, width, bounds=(0.75,) * 3, **rules)
         expected = (
             oracle_images(images.cpu(), expected_plan),
             oracle_targets(labels.cpu(), expected_plan, classes, **smooth),
@@ -116,8 +110,9 @@ def test_every_way_to_mix_is_the_oracle(backend, scope, partner, placement, corr
 @pytest.mark.parametrize("prob", [0.0, 0.6, 1.0])
 def test_prob_is_the_share_that_is_mixed(backend, prob):
     images, labels = random_images((8, 3, 6, 9)).to(backend.device), random_labels(8, 5).to(backend.device)
-    expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, 8, 6, 9, prob=prob)
-    assert {sample.mixed for sample in expected_plan} == {0.0: {False}, 0.6: {False, True}, 1.0: {True}}[prob]
+    expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, 8, 6, 9, bounds=(prob,) * 3)
+    drawn = {sample.kind for sample in expected_plan}
+    assert drawn == {0.0: {"keep"}, 0.6: {"keep", "cutmix"}, 1.0: {"cutmix"}}[prob]
     mixed = cutmix_cuda.cutmix(images, labels, 5, prob=prob, seed=SEED, backend=backend.name)
     assert_mixed(*mixed, oracle_images(images.cpu(), expected_plan), oracle_targets(labels.cpu(), expected_plan, 5))
 
@@ -241,7 +236,12 @@ def test_mixes_twice(backend):
 
 
 def hand_made(samples: list[tuple[int, tuple[int, int, int, int]]], height: int, width: int) -> list[PlannedSample]:
-    return [PlannedSample(partner, box, share_left(box, height, width), True) for partner, box in samples]
+    return [PlannedSample(partner, box, share_left(box, height, width), "cutmix") for partner, box in samples]
+
+
+def keep(sample: PlannedSample) -> PlannedSample:
+    """What becomes of a sample whose row is not followed."""
+    return sample._replace(kind="keep")
 
 
 EDGE_BOXES = {
@@ -290,7 +290,11 @@ def test_a_plan_may_be_any_view(backend):
         assert_mixed(*mixed, *expected)
 
 
-# What a row of an op's plan may say that leads outside the batch or the image: {column: value} of row 2.
+def bits_of(lam: float) -> int:
+    return int(np.float32(lam).view(np.int32))
+
+
+# What a row of an op's plan may say that leads outside the batch, the image or [0, 1]: {column: value} of row 2.
 # Of 6 samples of 6 x 9 pixels, paired as flip does: 2 with 3.
 BAD_ROWS = {
     "partner below": {0: -1},
@@ -304,7 +308,11 @@ BAD_ROWS = {
     "x0 below": {2: -1},
     "x0 past x1": {2: 8, 4: 7},
     "x1 above": {4: 10},
-    "unknown kind": {6: 2},
+    "lam below": {5: bits_of(-(2.0**-149))},
+    "lam above": {5: bits_of(1 + 2.0**-23)},
+    "lam is no number": {5: bits_of(np.nan)},
+    "lam is infinite": {5: bits_of(np.inf)},
+    "unknown kind": {6: 4},
     "negative kind": {6: -1},
 }
 
@@ -321,7 +329,7 @@ def test_a_bad_row_leaves_its_sample_alone(backend, op, edit):
     for column, value in edit.items():
         rows[2, column] = value
     bad = {2, 3} if op == "mix_" and 0 in edit else {2}
-    followed = [sample._replace(mixed=i not in bad) for i, sample in enumerate(plan)]
+    followed = [keep(sample) if i in bad else sample for i, sample in enumerate(plan)]
     expected_images, expected_targets = oracle_images(images, followed), oracle_targets(labels, followed, 4)
     expected_targets[list(bad)] = torch.nan
 
@@ -331,17 +339,19 @@ def test_a_bad_row_leaves_its_sample_alone(backend, op, edit):
     assert torch.equal(targets.nan_to_num(), expected_targets.nan_to_num())
 
 
-def run_mix(backend: Backend, op: str, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def run_mix(
+    backend: Backend, op: str, images: Tensor, labels: Tensor, rows: Tensor, fill: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, Tensor]:
     """An op by itself, without the checks of the functions above it, on copies of its arguments."""
     ops = ops_for(backend.name, torch.device(backend.device))
     images, labels, rows = (tensor.to(backend.device).clone() for tensor in (images, labels, rows))
     arguments = images, labels, rows, 4, 0.0, torch.float32
     if op == "mix":
-        return ops.mix(*arguments)
+        return ops.mix(*arguments, *fill)
     if op == "mix_":
-        return images, ops.mix_(*arguments)
+        return images, ops.mix_(*arguments, *fill)
     out = torch.zeros_like(images)
-    return out, ops.mix_out(*arguments, out)
+    return out, ops.mix_out(*arguments, out, *fill)
 
 
 @every_backend
@@ -351,7 +361,7 @@ def test_in_place_exchanges_only_in_pairs(backend, partners):
     images, labels = random_images((4, 3, 6, 9)), random_labels(4, 4)
     plan = hand_made([(partner, (1, 2, 5, 8)) for partner in partners], 6, 9)
     alone = [i for i in range(4) if partners[partners[i]] != i]
-    followed = [sample._replace(mixed=i not in alone) for i, sample in enumerate(plan)]
+    followed = [keep(sample) if i in alone else sample for i, sample in enumerate(plan)]
     mixed, targets = run_mix(backend, "mix_", images, labels, packed(plan))
     assert_same_bits(mixed, oracle_images(images, followed))
     assert targets.isnan().all(1).nonzero().flatten().tolist() == alone
@@ -382,7 +392,8 @@ def test_bad_rows_give_no_targets(backend):
 def plans(draw, batch: int, height: int, width: int) -> Tensor:
     """A packed plan whose rows may say anything, sense more often than nonsense."""
     edge = st.integers(-1, max(height, width) + 1)
-    row = st.tuples(st.integers(-1, batch), edge, edge, edge, edge, st.floats(0, 1, width=32), st.integers(-1, 2))
+    lams = st.floats(0, 1, width=32) | st.sampled_from([-0.5, 1.5, np.nan])
+    row = st.tuples(st.integers(-1, batch), edge, edge, edge, edge, lams, st.integers(-1, 4))
     rows = []
     for index in range(batch):
         partner, *box, lam, kind = draw(row)
@@ -391,14 +402,21 @@ def plans(draw, batch: int, height: int, width: int) -> Tensor:
                 sorted(min(max(a, 0), top) for a in pair)
                 for pair, top in zip((box[::2], box[1::2]), (height, width), strict=True)
             )
-            partner, box, kind = draw(st.sampled_from([batch - 1 - index, partner % batch])), [y0, x0, y1, x1], kind % 2
-        rows.append([partner, *box, int(np.float32(lam).view(np.int32)), kind, 0])
+            partner, box, kind = draw(st.sampled_from([batch - 1 - index, partner % batch])), [y0, x0, y1, x1], kind % 4
+        rows.append([partner, *box, bits_of(lam), kind, 0])
     return torch.tensor(rows, dtype=torch.int32)
 
 
-def makes_sense(row: list[int], batch: int, height: int, width: int) -> bool:
-    partner, y0, x0, y1, x1, _, kind, _ = row
-    return 0 <= partner < batch and 0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width and kind in (0, 1)
+def makes_sense(row: list[int], batch: int, height: int, width: int, blends: bool) -> bool:
+    partner, y0, x0, y1, x1, lam, kind, _ = row
+    return (
+        0 <= partner < batch
+        and 0 <= y0 <= y1 <= height
+        and 0 <= x0 <= x1 <= width
+        and 0 <= np.int32(lam).view(np.float32) <= 1
+        and kind in (0, 1, 2, 3)
+        and (blends or kind != 2)
+    )
 
 
 @every_backend
@@ -409,20 +427,18 @@ def test_any_plan(backend, data):
         data.draw(st.integers(1, high), name) for name, high in (("batch", 6), ("height", 7), ("width", 9))
     )
     rows = data.draw(plans(batch, height, width), "plan")
-    images = random_images((batch, 2, height, width), data.draw(st.sampled_from([torch.uint8, torch.float64])))
-    labels = random_labels(batch, 4)
-    sense = [makes_sense(row, batch, height, width) for row in rows.tolist()]
+    dtype = data.draw(st.sampled_from([torch.uint8, torch.float16, torch.float64, torch.int16]))
+    images, labels = random_images((batch, 2, height, width), dtype), random_labels(batch, 4)
+    sense = [makes_sense(row, batch, height, width, dtype != torch.int16) for row in rows.tolist()]
     for op in ("mix", "mix_out", "mix_"):
         valid = [
             good and (op != "mix_" or int(rows[partner, 0]) == i)
             for i, (good, partner) in enumerate(zip(sense, rows[:, 0].tolist(), strict=True))
         ]
-        followed = [
-            sample._replace(mixed=sample.mixed and ok)
-            for sample, ok in zip(planned(MixPlan(rows, height, width)), valid, strict=True)
-        ]
-        mixed, targets = run_mix(backend, op, images, labels, rows)
-        assert_same_bits(mixed, oracle_images(images, followed))
+        sound = torch.where(torch.tensor(valid)[:, None], rows, 0)  # kept
+        followed = planned(MixPlan(sound, height, width))
+        mixed, targets = run_mix(backend, op, images, labels, rows, fill_words(7, dtype))
+        assert_same_images(mixed, oracle_images(images, followed, fill=7), followed)
         assert targets.isnan().any(1).tolist() == [not ok for ok in valid]
         assert torch.equal(targets[valid].cpu(), oracle_targets(labels, followed, 4)[valid])
 
@@ -437,7 +453,7 @@ def test_nothing_uninitialised_shows_through(backend, poisoned_memory):
     for dtype, partner in itertools.product((torch.float32, torch.uint8), PARTNERS):
         images = random_images((5, 3, 7, 9), dtype).to(backend.device)
         labels = random_labels(5, 4).to(backend.device)
-        expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, 5, 7, 9, prob=0.6, partner=partner)
+        expected_plan = oracle_plan(SEED, UNIFORM_QUANTILES, 5, 7, 9, bounds=(0.6,) * 3, partner=partner)
         expected = oracle_images(images.cpu(), expected_plan), oracle_targets(labels.cpu(), expected_plan, 4)
         for view in (images, images.to(memory_format=torch.channels_last), images.mT.contiguous().mT):
             how = {"prob": 0.6, "partner": partner, "seed": SEED, "backend": backend.name, "return_plan": True}

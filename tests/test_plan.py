@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutmix_cuda import MixPlan, reference, sample_plan
-from cutmix_cuda.distributions import Constant, Uniform, as_distribution, quantiles
+from cutmix_cuda.distributions import Constant, Laws, Uniform, as_distribution, quantiles
 
 from . import helpers
 
@@ -49,9 +49,9 @@ any_seed = st.integers(-(2**63), 2**64 - 1)
 @given(st.integers(0, 9), st.integers(0, 300), st.integers(0, 300), choices, any_seed)
 def test_plan_is_the_oracles(backend, batch, height, width, choices, seed):
     plan = sample_plan(batch, height, width, **choices, seed=seed, device=backend.device, backend=backend.name)
-    table = quantiles(as_distribution(choices["alpha"]), torch.device("cpu")).numpy()
-    arguments = {name: value for name, value in choices.items() if name != "alpha"}
-    expected = helpers.oracle_plan(seed, table, batch, height, width, **arguments)
+    tables = quantiles(Laws(cutmix=as_distribution(choices["alpha"])), torch.device("cpu")).numpy()
+    rules = {name: value for name, value in choices.items() if name not in ("alpha", "prob")}
+    expected = helpers.oracle_plan(seed, tables, batch, height, width, bounds=[choices["prob"]] * 3, **rules)
     helpers.assert_same_bits(plan.packed, helpers.packed(expected))
     assert (len(plan), plan.height, plan.width, plan.device.type) == (batch, height, width, backend.device)
 
@@ -349,7 +349,7 @@ def test_names_are_views_of_packed():
     assert plan.partner.tolist() == [row.partner for row in rows]
     assert plan.boxes.tolist() == [list(row.box) for row in rows]
     assert plan.lam.tolist() == [row.lam for row in rows]
-    assert plan.kind.tolist() == [int(row.mixed) for row in rows]
+    assert plan.kind.tolist() == [helpers.KINDS.index(row.kind) for row in rows]
     assert (plan.packed[:, 7] == 0).all()
     plan.lam[2] = 0.5
     plan.boxes[3, 0] = 7
@@ -377,7 +377,7 @@ def test_from_boxes(dtype):
     plan = MixPlan.from_boxes(partner, boxes, 30, 40)
     lam = [np.float32(1) - np.float32(area) / np.float32(30 * 40) for area in (1200, 0, 3 * 8)]
     rows = zip(partner.tolist(), boxes.tolist(), lam, strict=True)
-    expected = [helpers.PlannedSample(other, tuple(box), share, True) for other, box, share in rows]
+    expected = [helpers.PlannedSample(other, tuple(box), share, "cutmix") for other, box, share in rows]
     helpers.assert_same_bits(plan.packed, helpers.packed(expected))
     assert (plan.height, plan.width) == (30, 40)
 
@@ -393,6 +393,18 @@ def test_from_boxes_with_lam(dtype):
     lam = torch.tensor([0.25, 1.0], dtype=dtype)
     plan = MixPlan.from_boxes(torch.tensor([1, 0]), torch.zeros(2, 4, dtype=torch.int64), 3, 4, lam=lam)
     assert plan.lam.tolist() == [0.25, 1.0]
+
+
+def test_from_boxes_of_every_kind():
+    """By default a pasted box is weighed by its area; whatever is not mixed, or all of it, weighs 1."""
+    boxes = torch.tensor([[1, 2, 4, 10]] * 4)
+    partner, kind = torch.tensor([1, 0, 3, 2]), torch.tensor([0, 1, 2, 3], dtype=torch.uint8)
+    plan = MixPlan.from_boxes(partner, boxes, 30, 40, kind=kind)
+    left = np.float32(1) - np.float32(3 * 8) / np.float32(30 * 40)
+    assert plan.kind.tolist() == [0, 1, 2, 3]
+    assert plan.lam.tolist() == [1, left, 1, 1]
+    lam = torch.tensor([1.0, 0.5, 0.25, 1.0])
+    assert MixPlan.from_boxes(partner, boxes, 30, 40, kind=kind, lam=lam).lam.tolist() == lam.tolist()
 
 
 @pytest.mark.parametrize("batch", [0, 2])
@@ -430,6 +442,13 @@ GOOD = {"partner": torch.tensor([1, 0]), "boxes": torch.tensor([[0, 0, 3, 4], [1
         ({"lam": 0.5}, ValueError, "lam must be a float tensor"),
         ({"lam": torch.tensor([0.5, 1.5])}, ValueError, r"lam in \[0, 1\].*row 1 has .*lam 1.5"),
         ({"lam": torch.tensor([0.5, math.nan])}, ValueError, "row 1 has .*lam nan"),
+        ({"kind": [1, 1]}, TypeError, "kind must be a tensor, got list"),
+        ({"kind": torch.tensor([1.0, 2.0])}, TypeError, "kind must be of an integer dtype, got torch.float32"),
+        ({"kind": torch.tensor([1])}, ValueError, r"kind must be of shape \(2,\), got \(1,\)"),
+        ({"kind": torch.tensor([1, 4])}, ValueError, "kind in 0..3; row 1 has .*kind 4"),
+        ({"kind": torch.tensor([-1, 1])}, ValueError, "row 0 has .*kind -1"),
+        ({"kind": torch.tensor([1, 2**32 + 1])}, ValueError, "row 1 has .*kind"),
+        ({"kind": torch.tensor([1, 1]).to("meta")}, ValueError, "kind must be on the device of partner, cpu, got meta"),
     ],
 )
 def test_from_boxes_says_what_is_wrong(change, error, message):
@@ -451,7 +470,7 @@ def test_packed_is_a_tensor():
         MixPlan([[0] * 8], 3, 4)
 
 
-@pytest.mark.parametrize(("column", "value"), [(6, 2), (6, -1), (0, 6), (4, 41)])
+@pytest.mark.parametrize(("column", "value"), [(6, 4), (6, -1), (0, 6), (4, 41)])
 def test_check_finds_a_spoilt_row(column, value):
     plan = sample_plan(6, 30, 40, seed=1)
     plan.check()
