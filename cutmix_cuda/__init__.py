@@ -2,6 +2,7 @@
 
 from . import distributions
 from ._backends import available_backends
+from .boxes import MixedBoxes
 from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix, mix_images, mix_images_, mix_targets, sample_plan
 from .pairs import PairTargets, cross_entropy
 from .plan import MixPlan
@@ -13,6 +14,7 @@ __all__ = [
     "CutMix",
     "Mix",
     "MixPlan",
+    "MixedBoxes",
     "PairTargets",
     "apply_plan",
     "apply_plan_",

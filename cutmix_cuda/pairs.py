@@ -87,8 +87,8 @@ def cross_entropy(
     """lam * CE(logits, y_a) + (1 - lam) * CE(logits, y_b): the cross entropy of the soft targets that pairs stand for.
 
     Value and gradient are those of ``torch.nn.functional.cross_entropy`` with these soft targets, label smoothing and
-    weights included, for a third of the memory traffic: no (B, K) target is written or read. Smoothing is the same map
-    of targets before mixing, as dense targets are smoothed here, and after it.
+    weights included, but no (B, K) target is written or read. Smoothing is an affine map of the targets, so it is the
+    same before mixing, as dense targets are smoothed here, and after it.
 
     Args:
         logits: (B, K), float. Half precision is computed in float32.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from . import reference
 from ._ops import PLAN_COLUMNS, Kind
+from .boxes import MixedBoxes, mix_boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,70 @@ class MixPlan:
         """The plan on another device."""
         return MixPlan(self.packed.to(device, non_blocking=non_blocking), self.height, self.width)
 
+    def rescaled(self, height: int, width: int, *, correct_lam: bool = False) -> MixPlan:
+        """The plan for tensors of another height and width: masks of half the size, feature maps, grids of tokens.
+
+        An edge goes to the nearest one of the new grid, halves up, in integers: ``(edge * new + old // 2) // old``. So
+        it is exact where it falls on the new grid; boxes that share an edge share one again; what is empty stays empty
+        and what covers everything still does. A narrow box may become empty on a coarse grid.
+
+        Tokens (B, N, D) of a grid of h x w patches are mixed as ``tokens.transpose(1, 2).unflatten(2, (h, w))``, which
+        is (B, D, h, w), by ``plan.rescaled(h, w)``; ``mixed.flatten(2).transpose(1, 2)`` makes tokens of them again.
+
+        Args:
+            height: of the other tensors.
+            width: of the other tensors.
+            correct_lam: take the weight of samples with a pasted box from the share that the box covers on the new
+                grid. By default lam stays that of the images: a sample has one target, whatever size it is seen at.
+
+        Raises:
+            TypeError, ValueError: height or width is not a whole number, or negative.
+        """
+        _check_extent(height, width)
+        partner, *edges, lam, kind, rest = self.packed.long().unbind(1)
+        lines = (self.height, height), (self.width, width)
+        edges = [(edge * new + old // 2) // max(old, 1) for edge, (old, new) in zip(edges, lines + lines, strict=True)]
+        if correct_lam and height * width > 0:
+            share = reference.share_outside(tuple(edges), height, width).view(torch.int32)
+            lam = torch.where(kind == Kind.cutmix, share.long(), lam)
+        # Rounding may bring back into the image what led outside it: such a row is to stay invalid.
+        partner = torch.where(reference.valid_rows(self.packed, self.height, self.width), partner, -1)
+        return MixPlan(torch.stack([partner, *edges, lam, kind, rest], dim=1).to(torch.int32), height, width)
+
+    def mix_boxes(
+        self, boxes: Sequence[Tensor], labels: Sequence[Tensor] | None = None, *, min_visible: float = 0.0
+    ) -> MixedBoxes:
+        """The objects of the mixed images, for detection: what is left of their own, joined by what the patch brings.
+
+        - cutmix: a sample's own boxes shrink to the bounding box of what its patch leaves of them; its partner's are
+          clipped to the patch, which is pasted where it was.
+        - mixup: its own and its partner's, whole, weighted by lam and 1 - lam; without those of weight 0.
+        - cutout: its own shrink to the bounding box of what is left of them.
+        - keep: its own.
+
+        Boxes of which nothing is visible are dropped, those without an area included: a label without an object teaches
+        a detector to see things.
+
+        Args:
+            boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels, as torchvision's "xyxy" (COCO's own files
+                have x, y, width, height: see torchvision.ops.box_convert), with x0 <= x1, y0 <= y1, inside an image of
+                the plan's height and width. Not the order of :attr:`boxes`, which are y0, x0, y1, x1.
+            labels: for each sample, (n,), of any dtype.
+            min_visible: drop boxes of whose area less than this share is visible, in [0, 1].
+
+        Returns:
+            :class:`MixedBoxes`: new lists, of a tensor a sample, its own boxes first.
+
+        Raises:
+            TypeError: something is not a tensor, or boxes are not floats.
+            ValueError: a length, shape or value is wrong.
+
+        The plan is looked at on the CPU: where it is on a GPU, this makes the host wait.
+        """
+        plan = self.to("cpu")
+        plan.check()
+        return mix_boxes(plan.packed, boxes, labels, min_visible)
+
     @classmethod
     def from_boxes(
         cls,
@@ -116,8 +183,7 @@ class MixPlan:
         for name, tensor in (("boxes", boxes), ("kind", kind)):
             if tensor.device != partner.device:
                 raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
-        if height < 0 or width < 0:
-            raise ValueError(f"height and width must not be negative, got {height} and {width}")
+        _check_extent(height, width)
 
         # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
         partner, kind, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, kind, *boxes.unbind(1)))
@@ -168,3 +234,10 @@ class MixPlan:
 
     def __repr__(self) -> str:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
+
+
+def _check_extent(height: int, width: int) -> None:
+    if not all(isinstance(side, (numbers.Integral, torch.SymInt)) for side in (height, width)):
+        raise TypeError(f"height and width must be ints, got {height!r} and {width!r}")
+    if height < 0 or width < 0:
+        raise ValueError(f"height and width must not be negative, got {height} and {width}")
