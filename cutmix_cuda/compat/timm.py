@@ -35,8 +35,8 @@ class Mixup:
     - Any batch size: the sample in the middle of an odd batch is kept. timm wants an even one.
     - Images may be uint8 (rounded to nearest), float16 or bfloat16, and lambda is float32 for all of them; timm rounds
       it to the images' dtype, to 0 in uint8.
-    - Class indices may be of any integer dtype. Without multi_label, a float (B, K) target is soft labels, smoothed to
-      y * (1 - s) + s / K.
+    - Class indices are of an integer dtype, any of them. Without multi_label, a float (B, K) target is soft labels,
+      smoothed to y * (1 - s) + s / K; timm takes its entries for indices.
 
     As in timm, the attributes may be changed between calls: ``mixup.mixup_enabled = False`` stops mixing and goes on
     smoothing.
@@ -107,6 +107,8 @@ class Mixup:
                 raise ValueError("Multi-label mixup expects dense targets shaped (batch, num_classes).")
             target = target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             settings = settings._replace(label_smoothing=0.0)
+        elif not target.is_floating_point():
+            target = target.reshape(-1)  # timm takes (B, 1) too
         if self.cutmix_minmax is None:
             _, targets, _ = run(
                 x,
