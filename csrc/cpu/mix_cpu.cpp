@@ -4,6 +4,10 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "mix_ops.h"
 
 namespace cutmix {
@@ -70,10 +74,10 @@ struct Run {
 
 Run run_of(const Box& box, const Rows& rows) { return {box.x0 * rows.pixel_bytes, box.x1 * rows.pixel_bytes}; }
 
-// The runs of a box are short: a call of memcpy costs as much as moving a hundred bytes.
+// Runs are short more often than not, and a call of memcpy costs as much as moving a hundred bytes.
 void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
-    constexpr int64_t kVector = 16, kLong = 2048;
-    if (count < kVector || count >= kLong) {
+    constexpr int64_t kVector = 16;
+    if (count < kVector) {
         std::memcpy(to, from, static_cast<size_t>(count));
         return;
     }
@@ -120,11 +124,32 @@ void blend_elements(float lam, const uint8_t* __restrict own, const uint8_t* __r
     }
 }
 
+#if defined(__x86_64__)
+// Half precision by the processor's own conversions, which round alike and are ten times as fast. Bits are those of
+// blend_elements<ElementF16>, but for which NaN a NaN becomes. Whoever has AVX2 has them.
+__attribute__((target("avx2,f16c"))) void blend_halves(float lam, const uint8_t* own, const uint8_t* partner,
+                                                       uint8_t* out, int64_t bytes) {
+    constexpr int64_t kVector = 16;  // bytes: eight halves
+    const __m256 weight = _mm256_set1_ps(lam), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), weight);
+    int64_t k = 0;
+    for (; k + kVector <= bytes; k += kVector) {
+        const __m256 a = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(own + k)));
+        const __m256 b = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(partner + k)));
+        const __m256 mixed = _mm256_add_ps(_mm256_mul_ps(weight, a), _mm256_mul_ps(rest, b));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), _mm256_cvtps_ph(mixed, _MM_FROUND_TO_NEAREST_INT));
+    }
+    blend_elements<ElementF16>(lam, own + k, partner + k, out + k, bytes - k);
+}
+#endif
+
 void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t bytes) {
     switch (dtype) {
         case Dtype::kU8:
             return blend_elements<ElementU8>(lam, own, partner, out, bytes);
         case Dtype::kF16:
+#if defined(__x86_64__)
+            if (__builtin_cpu_supports("avx2")) return blend_halves(lam, own, partner, out, bytes);
+#endif
             return blend_elements<ElementF16>(lam, own, partner, out, bytes);
         case Dtype::kBF16:
             return blend_elements<ElementBF16>(lam, own, partner, out, bytes);
