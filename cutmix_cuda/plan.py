@@ -100,7 +100,7 @@ class MixPlan:
         edges = [(edge * new + old // 2) // max(old, 1) for edge, (old, new) in zip(edges, lines + lines, strict=True)]
         if correct_lam and height * width > 0:
             share = reference.share_outside(tuple(edges), height, width).view(torch.int32)
-            lam = torch.where(kind == Kind.cutmix, share.long(), lam)
+            lam = torch.where(kind == int(Kind.cutmix), share.long(), lam)
         # Rounding may bring back into the image what led outside it: such a row is to stay invalid.
         partner = torch.where(reference.valid_rows(self.packed, self.height, self.width), partner, -1)
         return MixPlan(torch.stack([partner, *edges, lam, kind, rest], dim=1).to(torch.int32), height, width)
@@ -190,7 +190,8 @@ class MixPlan:
         if lam is None:
             share = torch.ones(batch, device=partner.device)
             if height * width > 0:
-                share = torch.where(kind == Kind.cutmix, reference.share_outside(tuple(edges), height, width), share)
+                outside = reference.share_outside(tuple(edges), height, width)
+                share = torch.where(kind == int(Kind.cutmix), outside, share)
         else:
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")

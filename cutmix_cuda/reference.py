@@ -177,7 +177,8 @@ def valid_rows(plan: Tensor, height: int | None, width: int | None, can_blend: b
     """Which rows may be followed, bool (batch,). Mirrors mix_math.h::valid_row."""
     partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
     lam = plan[:, 5].view(torch.float32)
-    valid = (partner >= 0) & (partner < plan.shape[0]) & (kind >= Kind.keep) & (kind <= Kind.cutout)
+    # int(): torch.compile takes a comparison of a tensor with an enumeration's member for one of objects.
+    valid = (partner >= 0) & (partner < plan.shape[0]) & (kind >= int(Kind.keep)) & (kind <= int(Kind.cutout))
     valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1) & (lam >= 0) & (lam <= 1)
     if not can_blend:
         valid = valid & (kind != Kind.mixup)
