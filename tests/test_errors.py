@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, MixPlan
+from cutmix_cuda import CutMix, Mix, MixPlan
 
 from .helpers import assert_same_bits, random_images
 
@@ -41,6 +41,12 @@ class Good:
 
     def cutmix_(self, images: Any = ..., labels: Any = ..., num_classes: Any = CLASSES, **how: Any):
         return cutmix_cuda.cutmix_(*self._given(images, labels), num_classes, seed=1, **how)
+
+    def mix(self, images: Any = ..., labels: Any = ..., num_classes: Any = CLASSES, **how: Any):
+        return cutmix_cuda.mix(*self._given(images, labels), num_classes, seed=1, **how)
+
+    def mixup_plan(self) -> MixPlan:
+        return cutmix_cuda.Mix(cutmix_alpha=0).sample_plan(BATCH, HEIGHT, WIDTH, seed=1)
 
     def _given(self, images: Any, labels: Any) -> tuple[Any, Any]:
         return self.images if images is ... else images, self.labels if labels is ... else labels
@@ -286,7 +292,7 @@ CASES: dict[str, Case] = {
     "plan: unknown kind": Case(
         lambda g: cutmix_cuda.apply_plan(g.images, g.labels, g.edited_plan(0, 6, 9), CLASSES),
         ValueError,
-        ("plan", "kind 0 or 1", "row 0", "kind 9"),
+        ("plan", "kind in 0..3", "row 0", "kind 9"),
     ),
     "plan: partner above, targets": Case(
         lambda g: cutmix_cuda.mix_targets(g.labels, g.edited_plan(2, 0, 4), CLASSES), ValueError, ("plan", "row 2")
@@ -297,7 +303,95 @@ CASES: dict[str, Case] = {
     "plan: lam NaN": Case(
         lambda g: cutmix_cuda.mix_images(g.images, g.plan_with_lam(float("nan"))), ValueError, ("plan", "lam", "nan")
     ),
-    # the module: whatever does not depend on the batch at once
+    # kinds
+    "mix: int64 images": Case(lambda g: g.mix(g.images.long()), TypeError, ("images", "uint8", "float64", "int64")),
+    "mix: bool images": Case(lambda g: g.mix(g.images > 0), TypeError, ("images", "mixup", "bool")),
+    "mix: complex images": Case(
+        lambda g: g.mix(g.images.to(torch.complex64)), TypeError, ("images", "mixup", "complex64")
+    ),
+    "mix: int64 images in place": Case(
+        lambda g: g.mix(g.images.long(), inplace=True), TypeError, ("images", "mixup", "int64")
+    ),
+    "plan: mixup of int64 images": Case(
+        lambda g: cutmix_cuda.apply_plan(g.images.long(), g.labels, g.mixup_plan(), CLASSES),
+        TypeError,
+        ("images", "mixup", "int64"),
+    ),
+    "plan: mixup of bool images in place": Case(
+        lambda g: cutmix_cuda.mix_images_(g.images > 0, g.mixup_plan()), TypeError, ("images", "mixup", "bool")
+    ),
+    "cutmix_alpha: negative": Case(lambda g: g.mix(cutmix_alpha=-1.0), ValueError, ("cutmix_alpha", "positive", "-1")),
+    "cutmix_alpha: NaN": Case(
+        lambda g: g.mix(cutmix_alpha=float("nan")), ValueError, ("cutmix_alpha", "finite", "nan")
+    ),
+    "cutmix_alpha: a string": Case(lambda g: g.mix(cutmix_alpha="1"), TypeError, ("cutmix_alpha", "number", "'1'")),
+    "mixup_alpha: negative": Case(lambda g: g.mix(mixup_alpha=-0.2), ValueError, ("mixup_alpha", "positive", "-0.2")),
+    "mixup_alpha: NaN": Case(lambda g: g.mix(mixup_alpha=float("nan")), ValueError, ("mixup_alpha", "finite", "nan")),
+    "mixup_alpha: infinite": Case(
+        lambda g: g.mix(mixup_alpha=float("inf")), ValueError, ("mixup_alpha", "finite", "inf")
+    ),
+    "mixup_alpha: a list": Case(lambda g: g.mix(mixup_alpha=[0.2]), TypeError, ("mixup_alpha", "number", "[0.2]")),
+    "cutout: above": Case(lambda g: g.mix(cutout=1.1), ValueError, ("cutout", "[0, 1]", "1.1")),
+    "cutout: NaN": Case(lambda g: g.mix(cutout=float("nan")), ValueError, ("cutout", "[0, 1]", "nan")),
+    "cutout: None": Case(lambda g: g.mix(cutout=None), TypeError, ("cutout", "number", "None")),
+    "switch_prob: below": Case(lambda g: g.mix(switch_prob=-0.5), ValueError, ("switch_prob", "[0, 1]", "-0.5")),
+    "switch_prob: a string": Case(lambda g: g.mix(switch_prob="half"), TypeError, ("switch_prob", "'half'")),
+    "mix, prob: above": Case(lambda g: g.mix(prob=2), ValueError, ("prob", "[0, 1]", "2")),
+    "cutout_area: above": Case(lambda g: g.mix(cutout_area=1.5), ValueError, ("cutout_area", "[0, 1]", "1.5")),
+    "cutout_area: below": Case(lambda g: g.mix(cutout_area=-0.1), ValueError, ("cutout_area", "[0, 1]", "-0.1")),
+    "cutout_area: None": Case(lambda g: g.mix(cutout_area=None), TypeError, ("cutout_area", "number", "None")),
+    "fill: a string": Case(lambda g: g.mix(fill="0"), TypeError, ("fill", "number", "'0'")),
+    "fill: a tensor": Case(lambda g: g.mix(fill=torch.zeros(3)), TypeError, ("fill", "number", "tensor")),
+    "fill: True": Case(lambda g: g.mix(fill=True), TypeError, ("fill", "number", "True")),
+    "fill: above uint8": Case(
+        lambda g: g.mix(g.images.to(torch.uint8), fill=300), ValueError, ("fill", "uint8", "300")
+    ),
+    "fill: between uint8s": Case(
+        lambda g: g.mix(g.images.to(torch.uint8), fill=0.5), ValueError, ("fill", "uint8", "0.5")
+    ),
+    "fill: below uint8, in place": Case(
+        lambda g: g.mix(g.images.to(torch.uint8), fill=-1, inplace=True), ValueError, ("fill", "uint8", "-1")
+    ),
+    "fill: NaN for integers": Case(
+        lambda g: g.mix(g.images.long(), mixup_alpha=0, fill=float("nan")), ValueError, ("fill", "int64", "nan")
+    ),
+    "fill: above int64": Case(
+        lambda g: g.mix(g.images.long(), mixup_alpha=0, fill=2.0**63), ValueError, ("fill", "int64")
+    ),
+    "fill: 2 for bool": Case(lambda g: g.mix(g.images > 0, mixup_alpha=0, fill=2), ValueError, ("fill", "bool", "2")),
+    "fill: of apply_plan": Case(
+        lambda g: cutmix_cuda.apply_plan(g.images.long(), g.labels, g.plan, CLASSES, fill=0.5),
+        ValueError,
+        ("fill", "int64", "0.5"),
+    ),
+    "fill: of mix_images_": Case(
+        lambda g: cutmix_cuda.mix_images_(g.images, g.plan, fill=cast(Any, "red")), TypeError, ("fill", "'red'")
+    ),
+    "mix: in place and out": Case(lambda g: g.mix(inplace=True, out=g.out), ValueError, ("out", "in place")),
+    "mix: in place with roll": Case(
+        lambda g: g.mix(inplace=True, partner="roll"), ValueError, ("partner", "inverse", "'roll'")
+    ),
+    "mix: in place with a bad label": Case(
+        lambda g: g.mix(labels=torch.tensor([0, 1, 2, 7]), inplace=True), ValueError, ("labels", "0..4", "7")
+    ),
+    "mix: in place, expanded": Case(
+        lambda g: g.mix(g.images[:1].expand(SHAPE), inplace=True), ValueError, ("images", "overlap")
+    ),
+    # the modules: whatever does not depend on the batch at once
+    "Mix: int64 images": Case(lambda g: Mix()(g.images.long()), TypeError, ("images", "mixup", "int64")),
+    "Mix: bool images": Case(lambda g: Mix(inplace=True)(g.images > 0), TypeError, ("images", "mixup", "bool")),
+    "Mix: cutmix_alpha": Case(lambda g: Mix(cutmix_alpha=-1), ValueError, ("cutmix_alpha", "positive", "-1")),
+    "Mix: mixup_alpha": Case(lambda g: Mix(mixup_alpha=cast(Any, "1")), TypeError, ("mixup_alpha", "'1'")),
+    "Mix: cutout": Case(lambda g: Mix(cutout=-0.1), ValueError, ("cutout", "[0, 1]", "-0.1")),
+    "Mix: cutout_area": Case(lambda g: Mix(cutout_area=2), ValueError, ("cutout_area", "[0, 1]", "2")),
+    "Mix: switch_prob": Case(lambda g: Mix(switch_prob=float("nan")), ValueError, ("switch_prob", "[0, 1]", "nan")),
+    "Mix: fill": Case(lambda g: Mix(fill=cast(Any, None)), TypeError, ("fill", "number", "None")),
+    "Mix: fill that is no value of the images": Case(
+        lambda g: Mix(fill=0.5)(g.images.to(torch.uint8)), ValueError, ("fill", "uint8", "0.5")
+    ),
+    "Mix: in place with shift": Case(
+        lambda g: Mix(inplace=True, partner="shift"), ValueError, ("partner", "inverse", "'shift'")
+    ),
     "CutMix: alpha": Case(lambda g: CutMix(alpha=0), ValueError, ("alpha", "positive", "0")),
     "CutMix: prob": Case(lambda g: CutMix(prob=2), ValueError, ("prob", "[0, 1]", "2")),
     "CutMix: num_classes": Case(lambda g: CutMix(num_classes=0), ValueError, ("num_classes", "positive", "0")),
@@ -335,6 +429,11 @@ def test_the_arguments_that_the_cases_spoil_are_good():
     good.cutmix(labels=good.soft)
     cutmix_cuda.apply_plan_(good.images, good.labels, good.plan, CLASSES)
     good.cutmix_()
+    good.mix(out=good.out, cutout=0.5, fill=0.5)
+    good.mix(inplace=True)
+    good.mix(good.images.to(torch.uint8), cutout=0.5, fill=255)
+    good.mix(good.images.long(), mixup_alpha=0, cutout=0.5, fill=-1)
+    cutmix_cuda.apply_plan(good.images, good.labels, good.mixup_plan(), CLASSES)
 
 
 def test_a_backend_that_is_not_there(monkeypatch):

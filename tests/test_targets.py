@@ -34,13 +34,22 @@ INTEGERS = (
 )
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SMOOTHINGS = (0.0, 0.1, 1.0)
+SEED = 3
 
 
-def sample(batch: int, device: str, **how) -> MixPlan:
-    """A plan of which some samples are kept."""
-    plan = cutmix_cuda.sample_plan(batch, 7, 9, prob=0.7, seed=3, device=device, **how)
-    assert set(plan.kind.tolist()) == {0, 1}
+KEEP, CUTMIX, MIXUP, CUTOUT = range(4)
+
+
+def sample(batch: int, device: str) -> MixPlan:
+    """A plan of every kind."""
+    plan = cutmix_cuda.Mix(prob=0.7, cutout=0.2).sample_plan(batch, 7, 9, seed=SEED, device=device)
+    assert set(plan.kind.tolist()) == {KEEP, CUTMIX, MIXUP, CUTOUT}
     return plan
+
+
+def is_mixed(plan: MixPlan) -> torch.Tensor:
+    """Whose target is their partner's as well: not those that are kept or cut out."""
+    return (plan.kind == CUTMIX) | (plan.kind == MIXUP)
 
 
 def assert_targets(backend, labels, plan, classes, smoothing, dtype):
@@ -103,7 +112,7 @@ def test_own_partner_and_nobody_else(backend):
     targets = cutmix_cuda.mix_targets(labels, plan, 8, backend=backend.name)
     partner = plan.partner.long()
     assert torch.equal(targets[labels, labels], plan.lam)
-    mixed = plan.kind == 1
+    mixed = is_mixed(plan)
     assert torch.equal(targets[labels, partner][mixed], (1 - plan.lam)[mixed])
     assert torch.equal((targets != 0).sum(1), torch.where(mixed & (plan.lam > 0) & (plan.lam < 1), 2, 1))
     assert torch.equal(targets[~mixed], torch.eye(8, device=backend.device)[~mixed])
@@ -120,15 +129,15 @@ def test_two_samples_of_one_class(backend):
 
 @every_backend
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_kept_sample_owes_nothing_to_its_partner(backend, bad):
-    """0 * NaN is NaN: a kept sample's target is its own, not lam = 1 of a mixture."""
+def test_an_unmixed_sample_owes_nothing_to_its_partner(backend, bad):
+    """0 * NaN is NaN: the target of a sample that is kept or cut out is its own, not lam = 1 of a mixture."""
     plan = sample(12, backend.device)
-    kept = plan.kind == 0
+    unmixed = ~is_mixed(plan)
     labels = soft_labels(12, 5).to(backend.device)
-    labels[plan.partner.long()[kept]] = bad
-    labels[kept] = 0.2
+    labels[plan.partner.long()[unmixed]] = bad
+    labels[unmixed] = 0.2
     targets = cutmix_cuda.mix_targets(labels, plan, 5, backend=backend.name)
-    assert torch.equal(targets[kept], labels[kept])
+    assert torch.equal(targets[unmixed], labels[unmixed])
 
 
 @every_backend
@@ -154,7 +163,7 @@ def test_a_label_outside_gives_nan(backend, dtype, outside):
     images = torch.zeros(12, 1, 7, 9, device=backend.device)
     for value in outside:
         labels = torch.tensor([value if i == 4 else int(good[i]) for i in range(12)], dtype=dtype).to(backend.device)
-        uses = (plan.partner == 4) & (plan.kind == 1)
+        uses = (plan.partner == 4) & is_mixed(plan)
         uses[4] = True
         expected = oracle_targets(good.cpu(), planned(plan), 5).to(backend.device)
         for targets in (

@@ -10,6 +10,7 @@ import cutmix_cuda
 from .helpers import (
     BACKENDS,
     assert_same_bits,
+    assert_same_images,
     oracle_images,
     oracle_targets,
     planned,
@@ -29,7 +30,8 @@ def set_threads():
 @pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
 @pytest.mark.parametrize("shape", [(7, 3, 61, 67), (301, 1, 9, 11), (3, 5, 1, 4099)], ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "sliced"])
-def test_thread_counts(backend, shape, layout, set_threads):
+@pytest.mark.parametrize("scope", ["sample", "pair"])  # two kinds in a pair, or one
+def test_thread_counts(backend, shape, layout, scope, set_threads):
     classes = 211
     images, labels = random_images(shape), random_labels(shape[0], classes)
     view = {
@@ -37,15 +39,17 @@ def test_thread_counts(backend, shape, layout, set_threads):
         "channels_last": images.contiguous(memory_format=torch.channels_last),
         "sliced": torch.nn.functional.pad(images, (1, 2))[..., 1:-2],
     }[layout]
-    plan = cutmix_cuda.sample_plan(shape[0], *shape[-2:], seed=5, backend="reference")
-    expected = oracle_images(images, planned(plan)), oracle_targets(labels, planned(plan), classes)
+    how = {"cutout": 0.2, "fill": 0.5, "scope": scope}
+    plan = cutmix_cuda.Mix(**how, backend="reference").sample_plan(shape[0], *shape[-2:], seed=5)
+    rows = planned(plan)
+    expected = oracle_images(images, rows, fill=0.5), oracle_targets(labels, rows, classes)
     for threads in (1, 2, 3):
         set_threads(threads)
         assert torch.get_num_threads() == threads
-        *mixed, drawn = cutmix_cuda.cutmix(view, labels, classes, seed=5, return_plan=True, backend=backend)
+        how |= {"seed": 5, "return_plan": True, "backend": backend}
         own = view.clone(memory_format=torch.preserve_format)
-        in_place = cutmix_cuda.cutmix_(own, labels, classes, seed=5, backend=backend)
-        assert torch.equal(drawn.packed, plan.packed)
-        for result in (mixed, in_place):
-            assert_same_bits(result[0], expected[0])
-            assert_same_bits(result[1], expected[1])
+        for given, inplace in ((view, False), (own, True)):
+            mixed, targets, drawn = cutmix_cuda.mix(given, labels, classes, inplace=inplace, **how)
+            assert torch.equal(drawn.packed, plan.packed)
+            assert_same_images(mixed, expected[0], rows)
+            assert_same_bits(targets, expected[1])
