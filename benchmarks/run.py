@@ -22,7 +22,7 @@ from checks import check_all
 from contenders import Contender, all_contenders, chosen
 from counted import BOXES, count_peers, read_ours
 from grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
-from machine import ROOT, describe
+from machine import ROOT, describe, keep_freed_memory
 from overhead import SMALL, call_overhead
 from rich.progress import Progress
 from step import training_steps
@@ -148,4 +148,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()
