@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "triton", "numpy")
 
 
-# By itself glibc hands every freed block of a batch's size back to the system, or not, as the history of the process has
-# it, and then each page of the next one is faulted in and zeroed: two to five times the work of a copy, for whoever is
-# unlucky. A heap that keeps what was freed, as tcmalloc and jemalloc do, treats all contenders alike.
+# By itself glibc hands every freed block of a batch's size back to the system, or not, as the history of the process
+# has it, and then each page of the next one is faulted in and zeroed: two to five times the work of a copy, for whoever
+# is unlucky. A heap that keeps what was freed, as tcmalloc and jemalloc do, treats all contenders alike.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 

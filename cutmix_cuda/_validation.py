@@ -179,8 +179,12 @@ def check_range(name: str, labels: Tensor, num_classes: int) -> None:
         labels = labels.long()  # torch has no aminmax for them
     elif labels.dtype == torch.uint64:
         labels = labels.view(torch.int64)  # past 2^63 it reads as negative, and is as far outside
-    low, high = torch.aminmax(labels)
-    if low.item() < 0 or high.item() >= num_classes:
+    if labels.shape[0] <= 64:  # so few are looked at faster by Python
+        values = labels.tolist()
+        low, high = min(values), max(values)
+    else:
+        low, high = (extreme.item() for extreme in torch.aminmax(labels))
+    if low < 0 or high >= num_classes:
         bad = ((labels < 0) | (labels >= num_classes)).nonzero()[0]
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} (num_classes={num_classes}), "
