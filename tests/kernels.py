@@ -229,7 +229,10 @@ def triton_launch(call: Call, seed_on_device: bool = False):
         pixels = mix.Pixels(call.images, call.out, mix.rows_of(call.images), mix.rows_of(call.out))
     if call.labels is not None and call.targets.numel() > 0:
         targets = mix.Labels(call.labels, call.targets, call.label_smoothing)
-    return mix.mix_launch(*call.sizes, call.plan, sampling, pixels, targets, in_place=call.in_place)
+    dtype = call.images.dtype if call.images is not None else torch.float32
+    return mix.mix_launch(
+        *call.sizes, call.plan, sampling, pixels, targets, in_place=call.in_place, dtype=dtype, fill=call.fill
+    )
 
 
 def _run_triton(call: Call, memory: Memory, architecture: int, seed_on_device: bool) -> tuple[Any, Report]:

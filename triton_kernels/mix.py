@@ -6,15 +6,21 @@ the first of the sample, writes the row of the plan. Nothing passes from program
 
     grid = (chunks of a sample, samples, samples / 65535)     no division to find one's place; any batch size
 
-**Pixels are bytes, in vectors.** A row of pixels (see rows.py) is a number of vectors of WIDTH bytes, the widest of 16,
-8, 4, 2 and 1 that addresses, strides and row length allow. Vectors of a sample are counted through; two divisions by
-multiplication give slice, row and place in the row. A wide vector is one line of a (BLOCK, WORDS) block, so that a
-thread holds all its words and loads and stores them with one instruction. Vectors of one word are found in groups, side
-by side in a row: a line of a (BLOCK, GROUP) block. Which bytes of a vector lie in the box is a number of WIDTH bits.
+**Pixels are bytes, in vectors,** until mixup blends them. A row of pixels (see rows.py) is a number of vectors of WIDTH
+bytes, the widest of 16, 8, 4, 2 and 1 that addresses, strides and row length allow. Vectors of a sample are counted
+through; two divisions by multiplication give slice, row and place in the row. A wide vector is one line of a
+(BLOCK, WORDS) block, so that a thread holds all its words and loads and stores them with one instruction. Vectors of
+one word are found in groups, side by side in a row: a line of a (BLOCK, GROUP) block. Which bytes of a vector lie in
+the box is a number of WIDTH bits.
 
-**In place** the programs of a sample take half of its positions, those of its partner the other half. The thread that
-owns a position owns it in both samples: it reads what either needs of the other, then writes, and writes nothing
-outside of the boxes. Bytes, where the edge of a box lies within a word, are stored one by one.
+**Kinds.** A sample has one, so that all threads of its program go the same way. In its box cutmix takes the words of
+the partner, and cutout those of the fill, by a select. The box of mixup is the image: words are taken apart into
+elements, blended and put together again (see values.py), which programs of other samples jump over.
+
+**In place** the programs of a sample take half of its positions, those of its partner the other half; a sample that is
+its own partner takes both. The thread that owns a position owns it in both samples: it reads what either needs of the
+other, then writes, and writes nothing outside of the boxes. Bytes, where the edge of a box lies within a word, are
+stored one by one.
 
 **Sizes.** A program has 128 threads. At a time each takes 4 wide vectors, so that 64 bytes are under way for a thread
 and 128 KiB for a full multiprocessor; an H100 needs 18 KiB to hide its latency (25 GB/s, the share of one of its
@@ -26,8 +32,10 @@ than that gets one program, of fewer threads.
 **Specialisations.** Sizes, strides, seeds and the options of sampling are run-time arguments, none of them specialised
 on: a new batch size compiles nothing. What is compiled for: in place or not, a plan sampled or given, the constants at
 the end of the kernel's parameters (they follow from the shape of an image, its layout, element size and alignment, and
-the number of classes), the dtypes of labels and targets, and whether the seed is on the device. A training run on
-images of one shape compiles one kernel, or two if it captures CUDA graphs, for which the seed is on the device.
+the number of classes), the dtypes of labels and targets, and whether the seed is on the device; also whether there may
+be other kinds than cutmix, and then for the dtype of the images, if mixup can blend it. Where only cutmix can be drawn,
+the other kinds cost nothing; a given plan may hold any. A training run on images of one shape and one choice of kinds
+compiles one kernel, or two if it captures CUDA graphs, for which the seed is on the device.
 """
 
 from __future__ import annotations
@@ -42,10 +50,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._ops import INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
+from .._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
 from .._validation import FLOAT_DTYPES, INTEGER_DTYPES
-from .mix_math import CUTMIX, KEEP, mixed_target, partner_map, sample_row, valid_row
+from .mix_math import CUTOUT, KEEP, MIXUP, mixed_value, partner_map, sample_row, valid_row
 from .rows import Rows, rows_of, same_order
+from .values import blended_words, float_to_bfloat16
 
 # ---- Device code
 
@@ -57,12 +66,12 @@ def divided(number, magic, shift):
 
 
 @triton.jit
-def given_row(plan, index, batch, height, width):
+def given_row(plan, index, batch, height, width, can_blend):
     """A row of a given plan, and whether it may be followed."""
     row = plan + index.to(tl.int64) * 8
     box = (tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4))
     given = tl.load(row), box, tl.load(row + 5).to(tl.float32, bitcast=True), tl.load(row + 6)
-    return given, valid_row(given, batch, height, width)
+    return given, valid_row(given, batch, height, width, can_blend)
 
 
 @triton.jit
@@ -117,13 +126,47 @@ def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
 
 
 @triton.jit
-def paste(own, theirs, out, bits, mask, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """Copies vectors, with the bytes whose bits are set from the partner: each is read from whoever owns it, and from
+def fill_words(low, high, WIDTH: tl.constexpr, WORD: tl.constexpr):
+    """The first words of the 16 bytes that cutout fills with, those of a vector."""
+    word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
+    return (tl.where(word < 2, low, high) >> (32 * (word & 1))).to(WORD)
+
+
+@triton.jit
+def change_of(row, valid, height, width):
+    """What becomes of a sample's pixels: a kind, its lam, and the box that it changes, for mixup all of the image."""
+    _, box, lam, kind = row
+    y0, x0, y1, x1 = box
+    kind = tl.where(valid, kind, KEEP)
+    everywhere = kind == MIXUP
+    y0, x0 = tl.where(everywhere, 0, y0), tl.where(everywhere, 0, x0)
+    y1, x1 = tl.where(everywhere, height, y1), tl.where(everywhere, width, x1)
+    return kind, lam, (y0, x0, y1, x1)
+
+
+@triton.jit
+def changed(kind, lam, own, partner, fill, ELEMENT: tl.constexpr):
+    """What the words of a sample become where it is changed. Without fill there is no kind but cutmix."""
+    words = partner
+    if fill is not None:
+        words = tl.where(kind == CUTOUT, fill, words)
+    if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the kind
+        if kind == MIXUP:
+            words = blended_words(lam, own, partner, ELEMENT)
+    return words
+
+
+@triton.jit
+def paste(sources, out, change, bits, mask, fill, WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr):
+    """Copies a sample's vectors, with the bytes whose bits are set changed: each is read from whoever owns it, and from
     both where an edge of the box crosses it."""
     ALL: tl.constexpr = (1 << WIDTH) - 1
-    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & (bits != ALL))
-    their_words = tl.load(word_pointers(theirs, WIDTH), mask=bits != 0)
-    tl.store(word_pointers(out, WIDTH), chosen(bits, their_words, own_words, WIDTH, GRANULE), mask=mask)
+    own, theirs = sources
+    kind, lam, _ = change
+    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & ((bits != ALL) | (kind == MIXUP)))
+    their_words = tl.load(word_pointers(theirs, WIDTH), mask=(bits != 0) & (kind != CUTOUT))
+    words = changed(kind, lam, own_words, their_words, fill, ELEMENT)
+    tl.store(word_pointers(out, WIDTH), chosen(bits, words, own_words, WIDTH, GRANULE), mask=mask)
 
 
 @triton.jit
@@ -145,13 +188,24 @@ def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, 
 
 
 @triton.jit
-def exchange(own, theirs, own_bits, their_bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """Moves the bytes of own_bits from theirs to own and those of their_bits the other way: all are read, then written,
+def exchange(
+    samples, changes, bits, fill,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr,
+):  # fmt: skip
+    """Changes the bytes of a pair's vectors whose bits are set, each by what the other was: all are read, then written,
     by one thread."""
-    own_words = tl.load(word_pointers(own, WIDTH), mask=their_bits != 0)
-    their_words = tl.load(word_pointers(theirs, WIDTH), mask=own_bits != 0)
-    store_bytes(own, their_words, own_bits, BLOCK, WIDTH, GRANULE)
-    store_bytes(theirs, own_words, their_bits, BLOCK, WIDTH, GRANULE)
+    own, theirs = samples
+    own_bits, their_bits = bits
+    own_kind, own_lam, _ = changes[0]
+    their_kind, their_lam, _ = changes[1]
+    own_mask = ((their_bits != 0) & (their_kind != CUTOUT)) | ((own_bits != 0) & (own_kind == MIXUP))
+    their_mask = ((own_bits != 0) & (own_kind != CUTOUT)) | ((their_bits != 0) & (their_kind == MIXUP))
+    own_words = tl.load(word_pointers(own, WIDTH), mask=own_mask)
+    their_words = tl.load(word_pointers(theirs, WIDTH), mask=their_mask)
+    own_new = changed(own_kind, own_lam, own_words, their_words, fill, ELEMENT)
+    their_new = changed(their_kind, their_lam, their_words, own_words, fill, ELEMENT)
+    store_bytes(own, own_new, own_bits, BLOCK, WIDTH, GRANULE)
+    store_bytes(theirs, their_new, their_bits, BLOCK, WIDTH, GRANULE)
 
 
 @triton.jit
@@ -162,23 +216,15 @@ def load_class(labels, index, num_classes, valid):
 
 
 @triton.jit
-def float_to_bfloat16(value):
-    """Rounded to nearest even, which Triton's interpreter does not. Mirrors targets.h::float_to_bfloat16."""
-    bits = value.to(tl.uint32, bitcast=True)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return tl.where(value == value, rounded, 0x7FC0).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-
-
-@triton.jit
 def write_targets(
     labels, targets, num_classes, scale, off, on, index, row, valid, chunk, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Writes a chunk of a sample's target. Mirrors targets.h::target_row and targets.h::target_value."""
     VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
     partner, _, lam, kind = row
-    keep = kind == KEEP
+    keep = (kind == KEEP) | (kind == CUTOUT)
     index = index.to(tl.int64)
-    partner = tl.where(valid & (kind == CUTMIX), partner, index)
+    partner = tl.where(valid & ~keep, partner, index)
     off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
     column = chunk * BLOCK + tl.arange(0, BLOCK)
     inside = column < num_classes
@@ -193,17 +239,22 @@ def write_targets(
         valid = (own_class >= 0) & (partner_class >= 0)
         own = tl.where(column == own_class, on, off)
         other = tl.where(column == partner_class, on, off)
-    value = tl.where(keep, own, mixed_target(lam, own, other))
+    value = tl.where(keep, own, mixed_value(lam, own, other))
     value = tl.where(valid, value, float("nan"))
-    value = float_to_bfloat16(value) if targets.dtype.element_ty == tl.bfloat16 else value.to(targets.dtype.element_ty)
+    if targets.dtype.element_ty == tl.bfloat16:
+        value = float_to_bfloat16(value).to(tl.bfloat16, bitcast=True)
+    else:
+        value = value.to(targets.dtype.element_ty)
     tl.store(targets + index * num_classes + column, value, mask=inside)
 
 
 RUN_TIME = [
-    *("plan", "quantiles", "prob", "scope", "partner_rule", "placement", "correct_lam"),
+    *("plan", "quantiles", "cutmix_below", "mixup_below", "cutout_below"),
+    *("scope", "partner_rule", "placement", "correct_lam"),
     *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
     *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
     *("groups", "row_groups", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
+    *("fill_low", "fill_high"),
     *("labels", "targets", "num_classes", "scale", "off", "on"),
 ]
 
@@ -213,7 +264,9 @@ def mix_kernel(
     # The plan: int32 (batch, 8), written where there are quantiles to sample it by, else read.
     plan,
     quantiles,
-    prob: tl.float32,
+    cutmix_below: tl.float32,
+    mixup_below: tl.float32,
+    cutout_below: tl.float32,
     scope: tl.int32,
     partner_rule: tl.int32,
     placement: tl.int32,
@@ -240,6 +293,8 @@ def mix_kernel(
     height_magic: tl.int32,
     height_shift: tl.int32,
     pixel_bytes: tl.int64,
+    fill_low: tl.int64,
+    fill_high: tl.int64,
     # The targets; the values of smoothing are the bits of doubles.
     labels,
     targets,
@@ -248,6 +303,8 @@ def mix_kernel(
     off: tl.int64,
     on: tl.int64,
     IN_PLACE: tl.constexpr,
+    KINDS: tl.constexpr,  # whether there may be other kinds than cutmix
+    ELEMENT: tl.constexpr,  # what mixup blends; None where it cannot
     WIDTH: tl.constexpr,  # bytes in a vector
     GRANULE: tl.constexpr,  # bytes that are always of one sample
     GROUP: tl.constexpr,  # vectors, side by side in a row, that are found together; 1 if they have several words
@@ -263,53 +320,62 @@ def mix_kernel(
 
     # The row of the plan.
     if quantiles is not None:
-        sampling = (quantiles, batch, height, width, prob, scope, placement, correct_lam)
+        bounds = (cutmix_below, mixup_below, cutout_below)
+        sampling = (quantiles, batch, height, width, bounds, scope, placement, correct_lam)
         if device_seed is not None:
             seed = tl.load(device_seed)
         else:
             seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
         mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(sampling, seed, mapping, index)
+        row = sample_row(sampling, seed, mapping, index, KINDS)
         valid = batch > 0
         if chunk == 0:
             write_row(plan, index, row)
     else:
-        row, valid = given_row(plan, index, batch, height, width)
-    partner, box, _, kind = row
+        row, valid = given_row(plan, index, batch, height, width, ELEMENT is not None)
+    partner = row[0]
 
     # In place, the other row of the pair: both of its samples see it alike.
     if IN_PLACE:
         there = (partner >= 0) & (partner < batch)
         partner = tl.where(there, partner, index)
         if quantiles is not None:
-            other_row = sample_row(sampling, seed, mapping, partner)
+            other_row = sample_row(sampling, seed, mapping, partner, KINDS)
             other_valid = valid
         else:
-            other_row, other_valid = given_row(plan, partner, batch, height, width)
-        other_partner, other_box, _, other_kind = other_row
-        paired = there & (other_partner == index)
-        valid = valid & paired
+            other_row, other_valid = given_row(plan, partner, batch, height, width, ELEMENT is not None)
+        paired = there & (other_row[0] == index)
+        valid, other_valid = valid & paired, other_valid & paired
 
     # The pixels.
     if images is not None:
         INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
         WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
         pixel_bytes = pixel_bytes.to(INDEX)
-        pastes = valid & (kind == CUTMIX)
+        change = change_of(row, valid, height, width)
+        changes = change[0] != KEEP
+        fill = None
+        if KINDS:
+            fill = fill_words(fill_low.to(tl.int64), fill_high.to(tl.int64), WIDTH, images.dtype.element_ty)
+        span = SPAN
         first = chunk.to(tl.int64) * SPAN
         last = groups
         if IN_PLACE:
-            other_pastes = paired & other_valid & (other_kind == CUTMIX)
             # The first sample's programs take the first half of the positions, the second sample's the rest.
             half = tl.cdiv(groups, 2 * SPAN) * SPAN
-            first = tl.where(index < partner, first, first + half)
+            if KINDS:  # those of a sample that is its own partner, alone, take twice as many: all
+                span = tl.where(index == partner, 2 * SPAN, SPAN)
+                other_valid = other_valid & (index != partner)
+            first = chunk.to(tl.int64) * span + tl.where(index > partner, half, 0)
             last = tl.where(index < partner, tl.minimum(half, groups), groups)
-            last = tl.where((pastes | other_pastes) & (index != partner), last, 0)
+            other_change = change_of(other_row, other_valid, height, width)
+            other_changes = other_change[0] != KEEP
+            last = tl.where(changes | other_changes, last, 0)
         else:
-            partner = tl.where(pastes, partner, index)
+            partner = tl.where(changes, partner, index)
         own = images + index.to(tl.int64) * images_sample * WORDS
         theirs = images + partner.to(tl.int64) * images_sample * WORDS
-        last = tl.minimum(first + SPAN, last).to(INDEX)
+        last = tl.minimum(first + span, last).to(INDEX)
         for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
             group = start + tl.arange(0, BLOCK)[:, None]
             if LARGE:
@@ -322,14 +388,17 @@ def mix_kernel(
             x = (group - line * row_groups.to(INDEX)) * GROUP + tl.arange(0, GROUP)[None, :]
             inside = (group < last) & (x * WIDTH < width * pixel_bytes)
             offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
-            bits = bits_in_box(y, x * WIDTH, box, pixel_bytes, inside & pastes, WIDTH, GRANULE)
+            bits = bits_in_box(y, x * WIDTH, change[2], pixel_bytes, inside & changes, WIDTH, GRANULE)
             if IN_PLACE:
-                other_bits = bits_in_box(y, x * WIDTH, other_box, pixel_bytes, inside & other_pastes, WIDTH, GRANULE)
-                exchange(own + offset, theirs + offset, bits, other_bits, BLOCK, WIDTH, GRANULE)
+                other_box, other_mask = other_change[2], inside & other_changes
+                other_bits = bits_in_box(y, x * WIDTH, other_box, pixel_bytes, other_mask, WIDTH, GRANULE)
+                samples = (own + offset, theirs + offset)
+                exchange(samples, (change, other_change), (bits, other_bits), fill, BLOCK, WIDTH, GRANULE, ELEMENT)
             else:
                 out_offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX)) * WORDS + x * WORDS
                 destination = out + index.to(tl.int64) * out_sample * WORDS + out_offset
-                paste(own + offset, theirs + offset, destination, bits, inside, WIDTH, GRANULE)
+                sources = (own + offset, theirs + offset)
+                paste(sources, destination, change, bits, inside, fill, WIDTH, GRANULE, ELEMENT)
 
     # The targets.
     if targets is not None:
@@ -341,6 +410,7 @@ def mix_kernel(
 MAX_BATCH = 1 << 30
 MAX_GRID_Y = 65535
 MAX_THREADS = 128
+MAX_REGISTERS = 128  # of a thread that may blend, which left alone takes up to 168 to have more of its elements at once
 WIDE_PER_THREAD = 4  # vectors of several words at a time
 NARROW_PER_THREAD = 8  # vectors of one word
 GROUPS = (256, 128, 64)
@@ -348,6 +418,7 @@ SPAN_BYTES = 1 << 14
 COLUMNS_PER_THREAD = 8
 MAX_FAST_DIVISION = 1 << 30
 MAX_INT32 = (1 << 31) - 1
+BLENDED_ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in BLENDED_DTYPES}
 
 
 class Launch(NamedTuple):
@@ -368,11 +439,23 @@ class Sampling(NamedTuple):
 
     seed: Tensor
     quantiles: Tensor
-    prob: float
+    cutmix_below: float
+    mixup_below: float
+    cutout_below: float
     scope: int
     partner: int
     placement: int
     correct_lam: bool
+
+    @property
+    def cutmix_alone(self) -> bool:
+        """Whether no other kind can be drawn."""
+        return max(self.mixup_below, self.cutout_below) <= self.cutmix_below
+
+    @property
+    def blends(self) -> bool:
+        """Whether mixup can be drawn."""
+        return self.mixup_below > self.cutmix_below
 
 
 class Pixels(NamedTuple):
@@ -422,9 +505,9 @@ def clamp(number: int, low: int, high: int) -> int:
 def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: int, width: int) -> tuple:
     sizes = batch, height, width
     if sampling is None:
-        return plan, None, 0.0, 0, 0, 0, 0, 0, 0, None, *sizes
-    seed, quantiles, prob, scope, partner, placement, correct_lam = sampling
-    options = float(prob), scope, partner, placement, int(correct_lam)
+        return plan, None, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, None, *sizes
+    seed, quantiles, *bounds, scope, partner, placement, correct_lam = sampling
+    options = *map(float, bounds), scope, partner, placement, int(correct_lam)
     if seed.device.type == "cpu":
         words = struct.unpack("<ii", struct.pack("<q", seed.item()))  # on the CPU: nothing to wait for
         return plan, quantiles, *options, *words, None, *sizes
@@ -526,8 +609,12 @@ def mix_launch(
     targets: Labels | None = None,
     *,
     in_place: bool = False,
+    dtype: torch.dtype = torch.float32,
+    fill: tuple[int, int] = (0, 0),
 ) -> Launch:
     """The launch of a call on a batch that is not empty: a plan is sampled or given, pixels and targets may be absent.
+
+    dtype is that of the images; without images it is one that mixup can blend. fill is 16 bytes, low and high half.
 
     Looks at addresses, sizes and strides of its tensors alone, so that CPU tensors make the launch that CUDA tensors
     would.
@@ -539,13 +626,17 @@ def mix_launch(
     target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
     grid_z = -(-batch // MAX_GRID_Y)
     grid = max(seen.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
-    arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *target_arguments(targets))
+    kinds = sampling is None or not sampling.cutmix_alone
+    arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *fill, *target_arguments(targets))
     options = {
         "IN_PLACE": in_place,
+        "KINDS": kinds,
+        "ELEMENT": BLENDED_ELEMENTS.get(dtype) if kinds else None,
         **seen.constants,
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
+        "maxnreg": MAX_REGISTERS if kinds else None,
         "enable_fp_fusion": False,
     }
     return Launch(mix_kernel, grid, arguments, options)
@@ -577,19 +668,25 @@ def check_images(images: Tensor, out: Tensor) -> None:
     )
 
 
-def new_plan(sampling: Sampling, batch: int) -> Tensor:
-    """An empty plan to sample into, after a check of what to sample by."""
-    seed, quantiles, _, scope, partner, placement, _ = sampling
+def new_plan(sampling: Sampling, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An empty plan to sample into for images of a dtype, after a check of what to sample by."""
+    seed, quantiles, *_, scope, partner, placement, _ = sampling
     check(seed.numel() == 1 and seed.dtype == torch.int64, "seed must be one int64")
     check(
         seed.device.type == "cpu" or seed.device == quantiles.device,
         "seed must be on the CPU or on the device of the images",
     )
     check(
-        quantiles.shape == (QUANTILE_INTERVALS + 1,) and quantiles.dtype == torch.float32 and quantiles.is_contiguous(),
-        "quantiles must be a contiguous float32 tensor of 4097 knots",
+        quantiles.shape == (3, QUANTILE_INTERVALS + 1)
+        and quantiles.dtype == torch.float32
+        and quantiles.is_contiguous(),
+        "quantiles must be a contiguous float32 tensor of 3 laws of 4097 knots",
     )
     check(0 <= scope <= 2 and 0 <= partner <= 3 and 0 <= placement <= 1, "unknown scope, partner or placement")
+    check(
+        dtype in BLENDED_DTYPES or not sampling.blends,
+        "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only",
+    )
     return quantiles.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
 
 
@@ -651,62 +748,78 @@ def run(
     num_classes: int,
     label_smoothing: float,
     dtype: torch.dtype,
+    fill: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """Mixes images into out, in place where they are one, by a plan given or to be sampled; returns targets, plan."""
     check_images(images, out)
     in_place = out is images
     batch, height, width = images.shape[0], *images.shape[-2:]
     check_extent(batch, height, width)
+    sampling = plan if isinstance(plan, Sampling) else None
     if isinstance(plan, Sampling):
         check(plan.quantiles.device == images.device, "quantiles must be on the device of the images")
-    sampling = plan if isinstance(plan, Sampling) else None
-    plan = new_plan(plan, batch) if isinstance(plan, Sampling) else checked_plan(plan, batch, images.device)
+        inverse = plan.partner in INVERSE_OF_THEMSELVES
+        check(inverse or not in_place, "in place, partner must be its own inverse: flip or mirror")
+        plan = new_plan(plan, batch, images.dtype)
+    else:
+        plan = checked_plan(plan, batch, images.device)
     targets, writes = new_targets(labels, images, batch, num_classes, label_smoothing, dtype)
     if batch == 0:
         return targets, plan
 
     source, destination = images, out
     rows, out_rows = rows_of(images), rows_of(out)
-    if rows is None or out_rows is None or rows.shape != out_rows.shape or not same_order(images, out):
-        source = images.contiguous()
+    aligned = (images.data_ptr() | out.data_ptr()) % images.dtype.itemsize == 0  # or a vector would be part of a pixel
+    alike = rows is not None and out_rows is not None and rows.shape == out_rows.shape and same_order(images, out)
+    if not (aligned and alike):
+        source = images.contiguous() if aligned else images.clone(memory_format=torch.contiguous_format)
         destination = source if in_place else torch.empty_like(source)
         rows = out_rows = rows_of(source)
-        assert rows is not None and out_rows is not None
+    assert rows is not None and out_rows is not None
     pixels = Pixels(source, destination, rows, out_rows) if images.numel() > 0 else None
-    mix_launch(batch, height, width, plan, sampling, pixels, writes, in_place=in_place)(images.device)
+    launch = mix_launch(
+        batch, height, width, plan, sampling, pixels, writes, in_place=in_place, dtype=images.dtype, fill=fill
+    )
+    launch(images.device)
     if destination is not out:
         out.copy_(destination)
     return targets, plan
 
 
-def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out):
-    return run(images, out, labels, plan, num_classes, label_smoothing, dtype)[0]
+def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0):
+    return run(images, out, labels, plan, num_classes, label_smoothing, dtype, (fill_low, fill_high))[0]
 
 
-def mix(images, *arguments):
+def mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
     out = torch.empty_like(images)
-    return out, mix_out(images, *arguments, out)
+    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill)
 
 
-def mix_(images, *arguments):
-    return mix_out(images, *arguments, images)
+def mix_(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
+    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, images, *fill)
 
 
-def cutmix_out(images, labels, seed, quantiles, prob, scope, partner, placement, correct_lam, *arguments):
-    *arguments, out = arguments
-    sampling = Sampling(seed, quantiles, prob, scope, partner, placement, correct_lam)
-    return run(images, out, labels, sampling, *arguments)
+def cutmix_out(
+    images, labels, seed, quantiles, cutmix_below, mixup_below, cutout_below, scope, partner, placement, correct_lam,
+    num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0,
+):  # fmt: skip
+    bounds = cutmix_below, mixup_below, cutout_below
+    sampling = Sampling(seed, quantiles, *bounds, scope, partner, placement, correct_lam)
+    return run(images, out, labels, sampling, num_classes, label_smoothing, dtype, (fill_low, fill_high))
 
 
 def cutmix(images, *arguments):
+    options, fill = arguments[:CUTMIX_OPTIONS], arguments[CUTMIX_OPTIONS:]
     out = torch.empty_like(images)
-    return out, *cutmix_out(images, *arguments, out)
+    return out, *cutmix_out(images, *options, out, *fill)
 
 
-def cutmix_(images, labels, seed, quantiles, prob, scope, partner, *arguments):
-    check(partner in INVERSE_OF_THEMSELVES, "in place, partner must be its own inverse: flip or mirror")
-    return cutmix_out(images, labels, seed, quantiles, prob, scope, partner, *arguments, images)
+def cutmix_(images, *arguments):
+    options, fill = arguments[:CUTMIX_OPTIONS], arguments[CUTMIX_OPTIONS:]
+    return cutmix_out(images, *options, images, *fill)
 
+
+CUTMIX_OPTIONS = 13  # arguments of cutmix between images and fill
 
 OPS = {
     "sample_plan": sample_plan,

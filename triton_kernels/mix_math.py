@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import Kind, Partner, Placement, Scope
+from .._ops import QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
 
 PER_BATCH = tl.constexpr(0)  # streams
 PER_DRAW = tl.constexpr(1)
@@ -23,6 +23,9 @@ PARTNER_MIRROR = tl.constexpr(int(Partner.mirror))
 PLACEMENT_CLIP = tl.constexpr(int(Placement.clip))
 KEEP = tl.constexpr(int(Kind.keep))
 CUTMIX = tl.constexpr(int(Kind.cutmix))
+MIXUP = tl.constexpr(int(Kind.mixup))
+CUTOUT = tl.constexpr(int(Kind.cutout))
+KNOTS = tl.constexpr(QUANTILE_INTERVALS + 1)  # of a table
 
 TWO_POW_MINUS_24 = tl.constexpr(2.0**-24)
 TWO_POW_MINUS_20 = tl.constexpr(2.0**-20)
@@ -130,38 +133,58 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def sample_row(sampling, seed, mapping, index):
+def kind_of(bounds, word, KINDS: tl.constexpr):
+    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of.
+
+    bounds are (cutmix_below, mixup_below, cutout_below), of which the last two count only with KINDS.
+    """
+    number = unit_float(word)
+    kind = KEEP
+    if KINDS:
+        kind = tl.where(number < bounds[2], CUTOUT, kind)
+        kind = tl.where(number < bounds[1], MIXUP, kind)
+    return tl.where(number < bounds[0], CUTMIX, kind)
+
+
+@triton.jit
+def sample_row(sampling, seed, mapping, index, KINDS: tl.constexpr):
     """A sample's row of the plan. Mirrors mix_math.h::sample_row.
 
-    sampling is (quantiles, batch, height, width, prob, scope, placement, correct_lam).
+    sampling is (quantiles, batch, height, width, bounds, scope, placement, correct_lam); without KINDS there is none
+    but cutmix.
     """
-    quantiles, batch, height, width, prob, scope, placement, correct_lam = sampling
+    quantiles, batch, height, width, bounds, scope, placement, correct_lam = sampling
     partner = partner_of(mapping, index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
-    mixed = (partner != index) & (height != 0) & (width != 0) & (unit_float(word_kind) < prob)
+    kind = kind_of(bounds, word_kind, KINDS)
+    mixed = ((partner != index) | (kind == CUTOUT)) & (height != 0) & (width != 0)
+    kind = tl.where(mixed, kind, KEEP)
 
-    lam = quantile(quantiles, word_lam)
+    lam = quantile(quantiles + tl.maximum(kind - 1, 0) * KNOTS, word_lam)
     if placement == PLACEMENT_CLIP:
         y0, x0, y1, x1 = clipped_box(lam, word_x, word_y, height, width)
     else:
         y0, x0, y1, x1 = inside_box(lam, word_x, word_y, height, width)
     if correct_lam != 0:
-        lam = share_outside((y0, x0, y1, x1), height, width)
-    box = (tl.where(mixed, y0, 0), tl.where(mixed, x0, 0), tl.where(mixed, y1, 0), tl.where(mixed, x1, 0))
-    return partner, box, tl.where(mixed, lam, 1.0), tl.where(mixed, CUTMIX, KEEP)
+        lam = tl.where(kind == MIXUP, lam, share_outside((y0, x0, y1, x1), height, width))
+    boxed = (kind == CUTMIX) | (kind == CUTOUT)
+    box = (tl.where(boxed, y0, 0), tl.where(boxed, x0, 0), tl.where(boxed, y1, 0), tl.where(boxed, x1, 0))
+    return partner, box, tl.where((kind == KEEP) | (kind == CUTOUT), 1.0, lam), kind
 
 
 @triton.jit
-def valid_row(row, batch, height, width):
-    """Whether a row leads outside neither batch nor image. Mirrors mix_math.h::valid_row."""
-    partner, box, _, kind = row
+def valid_row(row, batch, height, width, can_blend):
+    """Whether a row may be followed: it leads outside neither batch, image nor [0, 1], and mixup meets pixels that can
+    be blended. Mirrors mix_math.h::valid_row."""
+    partner, box, lam, kind = row
     y0, x0, y1, x1 = box
     inside = (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
-    return inside & (partner >= 0) & (partner < batch) & ((kind == KEEP) | (kind == CUTMIX))
+    inside = inside & (partner >= 0) & (partner < batch) & (lam >= 0.0) & (lam <= 1.0)
+    return inside & (kind >= KEEP) & (kind <= CUTOUT) & ((kind != MIXUP) | can_blend)
 
 
 @triton.jit
-def mixed_target(lam, own, partner):
-    """The mixed target, in the type of own and partner. Mirrors mix_math.h::mixed_target."""
+def mixed_value(lam, own, partner):
+    """lam * own + (1 - lam) * partner, in the type of own and partner. Mirrors mix_math.h::mixed_value."""
     weight = lam.to(own.dtype)
     return weight * own + (1.0 - weight) * partner
