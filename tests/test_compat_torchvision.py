@@ -37,6 +37,11 @@ def pixels(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
     return values.clamp(0, 255).to(dtype) if dtype == torch.uint8 else values.to(dtype)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def plans(monkeypatch) -> list[MixPlan]:
     """The plans that the transforms draw, as they draw them."""
@@ -77,7 +82,7 @@ def assert_same_trees(actual: Any, expected: Any) -> None:
 
 
 @every_backend
-@pytest.mark.parametrize("size", [SIZE, (16, 32), (1, 3)], ids=str)
+@pytest.mark.parametrize("size", [SIZE, (1, 3)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8], ids=str)
 @pytest.mark.parametrize("soft", [None, torch.float32, torch.float64], ids=str)
 @both
@@ -85,8 +90,7 @@ def test_mixes_as_torchvision(backend, size, dtype, soft, ours, theirs, plans):
     images = pixels(BATCH, 3, *size, dtype=dtype)
     labels = random_labels(BATCH, CLASSES) if soft is None else soft_labels(BATCH, CLASSES, soft)
     mix = ours(num_classes=CLASSES, backend=backend.name)
-    for seed in range(4):
-        torch.manual_seed(seed)
+    for _ in range(4):
         mixed, targets = mix(images.to(backend.device), labels.to(backend.device))
         peer = drawing(theirs(num_classes=CLASSES), plans[-1])
         if ours is compat.MixUp and dtype == torch.uint8:  # torchvision's raises; in float32 it is what it would round
@@ -104,7 +108,7 @@ def test_mixes_by_what_torchvision_drew(ours, theirs, monkeypatch):
     images, labels = pixels(BATCH, 3, 16, 32), random_labels(BATCH, CLASSES)
     peer = theirs(num_classes=CLASSES)
     make_params = peer.make_params
-    drawn: list[dict] = []
+    drawn = []
     monkeypatch.setattr(peer, "make_params", lambda inputs: drawn.append(make_params(inputs)) or drawn[-1])
 
     def follow(images, labels, num_classes, settings, *, backend, **_):
@@ -122,7 +126,6 @@ def test_mixes_by_what_torchvision_drew(ours, theirs, monkeypatch):
         return *cutmix_cuda.apply_plan(images, labels, plan, num_classes, backend=backend), plan.packed
 
     monkeypatch.setattr(compat, "run", follow)
-    torch.manual_seed(0)
     for _ in range(10):
         expected = peer(images, labels)
         assert_same_trees(ours(num_classes=CLASSES)(images, labels), expected)
@@ -133,7 +136,6 @@ def test_draws_from_the_distribution_of_torchvision(plans):
     """Lambda, and where a box begins and ends, of 600 draws of each."""
     images, labels = torch.zeros(2, 1, 40, 60), torch.zeros(2, dtype=torch.int64)
     peer, cutmix = v2.CutMix(num_classes=2, alpha=0.7), compat.CutMix(num_classes=2, alpha=0.7)
-    torch.manual_seed(0)
     theirs = []
     for _ in range(600):
         params = peer.make_params([images])
@@ -150,7 +152,6 @@ def test_mixup_rounds_once(backend, dtype, plans):
     """The formula in float32: two exact roundings of each product and of their sum, and one to the dtype."""
     images, labels = pixels(BATCH, 3, *SIZE, dtype=dtype), random_labels(BATCH, CLASSES)
     mix = compat.MixUp(num_classes=CLASSES, backend=backend.name)
-    torch.manual_seed(1)
     mixed, targets = mix(images.to(backend.device), labels.to(backend.device))
     lam = plans[0].lam[0].cpu()
     exact = lam * images.float() + (1 - lam) * images.float().roll(1, 0)
@@ -385,8 +386,8 @@ def test_is_a_transform_of_torchvision(ours, theirs):
 
 
 def test_inside_torchvisions_containers():
-    """Each of these mixes once, or not at all: no pixel comes from a third sample."""
-    cutmix, mixup = compat.CutMix(num_classes=CLASSES), compat.MixUp(num_classes=CLASSES)
+    """Targets are of the samples that the pixels are of. At alpha = 50 no box is empty."""
+    cutmix, mixup = (mix(alpha=50, num_classes=CLASSES) for mix in (compat.CutMix, compat.MixUp))
     coded = torch.eye(BATCH).reshape(BATCH, BATCH, 1, 1).expand(BATCH, BATCH, 8, 8)  # a channel of one for each sample
     for container in (
         v2.RandomChoice([cutmix, mixup]),
