@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation
-from ._seed import check_generator
+from ._seed import CountedSeed, check_generator, seed_tensor
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
 from .pairs import PairTargets
@@ -21,6 +21,7 @@ class _Transform(nn.Module):
         settings: Settings,
         num_classes: int | None,
         inplace: bool,
+        seed: int | Tensor | None,
         generator: torch.Generator | None,
         backend: str | None,
     ) -> None:
@@ -30,6 +31,7 @@ class _Transform(nn.Module):
         if inplace:
             _validation.check_own_inverse(settings.sampling.partner)
         check_generator(generator)
+        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
         self._settings = settings
         self.num_classes = num_classes
         self.inplace = inplace
@@ -44,7 +46,7 @@ class _Transform(nn.Module):
             labels,
             self.num_classes,
             self._settings,
-            seed=None,
+            seed=self._next_seed(),
             generator=self.generator,
             inplace=self.inplace,
             out=None,
@@ -61,8 +63,13 @@ class _Transform(nn.Module):
         seed: int | Tensor | None = None,
         device: torch.device | str | None = None,
     ) -> MixPlan:
-        """The plan that a batch of these sizes would be mixed by, with the arguments of :func:`sample_plan`."""
+        """The plan that a batch of these sizes would be mixed by, with the arguments of :func:`sample_plan`.
+
+        Without a seed it draws one as a call does, and so counts as one.
+        """
         generator = self.generator if seed is None else None
+        if seed is None:
+            seed = self._next_seed()
         return draw_plan(
             batch_size,
             height,
@@ -73,6 +80,9 @@ class _Transform(nn.Module):
             device=device,
             backend=self.backend,
         )
+
+    def _next_seed(self) -> Tensor | None:
+        return None if self.seeds is None else self.seeds.next()
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
@@ -89,7 +99,12 @@ class CutMix(_Transform):
     Args:
         inplace: mix the images where they are, at 0.32 of the traffic of a copy for alpha = 1. Needs partner "mirror"
             or "flip".
-        generator: a CPU generator to draw the seed of each call from, instead of torch's default one.
+        seed: decides the seed of each call together with the number of calls before it, the rank in torch.distributed
+            and the ``DataLoader`` worker; an int, or a tensor of one int64 on the CPU. The count is saved in the
+            ``state_dict``, so that a run resumed from a checkpoint draws what it would have drawn. A worker's copy
+            counts for itself and is not saved: each epoch starts new ones, with other seeds. None: each seed is drawn
+            from the generator. Leave it None to capture CUDA graphs, whose replays count nothing (RuntimeError).
+        generator: a CPU generator to draw the seed of each call from, instead of torch's default one. Excludes seed.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.cutmix`; whatever does not depend on the batch at
@@ -110,6 +125,7 @@ class CutMix(_Transform):
         target_dtype: torch.dtype = torch.float32,
         targets: str = "dense",
         inplace: bool = False,
+        seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
     ) -> None:
@@ -124,7 +140,7 @@ class CutMix(_Transform):
             "targets": targets,
         }
         settings = Settings.of_cutmix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
-        super().__init__(settings, num_classes, inplace, generator, backend)
+        super().__init__(settings, num_classes, inplace, seed, generator, backend)
         self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}
 
 
@@ -137,7 +153,8 @@ class Mix(_Transform):
     The arguments are those of :func:`cutmix_cuda.mix`, and:
 
     Args:
-        generator: a CPU generator to draw the seed of each call from, instead of torch's default one.
+        seed: as for :class:`CutMix`.
+        generator: a CPU generator to draw the seed of each call from, instead of torch's default one. Excludes seed.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -162,6 +179,7 @@ class Mix(_Transform):
         target_dtype: torch.dtype = torch.float32,
         targets: str = "dense",
         inplace: bool = False,
+        seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
     ) -> None:
@@ -181,5 +199,5 @@ class Mix(_Transform):
             "targets": targets,
         }
         settings = Settings.of_mix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
-        super().__init__(settings, num_classes, inplace, generator, backend)
+        super().__init__(settings, num_classes, inplace, seed, generator, backend)
         self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}

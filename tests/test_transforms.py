@@ -63,7 +63,7 @@ def test_has_the_arguments_of_the_function():
     """One more name in one of them is one too few in the other."""
     function = inspect.signature(cutmix_cuda.cutmix).parameters
     module = inspect.signature(CutMix).parameters
-    of_a_call = {"images", "labels", "seed", "out", "return_plan"}
+    of_a_call = {"images", "labels", "out", "return_plan"}
     assert set(module) - {"inplace"} == set(function) - of_a_call
     assert all(module[name].default == function[name].default for name in set(module) - {"inplace"})
     assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in module.values())
