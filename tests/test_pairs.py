@@ -28,7 +28,7 @@ INTEGERS = (
     torch.uint64,
     torch.int64,
 )
-EVERY_KIND = {"cutout": 0.2, "prob": 0.8}
+EVERY_KIND: dict[str, Any] = {"cutout": 0.2, "prob": 0.8}
 
 
 def as_dense(pairs: PairTargets, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -229,8 +229,9 @@ def test_value_and_gradient_are_those_of_soft_targets(dtype, with_weight, label_
 @weighted
 def test_gradient_by_differences(with_weight, label_smoothing):
     logits, _, pairs, weight = batch_of(torch.float64)
+    few = PairTargets(*(part[:6] for part in pairs))
     how = {"label_smoothing": label_smoothing, "weight": weight if with_weight else None, "reduction": "none"}
-    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, pairs, **how), logits.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, few, **how), logits[:6].requires_grad_())
 
 
 def test_smoothing_before_mixing_is_smoothing_in_the_loss():
