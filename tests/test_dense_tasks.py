@@ -1,7 +1,7 @@
 """What goes beyond an image and its class: masks and other modalities, tensors of another size, boxes of objects.
 
-The oracle is the image: where each pixel of a mixed image whose pixels are coded came from is where every other tensor's
-has to come from, and what is left of an object is what can be counted of it.
+The oracle is the image: coded by sample, it tells where each of its pixels came from. Every other tensor's have to come
+from there too, and what is left of an object is what can be counted of it.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def test_a_finer_grid_is_exact(plan, down, across):
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=6), sizes)
 def test_boxes_that_tile_an_image_still_do(edges, size):
     lines = sorted({0, 20, *edges})
-    rows = torch.tensor([[y0, x0, y1, x1] for y0, y1 in zip(lines, lines[1:]) for x0, x1 in zip(lines, lines[1:])])
+    spans = list(itertools.pairwise(lines))
+    rows = torch.tensor([[y0, x0, y1, x1] for (y0, y1), (x0, x1) in itertools.product(spans, spans)])
     tiles = MixPlan.from_boxes(torch.zeros(len(rows)).long(), rows, 20, 20).rescaled(size, 2 * size)
     ones, zeros = torch.ones(1, size, 2 * size).long(), torch.zeros(len(rows), size, 2 * size).long()
     plan = MixPlan.from_boxes(torch.full((len(rows) + 1,), len(rows)), tiles_of(tiles), size, 2 * size)
@@ -260,7 +261,7 @@ def test_another_size_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match="must not be negative, got -1 and 3"):
         plan.rescaled(-1, 3)
     with pytest.raises(TypeError, match=re.escape("height and width must be ints, got 6.0 and 8")):
-        plan.rescaled(6.0, 8)  # type: ignore[arg-type]
+        plan.rescaled(6.0, 8)
 
 
 # ---- Boxes of objects
@@ -366,9 +367,8 @@ def test_what_a_patch_leaves(patch, rest):
 
 def test_what_a_patch_brings():
     others = torch.tensor([[0.0, 0.0, 4.0, 4.0], [1.5, 2.0, 2.0, 9.0], [5.0, 5.0, 9.0, 9.0]])
-    mixed = one_patch(2, 1, 6, 3).mix_boxes(
-        [torch.zeros(0, 4), others], [torch.zeros(0), torch.tensor([7.0, 8.0, 9.0])]
-    )
+    labels = [torch.zeros(0), torch.tensor([7.0, 8.0, 9.0])]
+    mixed = one_patch(2, 1, 6, 3).mix_boxes([torch.zeros(0, 4), others], labels)
     assert mixed.boxes[0].tolist() == [[1.0, 2.0, 3.0, 4.0], [1.5, 2.0, 2.0, 6.0]]
     assert mixed.labels is not None and mixed.labels[0].tolist() == [7.0, 8.0]
     torch.testing.assert_close(mixed.visible[0], torch.tensor([4 / 16, 4 / 7]))
@@ -416,7 +416,7 @@ def test_new_tensors_of_the_given_dtypes():
 
 
 class Wrong(NamedTuple):
-    call: Callable[[MixPlan], Any]
+    call: Callable[[Any], Any]  # of a plan
     error: type[Exception]
     says: tuple[str, ...]
 
@@ -446,7 +446,7 @@ WRONG = {
         lambda p: p.mix_boxes([BOX] * 2, min_visible=1.5), ValueError, ("min_visible", "[0, 1]", "1.5")
     ),
     "plan": Wrong(
-        lambda p: MixPlan(p.packed + 1, 10, 10).mix_boxes([BOX] * 2), ValueError, ("plan", "partners in 0..1", "row 1")
+        lambda p: MixPlan(p.packed + 1, 10, 10).mix_boxes([BOX] * 2), ValueError, ("plan", "partners in 0..1", "row 0")
     ),
 }
 
