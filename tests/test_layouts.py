@@ -18,6 +18,7 @@ from cutmix_cuda import MixPlan
 from .helpers import (
     BACKENDS,
     assert_same_bits,
+    assert_same_images,
     every_backend,
     oracle_images,
     planned,
@@ -25,6 +26,8 @@ from .helpers import (
 )
 
 SEED = 7
+FILL = 1  # a value of every dtype
+BLENDED = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 DTYPES = [
     torch.uint8,
@@ -79,24 +82,35 @@ def storage_of(view: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(view.untyped_storage())
 
 
-def assert_written(view: Tensor, before: Tensor, expected: Tensor) -> None:
+def sample(images: Tensor, seed: int = SEED, device: str = "cpu") -> MixPlan:
+    """A plan of every kind that their dtype allows."""
+    mixup_alpha = 1.0 if images.dtype in BLENDED else None
+    transform = cutmix_cuda.Mix(mixup_alpha=mixup_alpha, cutout=0.3, prob=0.8)
+    return transform.sample_plan(len(images), *images.shape[-2:], seed=seed, device=device)
+
+
+def expected_of(images: Tensor, plan: MixPlan) -> Tensor:
+    return oracle_images(images, planned(plan), fill=FILL)
+
+
+def assert_written(view: Tensor, before: Tensor, expected: Tensor, plan: MixPlan) -> None:
     """The view holds the expected values, and every other byte of its storage is as before."""
-    assert_same_bits(view, expected)
+    assert_same_images(view, expected, planned(plan))
     wanted = alone(before)
-    wanted.copy_(expected)
+    wanted.copy_(view)
     assert torch.equal(storage_of(view), storage_of(wanted)), "bytes outside the view were written to"
 
 
 def check_view(images: Tensor, view: Tensor, plan: MixPlan, backend: str) -> None:
     """A view mixed out of place and in place."""
-    expected = oracle_images(images, planned(plan))
+    expected = expected_of(images, plan)
     before = alone(view)
-    mixed = cutmix_cuda.mix_images(view, plan, backend=backend)
-    assert_same_bits(mixed, expected)
+    mixed = cutmix_cuda.mix_images(view, plan, fill=FILL, backend=backend)
+    assert_same_images(mixed, expected, planned(plan))
     assert mixed.stride() == torch.empty_like(view).stride()
     assert torch.equal(storage_of(view), storage_of(before)), "the images were written to"
-    cutmix_cuda.mix_images_(view, plan, backend=backend)
-    assert_written(view, before, expected)
+    cutmix_cuda.mix_images_(view, plan, fill=FILL, backend=backend)
+    assert_written(view, before, expected, plan)
 
 
 CPU_BACKENDS = [backend.name for backend in BACKENDS if backend.device == "cpu"]
@@ -132,8 +146,7 @@ LAYOUTS_4D = {
 def test_every_layout(backend, dtype, layout):
     for channels, (height, width) in itertools.product((1, 2, 3, 4, 7), ((9, 14), (5, 33))):
         images = random_images((4, channels, height, width), dtype)
-        plan = cutmix_cuda.sample_plan(4, height, width, seed=SEED)
-        check_view(images, lay_out(images, **layout)[1], plan, backend)
+        check_view(images, lay_out(images, **layout)[1], sample(images), backend)
 
 
 @every_cpu_backend
@@ -141,7 +154,7 @@ def test_every_layout(backend, dtype, layout):
 def test_every_order_of_video(backend, order):
     """(batch, time, channels, height, width), channels_last_3d and channels-last frames among them."""
     images = random_images((3, 2, 3, 5, 6))
-    check_view(images, lay_out(images, order)[1], cutmix_cuda.sample_plan(3, 5, 6, seed=SEED), backend)
+    check_view(images, lay_out(images, order)[1], sample(images), backend)
 
 
 @every_cpu_backend
@@ -149,14 +162,14 @@ def test_every_order_of_video(backend, order):
 def test_out_of_another_layout(backend, steps):
     """Two views of one shape need not be alike in memory: with two dimensions of one size, the wrong ones may match."""
     images = random_images((3, 3, 3, 4, 5))
-    plan = cutmix_cuda.sample_plan(3, 4, 5, seed=SEED)
-    expected = oracle_images(images, planned(plan))
+    plan = sample(images)
+    expected = expected_of(images, plan)
     orders = [(0, *inner) for inner in itertools.permutations((1, 2, 3, 4))][::steps]
     for order, out_order in itertools.product(orders, orders):
         out = lay_out(random_images(images.shape, seed=3), out_order, margins=(0, 1, 0, 1, 0))[1]
         before = alone(out)
-        assert cutmix_cuda.mix_images(lay_out(images, order)[1], plan, out=out, backend=backend) is out
-        assert_written(out, before, expected)
+        assert cutmix_cuda.mix_images(lay_out(images, order)[1], plan, fill=FILL, out=out, backend=backend) is out
+        assert_written(out, before, expected, plan)
 
 
 @every_cpu_backend
@@ -166,8 +179,8 @@ def test_every_alignment(backend, dtype, channels_last):
     """Rows of odd length that begin anywhere, in memory that is all sentinels around them."""
     shape = (4, 3, 5, 33)
     images = random_images(shape, dtype)
-    plan = cutmix_cuda.sample_plan(4, 5, 33, seed=SEED)
-    expected = oracle_images(images, planned(plan))
+    plan = sample(images)
+    expected = expected_of(images, plan)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     strides = torch.empty(shape, memory_format=memory_format).stride()
     for offset, out_offset in itertools.product(range(16 // dtype.itemsize), (0, 1, 3)):
@@ -177,48 +190,50 @@ def test_every_alignment(backend, dtype, channels_last):
         )
         view.copy_(images)
         before = alone(out)
-        cutmix_cuda.mix_images(view, plan, out=out, backend=backend)
-        assert_written(out, before, expected)
+        cutmix_cuda.mix_images(view, plan, fill=FILL, out=out, backend=backend)
+        assert_written(out, before, expected, plan)
         check_view(images, view, plan, backend)
 
 
 @every_backend
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_dtype(backend, dtype):
-    """Pixels are bytes, whatever they mean: NaNs of every kind, negative zeros and subnormals pass unchanged."""
-    images = random_images((5, 3, 6, 7), dtype)
-    plan = cutmix_cuda.sample_plan(5, 6, 7, seed=SEED, device=backend.device)
-    expected = oracle_images(images, planned(plan))
-    labels = torch.tensor([999, 256, 257, 0, 511], device=backend.device)
+    """Unless they are blended pixels are bytes: NaNs of every kind, negative zeros and subnormals pass unchanged."""
+    images = random_images((8, 3, 6, 7), dtype)
+    plan = sample(images, device=backend.device)
+    assert set(plan.kind.tolist()) == ({0, 1, 2, 3} if dtype in BLENDED else {0, 1, 3})
+    expected = expected_of(images, plan)
+    labels = torch.tensor([999, 256, 257, 0, 511, 1, 2, 998], device=backend.device)
     for memory_format in (torch.contiguous_format, torch.channels_last):
         view = images.to(backend.device).contiguous(memory_format=memory_format)
         out = torch.zeros_like(view)
-        mixed, targets = cutmix_cuda.apply_plan(view, labels, plan, 1000, backend=backend.name)
-        cutmix_cuda.mix_images(view, plan, out=out, backend=backend.name)
-        own = cutmix_cuda.mix_images_(view.clone(), plan, backend=backend.name)
+        how = {"fill": FILL, "backend": backend.name}
+        mixed, targets = cutmix_cuda.apply_plan(view, labels, plan, 1000, **how)
+        cutmix_cuda.mix_images(view, plan, out=out, **how)
+        own = cutmix_cuda.mix_images_(view.clone(), plan, **how)
         for result in (mixed, out, own):
-            assert_same_bits(result, expected)
+            assert_same_images(result, expected, planned(plan))
             assert result.stride() == view.stride()
             assert result.is_contiguous(memory_format=memory_format)
         # Targets never pass through the dtype of the images, where class 999 may not exist.
         assert targets.dtype == torch.float32
-        assert torch.equal(targets[torch.arange(5), labels], plan.lam)
+        assert torch.equal(targets[torch.arange(8), labels], plan.lam)
 
 
 @every_backend
 def test_expanded_images(backend):
     """Images that share memory can be read; what comes out has memory of its own."""
-    plan = cutmix_cuda.sample_plan(4, 6, 9, seed=SEED, device=backend.device)
+    plan = sample(torch.zeros(4, 3, 6, 9), device=backend.device)
     for small in ((4, 1, 6, 9), (1, 3, 6, 9), (4, 3, 1, 9), (4, 3, 6, 1), (1, 1, 1, 1)):
         images = random_images(small).to(backend.device).expand(4, 3, 6, 9)
-        mixed = cutmix_cuda.mix_images(images, plan, backend=backend.name)
-        assert_same_bits(mixed, oracle_images(images.cpu(), planned(plan)))
+        mixed = cutmix_cuda.mix_images(images, plan, fill=FILL, backend=backend.name)
+        assert_same_images(mixed, expected_of(images.cpu(), plan), planned(plan))
         assert mixed.is_contiguous()
     video = random_images((4, 1, 1, 6, 9)).to(backend.device).expand(4, 2, 3, 6, 9)
     for out in (torch.zeros(4, 2, 3, 6, 9), torch.zeros(4, 3, 2, 6, 9).transpose(1, 2)):
         out = out.to(backend.device)
-        cutmix_cuda.mix_images(video, plan, out=out, backend=backend.name)
-        assert_same_bits(out, oracle_images(video.cpu(), planned(plan)))
+        cutmix_cuda.mix_images(video, plan, fill=FILL, out=out, backend=backend.name)
+        assert_same_images(out, expected_of(video.cpu(), plan), planned(plan))
 
 
 @every_backend
@@ -226,9 +241,9 @@ def test_windows_that_share_pixels(backend):
     """Overlapping windows of one strip, as unfold gives them."""
     images = torch.arange(100.0, device=backend.device).unfold(0, 60, 10).reshape(5, 1, 6, 10)
     windows = images.as_strided((5, 1, 6, 10), (10, 60, 10, 1))
-    plan = cutmix_cuda.sample_plan(5, 6, 10, seed=SEED, device=backend.device)
-    mixed = cutmix_cuda.mix_images(windows, plan, backend=backend.name)
-    assert_same_bits(mixed, oracle_images(windows.cpu().contiguous(), planned(plan)))
+    plan = sample(windows, device=backend.device)
+    mixed = cutmix_cuda.mix_images(windows, plan, fill=FILL, backend=backend.name)
+    assert_same_images(mixed, expected_of(windows.cpu().contiguous(), plan), planned(plan))
 
 
 @every_backend
@@ -272,11 +287,11 @@ def test_any_view_into_any_view(backend, data):
     shape = data.draw(st.lists(st.integers(1, 4), min_size=3, max_size=6), "shape")
     shape[-2:] = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 9)), "height, width")
     dtype = data.draw(st.sampled_from([torch.uint8, torch.int16, torch.float32, torch.float64, torch.complex128]))
-    plan = cutmix_cuda.sample_plan(shape[0], *shape[-2:], seed=data.draw(st.integers(0, 2**32), "seed"))
     images = random_images(shape, dtype)
+    plan = sample(images, data.draw(st.integers(0, 2**32), "seed"))
     view = lay_out(images, **data.draw(_laid_out(shape), "images"))[1]
     out = lay_out(random_images(shape, dtype, seed=3), **data.draw(_laid_out(shape), "out"))[1]
     before = alone(out)
-    cutmix_cuda.mix_images(view, plan, out=out, backend=backend)
-    assert_written(out, before, oracle_images(images, planned(plan)))
+    cutmix_cuda.mix_images(view, plan, fill=FILL, out=out, backend=backend)
+    assert_written(out, before, expected_of(images, plan), plan)
     check_view(images, view, plan, backend)
