@@ -47,12 +47,12 @@ def test_torch_compile_traces_through_the_op_with_cuda_tensors(inplace):
     op = ops.cutmix_.default if inplace else ops.cutmix.default
 
     def step(images, labels, quantiles, seed):
-        arguments = (images, labels, seed, quantiles, 1.0, 0, 3, 0, True, 10, 0.1, torch.float16)
+        arguments = (images, labels, seed, quantiles, 0.5, 0.8, 1.0, 0, 3, 0, True, 10, 0.1, torch.float16)
         return (images, *op(*arguments)) if inplace else op(*arguments)
 
     with FakeTensorMode():
         images = torch.empty(4, 3, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last)
-        labels, quantiles = torch.empty(4, dtype=torch.int64, device="cuda"), torch.empty(4097, device="cuda")
+        labels, quantiles = torch.empty(4, dtype=torch.int64, device="cuda"), torch.empty(3, 4097, device="cuda")
         compiled = torch.compile(step, fullgraph=True, backend=keep_graph)
         mixed, targets, plan = compiled(images, labels, quantiles, torch.empty(1, dtype=torch.int64))
     assert (mixed.shape, mixed.stride(), mixed.dtype) == (images.shape, images.stride(), images.dtype)

@@ -20,16 +20,19 @@ import triton  # noqa: E402
 from cutmix_cuda.triton_kernels import mix  # noqa: E402
 
 from cutmix_cuda import reference  # noqa: E402
-from cutmix_cuda._ops import Partner, Placement, Scope  # noqa: E402
+from cutmix_cuda._ops import Kind, Partner, Placement, Scope  # noqa: E402
 
 from .helpers import assert_same_bits, random_images, random_labels  # noqa: E402
+from .kernels import UNIFORM, bounds_of, fill_of  # noqa: E402
 from .ptx.report import Report  # noqa: E402
 from .triton_compile import compiled, execute, specialization  # noqa: E402
 
 CLASSES = 10
-QUANTILES = torch.arange(4097) / 4096  # alpha = 1
-SEED = torch.tensor([20190513])
-SAMPLING = (SEED, QUANTILES, 1.0, Scope.sample.value, Partner.mirror.value, Placement.clip.value, True)
+LAWS = (torch.tensor([1]), UNIFORM)
+RULES = (Scope.sample.value, Partner.mirror.value, Placement.clip.value, True)
+CUTMIX = bounds_of(Kind.cutmix)
+EVERY_KIND = (0.3, 0.6, 0.9)
+SAMPLING = (*LAWS, *CUTMIX, *RULES)
 
 
 class Case(NamedTuple):
@@ -64,8 +67,19 @@ CASES = {
     "uint8-odd-last": Case((3, 5, 75), torch.uint8, 1, 1, True),
 }
 COMMON = ("float32", "uint8")
+BLENDED = {  # for each way to take words apart into elements
+    **{name: CASES[name] for name in ("float32", "uint8", "float64")},
+    "bfloat16-odd": CASES["float16-odd"]._replace(dtype=torch.bfloat16),
+    "bfloat16-last": CASES["float16-last"]._replace(dtype=torch.bfloat16),
+}
 
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_case = pytest.mark.parametrize(
+    ("case", "bounds"),
+    [
+        *(pytest.param(case, CUTMIX, id=name) for name, case in CASES.items()),
+        *(pytest.param(case, EVERY_KIND, id=f"{name}-every-kind") for name, case in BLENDED.items()),
+    ],
+)
 every_place = pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
 
 
@@ -124,20 +138,27 @@ def opcodes(cubin: Path) -> list[str]:
 
 
 @every_place
-@pytest.mark.parametrize(
-    ("name", "architecture"),
-    [*((name, 90) for name in CASES), *((name, arch) for arch in (80, 100) for name in COMMON)],
-)
-def test_machine_code(launches, tmp_path, name, architecture, in_place):
+@every_case
+def test_machine_code(launches, tmp_path, case, bounds, in_place):
+    check_machine_code(launches, tmp_path, case, bounds, in_place, 90)
+
+
+@every_place
+@pytest.mark.parametrize("architecture", [80, 100])
+@pytest.mark.parametrize("name", COMMON)
+def test_machine_code_of_other_architectures(launches, tmp_path, name, architecture, in_place):
+    check_machine_code(launches, tmp_path, CASES[name], CUTMIX, in_place, architecture)
+
+
+def check_machine_code(launches, folder: Path, case: Case, bounds: tuple, in_place: bool, architecture: int) -> None:
     """No spill, no shared memory, no barrier; whole vectors by one instruction; no product fused with a sum."""
-    case = CASES[name]
-    labels = random_labels(3, CLASSES)
-    mix.OPS["cutmix_" if in_place else "cutmix"](case.images(), labels, *SAMPLING, CLASSES, 0.1, torch.float32)
+    sampling, wanted = (*LAWS, *bounds, *RULES), (CLASSES, 0.1, torch.float32)
+    mix.OPS["cutmix_" if in_place else "cutmix"](case.images(), random_labels(3, CLASSES), *sampling, *wanted)
     width = min(case.width, case.granule) if in_place and case.width < 8 else case.width
     assert launches[0].options["WIDTH"] == width
     assert launches[0].options["GRANULE"] == min(width, case.granule)
     kernel = compiled(launches[0], architecture)
-    cubin = tmp_path / "kernel.cubin"
+    cubin = folder / "kernel.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
 
     used = resources(cubin)
@@ -164,35 +185,44 @@ def test_machine_code(launches, tmp_path, name, architecture, in_place):
 # ---- Execution
 
 
-def pasted(images: Tensor, plan: Tensor) -> Tensor:
-    """bool, like images: what a plan pastes."""
-    own = torch.zeros_like(images, dtype=torch.uint8)
-    for sample, (_, y0, x0, y1, x1, *_) in enumerate(plan.tolist()):
-        own[sample, ..., y0:y1, x0:x1] = 1
-    return own.bool()
+def moved(images: Tensor, plan: Tensor, in_place: bool) -> tuple[int, int]:
+    """The bytes that a plan has to read and to write, each once for a sample that it becomes a part of."""
+    changed = torch.zeros(images.shape, dtype=torch.bool)
+    own, partner = torch.full_like(changed, not in_place), torch.zeros_like(changed)
+    for sample, (other, y0, x0, y1, x1, _, kind, _) in enumerate(plan.tolist()):
+        box = slice(None) if kind == Kind.mixup else (..., slice(y0, y1), slice(x0, x1))
+        changed[sample][box] = True
+        own[sample][box] = kind == Kind.mixup
+        partner[other if in_place else sample][box] = kind != Kind.cutout
+    read = (own | partner).sum() if in_place else own.sum() + partner.sum()  # in place a pair is read together
+    return int(read) * images.element_size(), int(
+        changed.sum() if in_place else changed.numel()
+    ) * images.element_size()
 
 
 @every_place
 @every_case
-def test_pixels(reports, case, in_place):
+def test_pixels(reports, case, bounds, in_place):
     """Bits as the reference; each byte moved once, and in place none but those of the boxes."""
-    images, labels = case.images(), random_labels(3, CLASSES)
-    arguments = (labels, *SAMPLING, CLASSES, 0.1, torch.float32)
+    batch = 3 if bounds == CUTMIX else 7
+    images, labels = case.images(batch), random_labels(batch, CLASSES)
+    if bounds != CUTMIX:
+        images = images.nan_to_num()  # which NaN a blend with one gives, a processor chooses
+    arguments = (labels, *LAWS, *bounds, *RULES, CLASSES, 0.1, torch.float32)
+    arguments = (*arguments, *fill_of(1, case.dtype))
     assert_as_reference("cutmix_" if in_place else "cutmix", images, *arguments)
 
     (report,) = reports
     plan = reference.OPS["cutmix"](images, *arguments)[-1]
-    boxes = int(pasted(images, plan).sum()) * images.element_size()
-    assert 0 < boxes < images.nbytes
+    assert set(plan[:, 6].tolist()) == {Kind.cutmix, Kind.keep} if bounds == CUTMIX else set(Kind)
+    read, written = moved(images, plan, in_place)
     rows = sum(y1 - y0 for _, y0, _, y1, *_ in plan.tolist()) * (1 if case.channels_last else case.shape[0])
-    straddling = 2 * rows * case.width if case.granule < case.width else 0
+    straddling = 2 * rows * case.width if case.granule < case.width else 0  # vectors that an edge crosses: read whole
     traffic = report.buffers["images"]
-    if in_place:
-        assert traffic.bytes_written == boxes
-        assert boxes <= traffic.bytes_read <= boxes + straddling  # vectors that an edge crosses are read whole
-    else:
-        assert (report.buffers["out"].bytes_written, traffic.bytes_written) == (images.nbytes, 0)
-        assert images.nbytes <= traffic.bytes_read <= images.nbytes + straddling
+    assert 0 < written < images.nbytes or not in_place
+    assert read <= traffic.bytes_read <= read + straddling
+    assert traffic.bytes_written == (written if in_place else 0)
+    assert in_place or report.buffers["out"].bytes_written == written
 
 
 @every_place
@@ -255,28 +285,51 @@ def test_division_by_multiplication():
                     assert number * magic >> shift == number // divisor
 
 
-def training_launch(batch: int, seed: int | Tensor = 1, **changes) -> mix.Launch:
+def training_launch(
+    batch: int, seed: int | Tensor = 1, dtype: torch.dtype = torch.float32, fill: int = 0, **changes
+) -> mix.Launch:
     """The launch of cutmix on CUDA tensors of any size: meta tensors have no memory, and sizes are all that matters."""
     with torch.device("meta"):
-        images, labels = torch.empty(batch, 3, 224, 224), torch.empty(batch, dtype=torch.int64)
+        images, labels = torch.empty(batch, 3, 224, 224, dtype=dtype), torch.empty(batch, dtype=torch.int64)
         out, targets = torch.empty_like(images), torch.empty(batch, 1000)
-        plan, quantiles = torch.empty(batch, 8, dtype=torch.int32), torch.empty(4097)
+        plan, quantiles = torch.empty(batch, 8, dtype=torch.int32), torch.empty(3, 4097)
     seed = seed if isinstance(seed, Tensor) else torch.tensor([seed])
-    sampling = mix.Sampling(seed, quantiles, 1.0, 0, 3, 0, True)._replace(**changes)
+    sampling = mix.Sampling(seed, quantiles, *CUTMIX, *RULES)._replace(**changes)
     rows = mix.rows_of(images)
     assert rows is not None
     pixels = mix.Pixels(images, out, rows, rows)
-    return mix.mix_launch(batch, 224, 224, plan, sampling, pixels, mix.Labels(labels, targets, 0.1))
+    wanted = mix.Labels(labels, targets, 0.1)
+    return mix.mix_launch(batch, 224, 224, plan, sampling, pixels, wanted, dtype=dtype, fill=(fill, fill))
 
 
 def test_what_compiles_a_kernel():
     """No batch size, seed or option of sampling: a training run has one kernel, or two if it captures CUDA graphs."""
     launches = [training_launch(batch) for batch in (1, 2, 16, 17, 255, 256, 65536, 1 << 20)]
     launches += [training_launch(256, seed) for seed in (0, 1, 16, 2**31, 2**40, -1)]
-    launches += [training_launch(256, prob=0.5, scope=1, partner=1, placement=1, correct_lam=False)]
+    half = dict.fromkeys(("cutmix_below", "mixup_below", "cutout_below"), 0.5)
+    launches += [training_launch(256, scope=1, partner=1, placement=1, correct_lam=False, **half)]
+    launches += [training_launch(256, dtype=torch.int32)]
     assert len({specialization(launch) for launch in launches}) == 1
     on_device = training_launch(256, seed=torch.empty(1, dtype=torch.int64, device="meta"))
     assert len({specialization(launch) for launch in (*launches, on_device)}) == 2
+
+
+def test_what_compiles_a_kernel_for_every_kind():
+    """The dtype, if mixup can blend it; neither the bounds of the kinds nor the fill."""
+    bounds = [
+        {"cutmix_below": 0.3, "mixup_below": 0.6},
+        {"cutmix_below": 0.0},
+        {"mixup_below": 0.0, "cutmix_below": 0.9},
+    ]
+    launches = [training_launch(256, fill=fill, **changes) for fill in (0, 1, 16, -1, 2**40) for changes in bounds]
+    assert len({specialization(launch) for launch in launches}) == 1
+    dtypes = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    launches = [training_launch(256, dtype=dtype, cutmix_below=0.5) for dtype in dtypes]
+    assert len({specialization(launch) for launch in launches}) == len(dtypes)
+    whole = [
+        training_launch(256, dtype=dtype, cutmix_below=0.5, mixup_below=0.5) for dtype in (torch.int32, torch.uint32)
+    ]
+    assert len({specialization(launch) for launch in whole}) == 1
 
 
 @pytest.mark.parametrize("batch", [1, 7, 65535, 65536, 100_001, 1 << 20, 1 << 30])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._ops import BLENDED_DTYPES, Kind
 
 from .helpers import (
     PARTNERS,
@@ -19,11 +20,13 @@ from .helpers import (
     random_labels,
     soft_labels,
 )
+from .kernels import UNIFORM, bounds_of, fill_of
 
 CLASSES = 5
+SEED = torch.tensor([1])
 
 
-def assert_same_targets(actual: Tensor, expected: Tensor) -> None:
+def assert_same_values(actual: Tensor, expected: Tensor) -> None:
     """The same bits, but for those of a NaN."""
     assert torch.equal(actual.isnan(), expected.isnan())
     assert_same_bits(actual.nan_to_num(7.0), expected.nan_to_num(7.0))
@@ -43,7 +46,21 @@ def assert_same_everywhere(images: Tensor, labels: Tensor | None, *, in_place: b
     assert mixed.stride() == expected.stride()
     assert_same_bits(plan, expected_plan)
     if labels is not None:
-        assert_same_targets(targets, expected_targets)
+        assert_same_values(targets, expected_targets)
+
+
+def assert_same_by_ops(op: str, images: Tensor, *arguments) -> tuple[Tensor, ...]:
+    """An op gives the images, targets and plan of the reference, which are returned; in place the images come first."""
+    results = []
+    for namespace in (torch.ops.cutmix_cuda_triton, torch.ops.cutmix_cuda_reference):
+        own = images.clone()
+        result = getattr(namespace, op)(own, *arguments)
+        result = result if isinstance(result, tuple) else (result,)
+        results.append((own, *result) if op.endswith("_") else result)
+    for actual, expected in zip(*results, strict=True):
+        assert actual.stride() == expected.stride()
+        assert_same_values(actual, expected) if actual.is_floating_point() else assert_same_bits(actual, expected)
+    return results[1]
 
 
 def test_it_is_interpreted():
@@ -72,6 +89,67 @@ def test_pixels(dtype, width, channels_last, in_place):
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     assert_same_everywhere(images, None, in_place=in_place, seed=11)
+
+
+def plan_of(rows: list[tuple]) -> Tensor:
+    """The packed plan of rows (partner, box, lam, kind)."""
+    bits = (torch.tensor(lam).view(torch.int32).item() for _, _, lam, _ in rows)
+    packed = [(partner, *box, lam, kind, 0) for (partner, box, _, kind), lam in zip(rows, bits, strict=True)]
+    return torch.tensor(packed, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
+@pytest.mark.parametrize(("width", "channels_last"), [(16, False), (5, True)])
+@pytest.mark.parametrize("dtype", [*BLENDED_DTYPES, torch.int64], ids=str)
+def test_kinds(dtype, width, channels_last, in_place):
+    """Each beside the others in a pair, and by itself. A row of mixup is invalid for a dtype that cannot be blended."""
+    partners = (1, 0, 3, 2, 5, 4, 7, 6, 8, 9, 10)
+    kinds = [Kind.cutmix, Kind.mixup, Kind.mixup, Kind.mixup, Kind.cutout, Kind.mixup, Kind.cutout, Kind.cutmix]
+    kinds += [Kind.cutmix, Kind.mixup, Kind.cutout]
+    rows = [
+        (p, (i % 2, 1, 3, 4 + i % 2), 0.07 * i, kind) for i, (p, kind) in enumerate(zip(partners, kinds, strict=True))
+    ]
+    images, labels = random_images((len(rows), 3, 4, width), dtype), random_labels(len(rows), CLASSES)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    arguments = (labels, plan_of(rows), CLASSES, 0.1, torch.float32, *fill_of(3, dtype))
+    mixed, targets = assert_same_by_ops("mix_" if in_place else "mix", images, *arguments)
+    valid = [dtype in BLENDED_DTYPES or kind != Kind.mixup for kind in kinds]
+    assert (~targets.isnan().any(1)).tolist() == valid
+    assert (mixed[10, :, 0:3, 1:4] == 3).all()
+
+
+@pytest.mark.parametrize(("op", "scope"), [("cutmix", "sample"), ("cutmix_", "pair"), ("cutmix", "batch")])
+def test_kinds_sampled(op, scope):
+    """An odd batch, so that a sample is its own partner, which only cutout changes."""
+    images, labels = random_images((7, 2, 4, 8), torch.uint8), soft_labels(7, CLASSES)
+    how = SEED, UNIFORM, 0.3, 0.6, 0.9, SCOPES.index(scope), PARTNERS.index("mirror"), 0, True
+    plan = assert_same_by_ops(op, images, labels, *how, CLASSES, 0.1, torch.float32, *fill_of(7, torch.uint8))[-1]
+    kinds = set(plan[:, 6].tolist())
+    assert kinds == set(Kind) if scope == "sample" else Kind.keep in kinds
+
+
+# A box of the whole image, for every sample.
+CUT_ALL_OUT = SEED, torch.zeros(3, 4097), *bounds_of(Kind.cutout), 0, PARTNERS.index("mirror"), 1, True
+
+
+@pytest.mark.parametrize("width", [1024, 1025])
+def test_a_sample_cut_out_in_several_chunks(width):
+    """In place a sample that is its own partner has both halves of its positions to itself."""
+    images = random_images((1, 40, width), torch.uint8)
+    how = *CUT_ALL_OUT, 0, 0.0, torch.float32, *fill_of(7, torch.uint8)
+    mixed = assert_same_by_ops("cutmix_", images, None, *how)[0]
+    assert (mixed == 7).all()
+
+
+def test_images_that_begin_within_an_element():
+    """They are mixed in a copy, for a vector is at least an element."""
+    for dtype in (torch.float32, torch.complex128):
+        images = torch.frombuffer(bytearray(range(250)), dtype=dtype, offset=2, count=8).view(2, 1, 2, 2)
+        assert images.data_ptr() % dtype.itemsize != 0
+        for op in ("cutmix", "cutmix_"):
+            mixed = assert_same_by_ops(op, images, None, *CUT_ALL_OUT, 0, 0.0, torch.float32, *fill_of(7, dtype))[0]
+            assert (mixed == 7).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 7), (2, 2, 3, 4, 5), (1, 3, 4, 5), (0, 3, 4, 5), (2, 3, 0, 5), (2, 1, 1, 1)])
@@ -123,23 +201,15 @@ def test_targets(labels_dtype, dtype):
 @pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
 def test_bad_rows_and_labels_by_the_ops(in_place):
     """What the functions refuse on a CPU and a GPU meets without looking: NaN targets, and pixels left alone."""
-    half = torch.tensor(0.5).view(torch.int32).item()
     box = (1, 2, 5, 9)
-    rows = [(1, *box, half, 1, 0), (0, *box, half, 1, 0), (3, *box, half, 1, 0), (2, 0, 0, 7, 11, half, 1, 0)]
-    rows += [(0, *box, half, 1, 0), (-1, *box, half, 1, 0), (6, 3, 3, 2, 9, half, 1, 0), (7, *box, half, 2, 0)]
-    plan, labels = torch.tensor(rows, dtype=torch.int32), torch.tensor([0, 4, 5, 1, -1, 2, 3, 0])
-    images = random_images((8, 1, 6, 10), torch.uint8)
-    results = []
-    for namespace in (torch.ops.cutmix_cuda_triton, torch.ops.cutmix_cuda_reference):
-        own = images.clone()
-        arguments = (own, labels, plan, CLASSES, 0.1, torch.float32)
-        mixed, targets = (own, namespace.mix_(*arguments)) if in_place else namespace.mix(*arguments)
-        results.append((mixed, targets))
-    assert_same_bits(results[0][0], results[1][0])
-    assert_same_targets(results[0][1], results[1][1])
-    good = [True, True, False, False, not in_place, False, False, False]
-    good[4] = False  # its label is no class
-    assert (~results[0][1].isnan().any(1)).tolist() == good
+    rows = [(1, box, 0.5, 1), (0, box, 0.5, 1), (3, box, 0.5, 1), (2, (0, 0, 7, 11), 0.5, 1), (0, box, 0.5, 1)]
+    rows += [(-1, box, 0.5, 1), (6, (3, 3, 2, 9), 0.5, 1), (7, box, 0.5, 4)]
+    rows += [(8 + i, box, lam, kind) for i, (lam, kind) in enumerate([(-0.1, 1), (1.1, 2), (float("nan"), 3)])]
+    labels = torch.tensor([0, 4, 5, 1, -1, 2, 3, 0, 1, 1, 1])
+    images = random_images((len(rows), 1, 6, 10), torch.uint8)
+    op = "mix_" if in_place else "mix"
+    targets = assert_same_by_ops(op, images, labels, plan_of(rows), CLASSES, 0.1, torch.float32)[1]
+    assert (~targets.isnan().any(1)).nonzero().flatten().tolist() == [0, 1]  # of 4 the label is no class
 
 
 def test_plans_and_their_parts():
@@ -168,9 +238,10 @@ def test_direct_calls_are_checked():
     ):
         with pytest.raises(RuntimeError, match=message):
             ops.mix(*arguments)
+    how, options = (torch.tensor([1]), UNIFORM), (0.5, 1.0, 1.0, 0, PARTNERS.index("roll"), 0, True)
     with pytest.raises(RuntimeError, match="flip or mirror"):
-        ops.cutmix_(
-            images, labels, torch.tensor([1]), torch.zeros(4097), 1.0, 0, 0, 0, True, CLASSES, 0.0, torch.float32
-        )
-    with pytest.raises(RuntimeError, match="4097"):
-        ops.sample_plan(torch.tensor([1]), torch.zeros(4096), 2, 4, 4, 1.0, 0, 3, 0, True)
+        ops.cutmix_(images, labels, *how, *options, CLASSES, 0.0, torch.float32)
+    with pytest.raises(RuntimeError, match="mixup blends"):
+        ops.cutmix(images.int(), labels, *how, *options, CLASSES, 0.0, torch.float32)
+    with pytest.raises(RuntimeError, match="3 laws of 4097"):
+        ops.sample_plan(torch.tensor([1]), UNIFORM[0], 2, 4, 4, *options)
