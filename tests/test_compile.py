@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import CutMix
+from cutmix_cuda import CutMix, Mix
 from cutmix_cuda._backends import ops_for
 from cutmix_cuda._ops import SCHEMAS
-from cutmix_cuda.distributions import Beta, quantiles
+from cutmix_cuda.distributions import Beta, Laws, quantiles
 
-from .helpers import Backend, assert_same_bits, every_backend, random_labels, soft_labels
+from .helpers import Backend, assert_same_bits, every_backend, fill_words, random_labels, soft_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
 
@@ -46,18 +46,22 @@ def arguments_of(op: str, images: Tensor, labels: Tensor | None) -> tuple[object
     device = images.device
     batch, (height, width) = images.shape[0], images.shape[-2:]
     classes = 5 if labels is not None else 0
-    seed, table = torch.tensor([3]), quantiles(Beta(1.0, 1.0), device)
-    plan = cutmix_cuda.sample_plan(batch, height, width, seed=3, device=device).packed
-    how = 0.8, 0, 3, 0, True
+    blends = images.is_floating_point()
+    seed, tables = torch.tensor([3]), quantiles(Laws(Beta(1.0, 1.0), Beta(0.2, 0.2), 0.25), device)
+    mix = Mix(cutout=0.3, prob=0.9, mixup_alpha=0.2 if blends else None)
+    plan = mix.sample_plan(batch, height, width, seed=3, device=device).packed
+    bounds = (0.3, 0.6, 0.9) if blends else (0.6, 0.6, 0.9)
+    how = *bounds, 0, 3, 0, True
     targets = classes, 0.1, torch.float32
     out = [torch.zeros_like(images)] if op.endswith("_out") else []
+    fill = fill_words(7, images.dtype)
     if op == "sample_plan":
-        return seed, table, batch, height, width, *how
+        return seed, tables, batch, height, width, *how
     if op == "mix_targets":
         return labels, plan, *targets
     if op.startswith("mix"):
-        return images.clone(), labels, plan, *targets, *out
-    return images.clone(), labels, seed, table, *how, *targets, *out
+        return images.clone(), labels, plan, *targets, *out, *fill
+    return images.clone(), labels, seed, tables, *how, *targets, *out, *fill
 
 
 WITHOUT_IMAGES = ("sample_plan", "mix_targets")
@@ -164,6 +168,50 @@ def test_cutmix(backend, how):
             return cutmix_cuda.cutmix(images, labels, 4, seed=3, backend=backend.name, **how)  # noqa: B023
 
         assert_same(compiled(mix)(images, labels), mix(images, labels))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"cutout": 0.5, "fill": 0.25, "cutout_area": Beta(1.0, 3.0), "partner": "roll"},
+        {"cutout": 0.2, "prob": 0.5, "switch_prob": 0.3, "cutmix_alpha": 0.3, "mixup_alpha": Beta(0.2, 1.0)},
+        {"mixup_alpha": None, "cutout": 0.5, "cutout_area": 0.1, "fill": -1.0},
+    ],
+    ids=str,
+)
+def test_mix(backend, how):
+    """Every kind, by the function and by the module, which draws its seed in the graph."""
+    images, labels = torch.rand(8, 3, 6, 9, device=backend.device), random_labels(8, 4).to(backend.device)
+    module = Mix(num_classes=4, backend=backend.name, **how)
+
+    def mix(images, labels):
+        return *cutmix_cuda.mix(images, labels, 4, seed=3, backend=backend.name, **how), *module(images, labels)
+
+    torch.manual_seed(5)
+    expected = mix(images, labels)
+    torch.manual_seed(5)
+    assert_same(compiled(mix)(images, labels), expected)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_mix_of_sizes_that_change(backend, dtype):
+    """In place, where the sizes are symbols of the graph and numbers among the arguments may be too."""
+
+    def mix(images, labels, fill, alpha):
+        how = {"mixup_alpha": alpha, "cutout": 0.3, "fill": fill, "seed": 3, "backend": backend.name}
+        return cutmix_cuda.mix(images, labels, 4, inplace=True, **how)
+
+    dynamic = compiled(mix, dynamic=True)
+    for batch, height, width in ((8, 6, 9), (7, 12, 10), (2, 5, 5)):
+        images = torch.randint(256, (batch, 3, height, width), device=backend.device).to(dtype)
+        labels = random_labels(batch, 4).to(backend.device)
+        for fill in (2.0, 3.0):
+            own, other = images.clone(), images.clone()
+            assert_same(dynamic(own, labels, fill, 0.3), mix(other, labels, fill, 0.3))
+            assert not torch.equal(own, images)
 
 
 @every_backend
