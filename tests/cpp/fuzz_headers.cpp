@@ -1,5 +1,5 @@
-// Drives mix_math.h, rows.h and targets.h with random and extreme values on heap buffers of exactly the size they need,
-// to be compiled with the address and undefined-behaviour sanitizers by tests/test_sanitizers.py.
+// Drives mix_math.h, rows.h, values.h and targets.h with random and extreme values on heap buffers of exactly the size
+// they need, to be compiled with the address and undefined-behaviour sanitizers by tests/test_sanitizers.py.
 //
 // Called with an argument it reads one knot past a table instead, to show that the sanitizers are there.
 
@@ -47,10 +47,12 @@ Extent any_extent() {
     return {static_cast<int32_t>(height), static_cast<int32_t>(width)};
 }
 
-// Any table, NaNs and infinities too, gives a plan that stays inside batch and image.
+float any_bound() { return between(0, 3) ? static_cast<float>(between(0, 4)) / 4 : float_of(any_word()); }
+
+// Any tables, NaNs and infinities too, and any bounds give a plan that stays inside batch, image and [0, 1].
 void fuzz_plan() {
-    const std::unique_ptr<float[]> table(new float[kQuantileIntervals + 1]);
-    for (int32_t k = 0; k <= kQuantileIntervals; ++k)
+    const std::unique_ptr<float[]> table(new float[kKinds * kKnots]);
+    for (int32_t k = 0; k < kKinds * kKnots; ++k)
         table[k] = between(0, 1) ? float_of(any_word()) : static_cast<float>(between(-1, 2));
     const Extent extent = any_extent();
     const auto batch = static_cast<int32_t>(between(0, 3) ? between(1, 20) : between(1, 1 << 30));
@@ -58,7 +60,9 @@ void fuzz_plan() {
                                batch,
                                extent.height,
                                extent.width,
-                               static_cast<float>(between(0, 4)) / 4,
+                               any_bound(),
+                               any_bound(),
+                               any_bound(),
                                static_cast<Scope>(between(0, 2)),
                                static_cast<PartnerRule>(between(0, 3)),
                                static_cast<Placement>(between(0, 1)),
@@ -67,8 +71,9 @@ void fuzz_plan() {
     const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
     for (int draw = 0; draw < 50; ++draw) {
         const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(between(0, batch - 1)));
-        require(valid_row(row, batch, extent.height, extent.width), "a sampled row leads outside");
-        require(row.lam >= 0 && row.lam <= 1, "lam is no share");
+        require(valid_row(row, batch, extent.height, extent.width, true), "a sampled row leads outside");
+        const bool mixup = row.kind == static_cast<int32_t>(Kind::kMixUp);
+        require(valid_row(row, batch, extent.height, extent.width, false) == !mixup, "mixup of what has no mean");
     }
 }
 
@@ -125,7 +130,7 @@ void fuzz_targets() {
     for (int32_t i = 0; i < batch; ++i) {
         const PlanRow row = {
             any_int(), {any_int(), any_int(), any_int(), any_int()}, float_of(any_word()), any_int(), 0};
-        const TargetRow target = target_row(targets, row, valid_row(row, batch, 7, 8), i);
+        const TargetRow target = target_row(targets, row, valid_row(row, batch, 7, 8, between(0, 1) == 1), i);
         for (int64_t column = 0; column < classes; ++column) write_target(targets, target, column);
     }
 }
@@ -142,6 +147,27 @@ void fuzz_halves() {
     }
 }
 
+// Between finite elements a blend lies, to the rounding of its terms; whatever they are it is some element.
+template <typename Element>
+void fuzz_blend(double rounding) {
+    using Bits = typename Element::Bits;
+    Bits bits[2];
+    for (int i = 0; i < 20; ++i) {
+        for (Bits& each : bits) {
+            const uint64_t word = random_bits();
+            std::memcpy(&each, &word, sizeof each);
+        }
+        const float lam =
+            between(0, 3) ? static_cast<float>(between(0, 1 << 24)) * 0x1p-24f : static_cast<float>(between(0, 1));
+        const double own = Element::value(bits[0]), partner = Element::value(bits[1]);
+        const double mixed = Element::value(blended<Element>(lam, bits[0], bits[1]));
+        if (!std::isfinite(own) || !std::isfinite(partner) || std::isinf(mixed)) continue;
+        const double slack = rounding * std::max(std::abs(own), std::abs(partner)) + 0x1p-24;
+        require(mixed >= std::min(own, partner) - slack && mixed <= std::max(own, partner) + slack,
+                "a blend lies outside");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char**) {
@@ -154,5 +180,10 @@ int main(int argc, char**) {
         fuzz_rows();
         fuzz_targets();
         fuzz_halves();
+        fuzz_blend<ElementU8>(0);
+        fuzz_blend<ElementF16>(0x1p-10);
+        fuzz_blend<ElementBF16>(0x1p-7);
+        fuzz_blend<ElementF32>(0x1p-22);
+        fuzz_blend<ElementF64>(0x1p-51);
     }
 }

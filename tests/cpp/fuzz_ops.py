@@ -5,17 +5,20 @@ reference's as well. Ops are called directly, past the checks in Python.
 """
 
 import random
+import struct
 import sys
 
 import torch
 
 import cutmix_cuda
-from cutmix_cuda.distributions import Constant, quantiles
+from cutmix_cuda.distributions import Beta, Constant, Laws, quantiles
 
 assert cutmix_cuda._backends.status()["cpu"] == "available"
 CPU, REFERENCE = torch.ops.cutmix_cuda, torch.ops.cutmix_cuda_reference
 
-PIXELS = (torch.uint8, torch.bfloat16, torch.float32, torch.int64, torch.complex128)
+BLENDED = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PIXELS = (*BLENDED, torch.int16, torch.int64, torch.complex128)
+LAWS = (Beta(0.2, 0.2), Constant(0.0), Constant(0.7), Constant(1.0), None)
 INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EXTREMES = (-(2**31), -1, 2**31 - 1)
@@ -38,15 +41,23 @@ def any_plan(batch: int, height: int, width: int) -> torch.Tensor:
     rows = []
     for _ in range(batch):
         y, x = (sorted(random.randint(0, length) for _ in range(2)) for length in (height, width))
-        row = [random.randrange(batch), y[0], x[0], y[1], x[1], 0, random.choice([0, 1, 1]), 0]
+        row = [random.randrange(batch), y[0], x[0], y[1], x[1], 0, random.choice([0, 1, 1, 2, 2, 3]), 0]
         if random.random() < 0.2:
-            row[random.choice([0, 1, 2, 3, 4, 6])] = random.choice([*EXTREMES, batch, height + 1, width + 1, 2])
+            row[random.choice([0, 1, 2, 3, 4, 6])] = random.choice([*EXTREMES, batch, height + 1, width + 1, 4])
         rows.append(row)
     plan = torch.tensor(rows, dtype=torch.int32).reshape(batch, 8)
-    plan[:, 5] = torch.rand(batch).view(torch.int32)
+    lam = torch.rand(batch)
+    lam[torch.rand(batch) < 0.1] = random.choice([0.0, 1.0, -0.5, 1.5, float("nan")])
+    plan[:, 5] = lam.view(torch.int32)
     if random.random() < 0.5:  # pairs, for mixing in place
         plan[:, 0] = torch.arange(batch - 1, -1, -1)
     return plan
+
+
+def any_bounds(images: torch.Tensor) -> tuple[float, float, float]:
+    """Of cutmix, mixup and cutout; no room for mixup where pixels cannot be blended."""
+    cutmix, mixup, cutout = sorted(random.choice([0.0, 0.3, 0.6, 1.0]) for _ in range(3))
+    return cutmix, mixup if images.dtype in BLENDED else cutmix, cutout
 
 
 def any_labels(batch: int, classes: int) -> torch.Tensor | None:
@@ -68,30 +79,30 @@ def step() -> None:
     classes = random.choice([1, 2, 5, 17])
     labels = any_labels(batch, classes)
     targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
-    law = random.choice([cutmix_cuda.distributions.Beta(0.2, 0.2), Constant(0.0), Constant(0.7)])
     sampling = (
         torch.tensor([random.getrandbits(64) - 2**63]),
-        quantiles(law, images.device),
-        random.choice([0.5, 1.0]),
+        quantiles(Laws(*random.choices(LAWS, k=3)), images.device),
+        *any_bounds(images),
         random.randrange(3),
         random.choice([1, 3]),  # flip and mirror, which work in place as well
         random.randrange(2),
         random.random() < 0.5,
     )
     plan = any_plan(batch, height, width)
+    fill = struct.unpack("<2q", random.randbytes(images.itemsize) * (16 // images.itemsize))
     ways = {"mix": (labels, plan, *targets), "cutmix": (labels, *sampling, *targets)}
     for op, arguments in ways.items():
-        mixed, *others = getattr(REFERENCE, op)(images, *arguments)
-        for mine, wanted in zip(getattr(CPU, op)(images, *arguments), (mixed, *others), strict=True):
+        mixed, *others = getattr(REFERENCE, op)(images, *arguments, *fill)
+        for mine, wanted in zip(getattr(CPU, op)(images, *arguments, *fill), (mixed, *others), strict=True):
             same(mine, wanted)
         out = torch.empty_strided(
             images.shape, random.choice([images, images.contiguous()]).stride(), dtype=images.dtype
         )
-        getattr(CPU, f"{op}_out")(images, *arguments, out)
+        getattr(CPU, f"{op}_out")(images, *arguments, out, *fill)
         same(out, mixed)
         mine, wanted = images.clone(), images.clone()
-        getattr(CPU, f"{op}_")(mine, *arguments)
-        getattr(REFERENCE, f"{op}_")(wanted, *arguments)
+        getattr(CPU, f"{op}_")(mine, *arguments, *fill)
+        getattr(REFERENCE, f"{op}_")(wanted, *arguments, *fill)
         same(mine, wanted)
     same(CPU.sample_plan(*sampling[:2], batch, height, width, *sampling[2:]), others[-1])
     if labels is not None:
