@@ -21,6 +21,7 @@ import torch
 from checks import check_all
 from contenders import Contender, all_contenders, chosen
 from counted import BOXES, count_peers, read_ours
+from cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
 from grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
 from machine import ROOT, describe, keep_freed_memory
 from overhead import SMALL, call_overhead
@@ -39,12 +40,15 @@ class Plan(NamedTuple):
     lines: dict[str, list[Case]]
     effort: Effort  # for each batch of the grid
     step: dict[str, int]
+    losses: tuple[Sizes, ...]
     boxes: int  # that counts are averaged over
     compile: bool
 
 
-FULL = Plan(CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, BOXES, True)
-QUICK = Plan(QUICK_CENTRE, quick_lines(), Effort(0.1, 2, 5), {"batch": 4, "size": 32, "steps": 1}, 2, False)
+FULL = Plan(CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, FULL_SIZES, BOXES, True)
+QUICK = Plan(
+    QUICK_CENTRE, quick_lines(), Effort(0.1, 2, 5), {"batch": 4, "size": 32, "steps": 1}, QUICK_SIZES, 2, False
+)
 
 
 def measure_case(contenders: list[Contender], case: Case, device: torch.device, effort: Effort) -> dict[str, Timing]:
@@ -98,12 +102,14 @@ def measure(device: torch.device, plan: Plan) -> dict:
             progress.advance(task)
     overhead = call_overhead(contenders, device, plan.effort)
     by = training_steps(contenders, device, **plan.step)
+    losses = loss_times(plan.losses, device, plan.effort)
     counted = count_peers(contenders, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
     return {
         **results,
         "cells": cells,
         "overhead": {"case": SMALL.as_dict(), "by": overhead},
         "step": {**plan.step, "by": by},
+        "losses": losses,
         "counted": {"case": plan.centre.as_dict(), "rows": counted},
         "targets": judge(timings) + judge_overhead(overhead) if device.type == "cpu" else [],
     }
@@ -142,6 +148,7 @@ def main() -> None:
         results = measure(torch.device(args.device), QUICK if args.quick else FULL)
     write(results, folder, readme)
     print(tables.speed_table(tables.centre_cell(results)))
+    print("\n" + tables.loss_table(results["losses"]))
     if results["targets"]:
         print("\n" + tables.targets_table(results["targets"]))
     print(f"\nThe results are in {os.path.relpath(folder)}: {args.device}.json, {args.device}.md and pictures.")

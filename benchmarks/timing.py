@@ -8,13 +8,13 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from contenders import Call
-from grid import Inputs
+
+Call = Callable[[Any], object]  # of one of the batches that calls take in turn
 
 WARM_UP_CALLS = 3
 SLOW = 0.2  # seconds; such a call is warm when it has run once
@@ -61,7 +61,7 @@ class WallClock:
 
     method = "wall clock"
 
-    def __init__(self, call: Call, rotation: list[Inputs]) -> None:
+    def __init__(self, call: Call, rotation: Sequence[Any]) -> None:
         self.call, self.batches = call, rotation
         self.lap()
         once = self.lap()
@@ -83,7 +83,7 @@ class DeviceClock:
 
     method = "CUDA events"
 
-    def __init__(self, call: Call, rotation: list[Inputs]) -> None:
+    def __init__(self, call: Call, rotation: Sequence[Any]) -> None:
         self.call, self.rotation = call, rotation
         self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for inputs in itertools.islice(itertools.cycle(rotation), WARM_UP_CALLS):
@@ -110,7 +110,7 @@ class GraphReplay(DeviceClock):
 
     method = "CUDA graph replay"
 
-    def __init__(self, call: Call, rotation: list[Inputs]) -> None:
+    def __init__(self, call: Call, rotation: Sequence[Any]) -> None:
         super().__init__(call, rotation)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
@@ -122,7 +122,7 @@ class GraphReplay(DeviceClock):
         self.graph.replay()
 
 
-def stopwatch(call: Call, rotation: list[Inputs], device: torch.device) -> Stopwatch:
+def stopwatch(call: Call, rotation: Sequence[Any], device: torch.device) -> Stopwatch:
     """On the CPU the wall clock; on a GPU graph replay, or events for calls that cannot be captured."""
     if device.type != "cuda":
         return WallClock(call, rotation)

@@ -77,6 +77,34 @@ def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> Pai
     return PairTargets(labels, torch.where(lam < 1, labels[partner], labels), lam)
 
 
+class _TargetProduct(torch.autograd.Function):
+    """The sum over the classes of values (B, K) times targets, which are share (B, 2) at two classes and rest at each.
+
+    weight (K,) is that of the classes for the rest; it is in share already. Left to autograd, the two classes and the
+    rest would be given a (B, K) gradient each, for it to add up.
+    """
+
+    @staticmethod
+    def forward(values: Tensor, both: Tensor, share: Tensor, rest: float, weight: Tensor | None) -> Tensor:
+        product = (share * values.gather(1, both)).sum(dim=1)
+        if rest == 0:
+            return product
+        return product + rest * (values if weight is None else values * weight).sum(dim=1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        values, both, share, ctx.rest, weight = inputs
+        ctx.classes = values.shape[1]
+        ctx.save_for_backward(both, share, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        both, share, weight = ctx.saved_tensors
+        of_rest = share.new_full((ctx.classes,), ctx.rest) if weight is None else ctx.rest * weight
+        of_values = gradient[:, None] * of_rest
+        return of_values.scatter_add_(1, both, gradient[:, None] * share), None, None, None, None
+
+
 def cross_entropy(
     logits: Tensor,
     pairs: PairTargets,
@@ -118,15 +146,11 @@ def cross_entropy(
     known = ((both >= 0) & (both < classes)).all(dim=1)
     both = torch.where(known[:, None], both, 0)  # no index is trusted
     lam = torch.where(known, lam.to(value), torch.nan)
-    share = torch.stack([lam, 1 - lam], dim=1)
+    share = (1 - smoothing) * torch.stack([lam, 1 - lam], dim=1)
     if weight is not None:
         weight = weight.to(value)
         share = share * weight[both]
-    # One gather for the two, whose gradient is one matrix.
-    loss = -(share * log_probabilities.gather(1, both)).sum(dim=1)
-    if smoothing > 0:
-        of_all = log_probabilities.sum(dim=1) if weight is None else log_probabilities @ weight
-        loss = (1 - smoothing) * loss - smoothing / classes * of_all
+    loss = -_TargetProduct.apply(log_probabilities, both, share, smoothing / classes, weight)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()

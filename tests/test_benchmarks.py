@@ -239,6 +239,32 @@ def test_tables_go_between_the_markers_alone(tmp_path):
     assert "other" not in readme.read_text()
 
 
+def test_losses_have_to_agree_before_they_are_timed(monkeypatch):
+    import cross_entropy
+
+    inputs = cross_entropy.random_inputs(cross_entropy.Sizes(8, 10), CPU)
+    cross_entropy.check_losses(inputs)
+    right = cross_entropy.LOSSES[cross_entropy.PAIRS]
+    for wrong in (
+        lambda inputs: right(inputs) + 1e-3,
+        lambda inputs: 1.001 * right(inputs) - 0.001 * right(inputs).detach(),
+    ):
+        monkeypatch.setitem(cross_entropy.LOSSES, cross_entropy.PAIRS, wrong)
+        with pytest.raises(AssertionError):
+            cross_entropy.check_losses(inputs)
+
+
+def test_losses_are_compared_with_soft_targets():
+    from tables import loss_table
+
+    timing = {"q1_s": 0.001, "q3_s": 0.004}
+    by = {"soft targets": timing | {"median_s": 0.003}, "pairs": timing | {"median_s": 0.002}}
+    rows = loss_table([{"batch": 8, "classes": 10, "by": by}]).splitlines()
+    assert rows[0] == "| loss and gradient of | 8 x 10 |"
+    assert rows[2] == "| soft targets | 3.00 ms (1.00 ms .. 4.00 ms), 1.00x |"
+    assert rows[3] == "| pairs | 2.00 ms (1.00 ms .. 4.00 ms), 1.50x |"
+
+
 @pytest.mark.parametrize(
     "seconds, words",
     [(1.234e-6, "1.23 us"), (9.996e-4, "1.00 ms"), (0.0123, "12.3 ms"), (4.5, "4.50 s"), (321, "321 s")],
@@ -271,7 +297,12 @@ def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path):
     assert {row["name"] for row in results["counted"]["rows"]} >= {"torchvision v2.CutMix", "two-line snippet"}
     assert {row["what"] for row in results["targets"]} == {"a call of ours, out of place", "a call of ours, in place"}
 
+    assert [(cell["batch"], cell["classes"]) for cell in results["losses"]] == [(8, 10), (4, 100)]
+    assert all(timing["median_s"] > 0 for cell in results["losses"] for timing in cell["by"].values())
+
     report = (tmp_path / "cpu.md").read_text()
+    for name in results["losses"][0]["by"]:
+        assert f"| {name} |" in report
     for name in names:
         assert f"| {name} |" in report
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))

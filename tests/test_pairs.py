@@ -231,7 +231,16 @@ def test_gradient_by_differences(with_weight, label_smoothing):
     logits, _, pairs, weight = batch_of(torch.float64)
     few = PairTargets(*(part[:6] for part in pairs))
     how = {"label_smoothing": label_smoothing, "weight": weight if with_weight else None, "reduction": "none"}
-    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, few, **how), logits[:6].requires_grad_())
+    logits = logits[:6].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, few, **how), logits)
+    assert torch.autograd.gradgradcheck(lambda x: cross_entropy(x, few, **how), logits)
+
+
+def test_gradient_as_a_function():
+    logits, dense, pairs, _ = batch_of(torch.float64)
+    ours = torch.func.grad(cross_entropy)(logits, pairs, label_smoothing=0.1)
+    theirs = torch.func.grad(F.cross_entropy)(logits, dense, label_smoothing=0.1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-16)
 
 
 def test_smoothing_before_mixing_is_smoothing_in_the_loss():
