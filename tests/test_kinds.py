@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,23 +47,24 @@ RARE = 1e-6  # how often a right sampler fails such a test, over all seeds; the 
 SIGMAS = 5.0
 
 # A quarter cut out; of the rest three quarters mixed, half by cutmix. All of it exact in binary.
-SHARES = {"cutout": 0.25, "prob": 0.75, "switch_prob": 0.5}
+SHARES: dict[str, Any] = {"cutout": 0.25, "prob": 0.75, "switch_prob": 0.5}
 BOUNDS = (0.28125, 0.5625, 0.8125)
 
 # Laws whose tables are exact: lambda of cutmix is uniform on [0, 1] and that of mixup on [1/4, 3/4], cutout's box takes
 # at most half of the image.
-LAWS = {"cutmix_alpha": 1.0, "mixup_alpha": Uniform(0.25, 0.75), "cutout_area": Uniform(0.0, 0.5)}
+LAWS: dict[str, Any] = {"cutmix_alpha": 1.0, "mixup_alpha": Uniform(0.25, 0.75), "cutout_area": Uniform(0.0, 0.5)}
 KNOTS = np.arange(4097, dtype=np.float32) / 4096
 TABLES = np.stack([KNOTS, 0.25 + 0.5 * KNOTS, 0.5 + 0.5 * KNOTS]).astype(np.float32)
 
 
 def assert_every_way(backend, images: Tensor, labels: Tensor, rows: list[PlannedSample], fill: float, **rules) -> None:
     """Fused out of place, into out and in place, the module's plan, and images and targets by it: all the oracle's."""
-    classes, smooth = 5, {"label_smoothing": 0.1}
+    classes = 5
+    smooth: dict[str, Any] = {"label_smoothing": 0.1}
     expected = oracle_images(images, rows, fill), oracle_targets(labels, rows, classes, **smooth)
     images, labels = images.to(backend.device), labels.to(backend.device)
     untouched = images.clone()
-    with_backend = {"backend": backend.name}
+    with_backend: dict[str, Any] = {"backend": backend.name}
 
     def check(mixed: Tensor, targets: Tensor) -> None:
         assert_same_images(mixed, expected[0], rows)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import cutmix_cuda
-from cutmix_cuda import CutMix
+from cutmix_cuda import CutMix, Mix
 
 from .helpers import assert_same_bits, every_backend, generator, random_images, random_labels
 
@@ -33,6 +33,25 @@ def test_is_the_function_with_a_drawn_seed(backend, inplace):
     assert (mixed is own) == inplace
     if not inplace:
         assert_same_bits(own, images)
+
+
+@every_backend
+@pytest.mark.parametrize("inplace", [False, True])
+def test_mix_is_the_function_with_a_drawn_seed(backend, inplace):
+    settings = {"cutmix_alpha": 0.5, "mixup_alpha": 0.2, "cutout": 0.3, "cutout_area": 0.5, "fill": 7, "prob": 0.8}
+    settings |= {"switch_prob": 0.4, "scope": "pair", "placement": "inside", "label_smoothing": 0.1}
+    images, labels = random_images((8, 3, 16, 20), torch.uint8).to(backend.device), LABELS.to(backend.device)
+    module = Mix(num_classes=5, inplace=inplace, backend=backend.name, **settings)
+    torch.manual_seed(3)
+    seed = torch.empty(1, dtype=torch.int64).random_()
+    expected = cutmix_cuda.mix(images, labels, 5, seed=seed, backend=backend.name, **settings)
+    torch.manual_seed(3)
+    own = images.clone()
+    mixed, targets = module(own, labels)
+    assert_same_bits(mixed, expected[0])
+    assert_same_bits(targets, expected[1])
+    assert (mixed is own) == inplace
+    assert not torch.equal(mixed, images)
 
 
 def test_draws_anew_from_the_default_generator_or_its_own():
@@ -68,6 +87,9 @@ def test_has_the_arguments_of_the_function():
     assert all(module[name].default == function[name].default for name in set(module) - {"inplace"})
     assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in module.values())
     in_place = inspect.signature(cutmix_cuda.cutmix_).parameters
+    mix, mix_module = (inspect.signature(it).parameters for it in (cutmix_cuda.mix, Mix))
+    assert set(mix_module) - {"inplace"} == set(mix) - of_a_call - {"inplace"}
+    assert all(mix_module[name].default == mix[name].default for name in mix_module if name in mix)
     assert {**function}.keys() - {"out"} == in_place.keys()
     assert all(in_place[name].default == function[name].default for name in in_place)
 
@@ -75,6 +97,9 @@ def test_has_the_arguments_of_the_function():
 def test_says_what_it_is():
     text = repr(CutMix(num_classes=7, alpha=0.3, partner="flip", inplace=True))
     for part in ("CutMix(", "num_classes=7", "alpha=0.3", "partner='flip'", "inplace=True"):
+        assert part in text
+    text = repr(Mix(num_classes=7, mixup_alpha=0.3, cutout=0.1, fill=2.0))
+    for part in ("Mix(", "num_classes=7", "cutmix_alpha=1.0", "mixup_alpha=0.3", "cutout=0.1", "fill=2.0"):
         assert part in text
 
 
