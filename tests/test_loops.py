@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,10 @@ def weights(model: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
 
 
+def gradients(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+
+
 # ---- Loaders
 
 BATCH, BATCHES = 8, 4
@@ -60,13 +65,14 @@ def batch_of_images() -> Tensor:
 class SameBatch(Dataset):
     """The same batch over and over."""
 
-    threads_started: dict[int, int] = {}  # in a worker: mixing with how many threads started how many
-
     def __len__(self) -> int:
         return BATCH * BATCHES
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return batch_of_images()[index % BATCH], index % CLASSES
+
+
+threads_started: dict[int, int] = {}  # in a worker: mixing with how many threads started how many
 
 
 class CountThreads:
@@ -84,7 +90,7 @@ class CountThreads:
             torch.set_num_threads(number)
             before = len(os.listdir("/proc/self/task"))
             CutMix()(images)
-            get_worker_info().dataset.threads_started[number] = len(os.listdir("/proc/self/task")) - before
+            threads_started[number] = len(os.listdir("/proc/self/task")) - before
         torch.set_num_threads(allowed)
 
 
@@ -96,7 +102,7 @@ class Collate:
 
     def __call__(self, samples):
         worker = get_worker_info()
-        return *self.mix(*default_collate(samples)), (worker.id, worker.seed, worker.dataset.threads_started)
+        return *self.mix(*default_collate(samples)), (worker.id, worker.seed, threads_started)
 
 
 def loader(mix: CutMix, seed: int, **how) -> DataLoader:
@@ -121,11 +127,11 @@ def test_workers_draw_by_their_own_counted_seeds(context, persistent, importable
     )
     seeds = []
     for epoch in range(2):
-        for batch, (mixed, _, (worker, worker_seed, threads_started)) in enumerate(loaded):
+        for batch, (mixed, _, (worker, worker_seed, started)) in enumerate(loaded):
             count = batch // 2 + (BATCHES // 2 * epoch if persistent else 0)
             seeds.append(counted_seed(3, count, 0, worker, worker_seed))
             assert_same_bits(mixed, cutmix_cuda.cutmix(batch_of_images(), seed=seeds[-1])[0])
-            assert threads_started == {1: 0, **{number: number - 1 for number in others}}
+            assert started == {1: 0, **{number: number - 1 for number in others}}
     assert len(set(seeds)) == 2 * BATCHES
     assert "count=0" in repr(mix), "copies in workers count for themselves"
 
@@ -299,7 +305,7 @@ def train_rank(rank: int, folder: str) -> None:
     """Four short runs of one rank, whose mixed images and gradients go to a file."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
-    runs = {}
+    runs: dict[str, list[tuple[Tensor, ...]]] = {}
     for run, seed in {"counted": 3, "again": 3, "other": 4, "drawn": None}.items():
         mix = CutMix(num_classes=CLASSES, seed=seed)
         model = DistributedDataParallel(network())
@@ -309,7 +315,7 @@ def train_rank(rank: int, folder: str) -> None:
             mixed, targets = mix(IMAGES, LABELS)
             model.zero_grad()
             F.cross_entropy(model(mixed), targets).backward()
-            runs[run].append((mixed, targets, torch.cat([p.grad.flatten() for p in model.parameters()])))
+            runs[run].append((mixed, targets, gradients(model)))
     torch.save(runs, f"{folder}/{rank}.pt")
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(CutMix(seed=3)))
     dist.destroy_process_group()
@@ -334,7 +340,7 @@ def test_ranks_draw_apart_and_learn_together(tmp_path, importable_tests):
             model.zero_grad()
             for mixed, targets, _ in step:  # the mean over ranks is what all of them have
                 (F.cross_entropy(model(mixed), targets) / RANKS).backward()
-            expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+            expected = gradients(model)
             for _, _, gradient in step:
                 torch.testing.assert_close(gradient, expected)
 
@@ -413,3 +419,79 @@ def test_a_plain_loop_in_place():
         optimizer.step()
     with torch.no_grad():
         assert torch.equal(model(original.float() / 255).argmax(1), labels)
+
+
+# ---- Lightning
+
+
+@pytest.fixture
+def lightning():
+    return pytest.importorskip("lightning", reason="Lightning is not installed")
+
+
+def fit(lightning, folder: Path, epochs: int, samples: Any, checkpoint: Path | None = None):
+    """The trainer, and the module that knows what its training and validation steps were given."""
+    from cutmix_cuda.compat.lightning import MixCallback
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = network()
+            self.trained_on: list[list[Tensor]] = []
+            self.validated_on: list[list[Tensor]] = []
+
+        def training_step(self, batch, batch_idx):
+            self.trained_on.append(batch)
+            return F.cross_entropy(self.model(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self.validated_on.append(batch)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    module = Module()
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[MixCallback(CutMix(num_classes=CLASSES, seed=3))],
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(
+        module,
+        DataLoader(samples, batch_size=4),
+        DataLoader(samples, batch_size=4),
+        ckpt_path=checkpoint,
+        weights_only=True,
+    )
+    return trainer, module
+
+
+def test_lightning_mixes_and_resumes(lightning, tmp_path):
+    """Every batch of training, before and after a checkpoint, and none of validation."""
+
+    def expect(module, first_step):
+        assert len(module.trained_on) == len(module.validated_on) == 2
+        for i, (images, labels) in enumerate(zip(IMAGES.split(4), LABELS.split(4), strict=True)):
+            expected = cutmix_cuda.cutmix(images, labels, CLASSES, seed=counted_seed(3, first_step + i))
+            for actual, tensor in zip(module.trained_on[i], expected, strict=True):
+                assert_same_bits(actual, tensor)
+            assert_same_bits(module.validated_on[i][0], images)
+            assert_same_bits(module.validated_on[i][1], labels)
+
+    samples = list(zip(IMAGES, LABELS, strict=True))
+    trainer, module = fit(lightning, tmp_path, 1, samples)
+    expect(module, 0)
+    trainer.save_checkpoint(tmp_path / "1.ckpt")
+    _, module = fit(lightning, tmp_path, 2, samples, tmp_path / "1.ckpt")
+    expect(module, 2)
+
+
+def test_lightning_batches_of_another_form(lightning, tmp_path):
+    with pytest.raises(TypeError, match="list \\[images, labels\\] to be mixed, got dict"):
+        fit(lightning, tmp_path, 1, [{"image": IMAGES[0], "label": 0}])
