@@ -305,6 +305,21 @@ def test_cutmix_of_masks(backend, dtype, scope, plans):
         assert_same_bits(result.as_subclass(Tensor), expected)
 
 
+def test_the_backend_asked_for_mixes_everything(monkeypatch):
+    used = []
+    for name in ("run", "mix_images"):
+        function = getattr(compat, name)
+        monkeypatch.setattr(
+            compat,
+            name,
+            lambda *args, backend, function=function, **how: (
+                used.append(backend) or function(*args, backend=backend, **how)
+            ),
+        )
+    compat.CutMix(num_classes=CLASSES, backend="reference")([IMAGE, OTHER], LABELS)
+    assert used == ["reference", "reference"]
+
+
 def test_cutmix_of_masks_alone(plans):
     """A mask is mixed where the sample has no image."""
     mask = tv_tensors.Mask(torch.arange(BATCH).reshape(BATCH, 1, 1).expand(BATCH, *SIZE))
@@ -313,6 +328,20 @@ def test_cutmix_of_masks_alone(plans):
     share = (mixed == mask).double().mean(dim=(1, 2))
     torch.testing.assert_close(share, plans[0].lam.double(), rtol=0, atol=1e-6)
     assert_same_bits(targets, drawing(v2.CutMix(), plans[0])(torch.zeros(BATCH, 1, *SIZE), SOFT)[1])
+
+
+def test_segmentation_has_no_labels(plans):
+    """Images and masks, and nothing to call labels: torchvision finds none, and asked for none it fails."""
+    mask = tv_tensors.Mask(random_images((BATCH, *SIZE), torch.uint8))
+    cutmix = compat.CutMix(scope="sample", labels_getter=None)
+    for sample in ((IMAGE, mask), (IMAGES, mask), {"images": IMAGES, "masks": mask}):
+        mixed = tree_flatten(cutmix(sample))[0]
+        assert len(mixed) == 2
+        for after, before in zip(mixed, (IMAGES, mask), strict=True):
+            assert_same_bits(after.as_subclass(Tensor), cutmix_cuda.mix_images(before.as_subclass(Tensor), plans[-1]))
+    assert len(plans) == 3
+    with pytest.raises(ValueError, match="^plan must be for the 4 samples of images, got one for 5$"):
+        cutmix(IMAGES, tv_tensors.Mask(mask[1:]))
 
 
 def test_mixup_of_images_of_other_sizes(plans):
@@ -475,8 +504,6 @@ def test_fails_as_torchvision_by_its_arguments(ours, theirs):
     for name, value in [("labels_getter", "second"), ("labels_getter", 1)]:
         assert error_of(lambda: ours(**{name: value})) == error_of(lambda: theirs(**{name: value}))  # noqa: B023
     assert error_of(ours(), IMAGES, LABELS) == error_of(theirs(), IMAGES, LABELS)
-    without = {"num_classes": CLASSES, "labels_getter": None}
-    assert error_of(ours(**without), IMAGES, LABELS) == error_of(theirs(**without), IMAGES, LABELS)
     for alpha in (0, 0.0, -1.0, math.nan):
         assert error_of(lambda: ours(alpha=alpha))[0] is error_of(lambda: theirs(alpha=float(alpha)))[0]  # noqa: B023
 

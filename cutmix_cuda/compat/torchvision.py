@@ -29,7 +29,7 @@ from ..plan import MixPlan
 __all__ = ["CutMix", "MixUp"]
 
 
-def _find_labels(sample: Any) -> Any:
+def _labels_by_name(sample: Any) -> Any:
     """The second item of a pair, or what such an item, or the sample itself, holds under a key like "labels"."""
     if isinstance(sample, (tuple, list)):
         sample = sample[1]
@@ -40,9 +40,8 @@ def _find_labels(sample: Any) -> Any:
             "When using the default labels_getter, the input passed to forward must be a dictionary or a two-tuple "
             f"whose second item is a dictionary or a tensor, but got {sample} instead."
         )
-    names = [key for key in sample if isinstance(key, str)]
-    exact = [name for name in names if name.lower() == "labels"]
-    similar = [name for name in names if "label" in name.lower()]
+    exact = [name for name in sample if name.lower() == "labels"]
+    similar = [name for name in sample if "label" in name.lower()]
     if not similar:
         raise ValueError(
             "Could not infer where the labels are in the sample. Try passing a callable as the labels_getter parameter?"
@@ -111,16 +110,13 @@ class _BatchMix(v2.Transform):
         if any(isinstance(leaf, self._refused) for leaf in leaves):
             raise ValueError(f"{type(self).__name__}() does not support {self._refusal}.")
 
-        labels = self._labels_of(sample)
-        self._check_labels(labels)
-        at_labels = next((at for at, leaf in enumerate(leaves) if leaf is labels), None)
-        if at_labels is None:
-            raise ValueError("labels_getter must return a tensor of the sample itself, not a copy or a view of it")
+        at_labels = self._find_labels(sample, leaves)
+        labels = None if at_labels is None else leaves[at_labels]
         at_images = self._find_images(leaves, at_labels)
-        self._check_images([leaves[at] for at in at_images], labels.shape[0])
+        self._check_images([leaves[at] for at in at_images], labels)
 
         settings = self._settings
-        if labels.ndim == 2:
+        if labels is not None and labels.ndim == 2:
             if not labels.is_floating_point():
                 labels = labels.float()
             settings = settings._replace(target_dtype=labels.dtype)
@@ -141,13 +137,20 @@ class _BatchMix(v2.Transform):
         for at, image in zip(at_images, [first, *others], strict=True):
             leaf = leaves[at]
             leaves[at] = tv_tensors.wrap(image, like=leaf) if isinstance(leaf, tv_tensors.TVTensor) else image
-        leaves[at_labels] = targets
+        if at_labels is not None:
+            leaves[at_labels] = targets
         return tree_unflatten(leaves, structure)
 
-    def _labels_of(self, sample: Any) -> Any:
-        if callable(self._labels_getter):
-            return self._labels_getter(sample)
-        return _find_labels(sample) if self._labels_getter == "default" else None
+    def _find_labels(self, sample: Any, leaves: list[Any]) -> int | None:
+        """Where the labels are; None where there are none by design."""
+        if self._labels_getter is None:
+            return None
+        labels = self._labels_getter(sample) if callable(self._labels_getter) else _labels_by_name(sample)
+        self._check_labels(labels)
+        for at, leaf in enumerate(leaves):
+            if leaf is labels:
+                return at
+        raise ValueError("labels_getter must return a tensor of the sample itself, not a copy or a view of it")
 
     def _check_labels(self, labels: Any) -> None:
         if not isinstance(labels, Tensor):
@@ -165,7 +168,7 @@ class _BatchMix(v2.Transform):
         if labels.ndim == 1 and self.num_classes is None:
             raise ValueError("num_classes must be passed if the labels are index-based (1D)")
 
-    def _find_images(self, leaves: list[Any], at_labels: int) -> list[int]:
+    def _find_images(self, leaves: list[Any], at_labels: int | None) -> list[int]:
         """Where the images are: all that are marked as such, or else the first unmarked tensor."""
         marked = [at for at, leaf in enumerate(leaves) if isinstance(leaf, self._mixed)]
         if any(isinstance(leaves[at], (tv_tensors.Image, tv_tensors.Video)) for at in marked):
@@ -173,7 +176,7 @@ class _BatchMix(v2.Transform):
         unmarked = [at for at, leaf in enumerate(leaves) if _is_pure(leaf) and at != at_labels]
         return unmarked[:1] + marked
 
-    def _check_images(self, images: list[Tensor], batch: int) -> None:
+    def _check_images(self, images: list[Tensor], labels: Tensor | None) -> None:
         if not images:
             raise TypeError("No image or video was found in the sample")
         for image in images:
@@ -183,11 +186,11 @@ class _BatchMix(v2.Transform):
                     raise ValueError(
                         f"Expected a batched input with {dims} dims, but got {image.ndim} dimensions instead."
                     )
-            if image.shape[0] != batch:
+            if labels is not None and image.shape[0] != labels.shape[0]:
                 what = "mask" if isinstance(image, tv_tensors.Mask) else "image or video"
                 raise ValueError(
                     f"The batch size of the {what} does not match the batch size of the labels: "
-                    f"{image.shape[0]} != {batch}."
+                    f"{image.shape[0]} != {labels.shape[0]}."
                 )
 
 
@@ -199,14 +202,15 @@ class CutMix(_BatchMix):
     (B, ..., H, W), of any dtype; all get the same box and keep dtype and memory format. The rest passes through, the
     very objects.
 
-    Beyond torchvision: segmentation masks are mixed instead of refused; labels may be of any integer dtype; images are
-    found behind the labels too; scope, label_smoothing, generator and backend.
+    Beyond torchvision: segmentation masks are mixed instead of refused; there may be no labels (labels_getter=None), or
+    labels of any integer dtype; images are found behind the labels too; scope, label_smoothing, generator and backend.
 
     Args:
         alpha: lambda ~ Beta(alpha, alpha), as a float or an int.
         num_classes: K. Needed where labels are class indices, (B,).
         labels_getter: "default", the second item if it is a tensor, else what is found under a key like "labels" in the
-            second item or in the sample; or a function of the sample that returns the labels out of it.
+            second item or in the sample; or a function of the sample that returns the labels out of it; or None, for
+            a sample without labels, such as images and masks.
         scope: the "batch" has one box and lambda, as in torchvision; or each "sample" its own; or each "pair".
         partner: as for :func:`cutmix_cuda.cutmix`; "roll" is torchvision's, the sample before.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
@@ -229,11 +233,11 @@ class CutMix(_BatchMix):
     def _settings_of(alpha: float, **options: Any) -> Settings:
         return Settings.of_cutmix(alpha=alpha, **options)
 
-    def _check_images(self, images: list[Tensor], batch: int) -> None:
+    def _check_images(self, images: list[Tensor], labels: Tensor | None) -> None:
         sizes = {tuple(v2.functional.get_size(image)) for image in images}
         if len(sizes) > 1:
             raise ValueError(f"Found multiple HxW dimensions in the sample: {_quoted(sorted(sizes))}")
-        super()._check_images(images, batch)
+        super()._check_images(images, labels)
 
 
 class MixUp(_BatchMix):
