@@ -413,7 +413,7 @@ def makes_sense(row: list[int], batch: int, height: int, width: int, blends: boo
         0 <= partner < batch
         and 0 <= y0 <= y1 <= height
         and 0 <= x0 <= x1 <= width
-        and 0 <= np.int32(lam).view(np.float32) <= 1
+        and bool(0 <= np.int32(lam).view(np.float32) <= 1)
         and kind in (0, 1, 2, 3)
         and (blends or kind != 2)
     )

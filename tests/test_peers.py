@@ -1,8 +1,9 @@
-"""torchvision's CutMix, timm's Mixup and the paper's own formula, with the boxes that they drew: the same pixels and
-targets.
+"""torchvision's CutMix and MixUp, timm's Mixup and the papers' own formulas, with the boxes that they drew: the same
+pixels and targets.
 
 Their lambda is a Python double, ours is float32. Pixels never see it. Targets agree to the last bit on images of 2^k
-pixels, where a share of the area and one minus it are exact in both; elsewhere to the rounding of a float32.
+pixels, where a share of the area and one minus it are exact in both; elsewhere to the rounding of a float32. MixUp is
+given a lambda that is a float32: then blended images and targets of float32 agree to the last bit as well.
 """
 
 from __future__ import annotations
@@ -113,3 +114,69 @@ def test_the_papers_formula(backend, size):
         )
         assert_same_bits(mixed, theirs)
         torch.testing.assert_close(F.cross_entropy(logits, targets.cpu()), loss, rtol=1e-7, atol=0)
+
+
+LAMBDAS = [float(np.float32(lam)) for lam in (0.0, 1e-6, 0.1, 1 / 3, 0.5, 0.7, 0.999999, 1.0)]
+
+
+def mixup_plan(partner: Tensor, lam: list[float], device: str) -> MixPlan:
+    batch = len(lam)
+    boxes, kind = torch.zeros(batch, 4, dtype=torch.int64), torch.full((batch,), 2)
+    return MixPlan.from_boxes(partner, boxes, *ROUNDED, lam=torch.tensor(lam), kind=kind).to(device)
+
+
+def assert_blends_alike(backend, images: Tensor, labels: Tensor, theirs: tuple[Tensor, Tensor], plan, smoothing=0.0):
+    mixed, targets = cutmix_cuda.apply_plan(
+        images.to(backend.device),
+        labels.to(backend.device),
+        plan,
+        CLASSES,
+        label_smoothing=smoothing,
+        backend=backend.name,
+    )
+    assert targets is not None
+    assert torch.equal(mixed.cpu(), theirs[0])
+    assert torch.equal(targets.cpu(), theirs[1])
+
+
+@every_backend
+@pytest.mark.parametrize("soft", [False, True])
+def test_torchvisions_mixup(backend, soft, monkeypatch):
+    transform = v2.MixUp(num_classes=CLASSES)
+    labels = soft_labels(7, CLASSES) if soft else random_labels(7, CLASSES)
+    for lam in LAMBDAS:
+        monkeypatch.setattr(transform, "make_params", lambda inputs, lam=lam: {"lam": lam})
+        images = torch.randn(7, 3, *ROUNDED, generator=generator(0))
+        theirs = transform(images, labels)
+        plan = mixup_plan(torch.arange(7).roll(1), [lam] * 7, backend.device)
+        assert_blends_alike(backend, images, labels, theirs, plan)
+
+
+@every_backend
+@pytest.mark.parametrize("mode", ["batch", "elem"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_timms_mixup(backend, mode, smoothing, monkeypatch):
+    mixup = timm_mixup.Mixup(1.0, 0.0, mode=mode, label_smoothing=smoothing, num_classes=CLASSES)
+    images, labels = torch.randn(8, 3, *ROUNDED, generator=generator(0)), random_labels(8, CLASSES)
+    for lams in [[lam] * 8 for lam in LAMBDAS] if mode == "batch" else [LAMBDAS]:
+        no_cutmix = np.zeros(8, dtype=bool)
+        each = np.array(lams, dtype=np.float32)
+        monkeypatch.setattr(mixup, "_params_per_batch", lambda lam=lams[0]: (lam, False))
+        monkeypatch.setattr(mixup, "_params_per_elem", lambda count, each=each, none=no_cutmix: (each, none))
+        theirs = mixup(images.clone(), labels)
+        plan = mixup_plan(torch.arange(8).flip(0), lams, backend.device)
+        assert_blends_alike(backend, images, labels, theirs, plan, smoothing)
+
+
+@every_backend
+def test_the_formula_of_mixup(backend):
+    """Zhang et al., ICLR 2018: x = lam * x_i + (1 - lam) * x_j, and y alike."""
+    images, labels = torch.randn(8, 3, *ROUNDED, generator=generator(0)), soft_labels(8, CLASSES)
+    order = torch.randperm(8, generator=generator(2))
+    lam = torch.tensor(LAMBDAS)
+    pixels, rows = lam.reshape(8, 1, 1, 1), lam.reshape(8, 1)
+    theirs = (
+        pixels * images + (1 - pixels) * images[order],
+        rows * labels + (1 - rows) * labels[order],
+    )
+    assert_blends_alike(backend, images, labels, theirs, mixup_plan(order, LAMBDAS, backend.device))
