@@ -63,6 +63,10 @@ def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: i
     _validation.check_labels(labels, _ANY_CLASS if num_classes is None else num_classes, batch, device)
 
 
+# torch has few operations for the others of these sizes; class indices are only moved, so their bits will do.
+_SAME_BITS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
 def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> PairTargets:
     """Class indices (B,) mixed by a packed plan (B, 8).
 
@@ -74,7 +78,8 @@ def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> Pai
     if valid is not None:
         partner = torch.where(valid, partner, 0)
         lam = torch.where(valid, lam, torch.nan)
-    return PairTargets(labels, torch.where(lam < 1, labels[partner], labels), lam)
+    own = labels.view(_SAME_BITS.get(labels.dtype, labels.dtype))
+    return PairTargets(labels, torch.where(lam < 1, own[partner], own).view(labels.dtype), lam)
 
 
 class _TargetProduct(torch.autograd.Function):
@@ -160,9 +165,10 @@ def _checked(logits: Tensor, pairs: PairTargets, weight: Tensor | None) -> PairT
     """The pairs, if everything fits together."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
-    if logits.dtype not in _validation.FLOAT_DTYPES or logits.dim() != 2:
+    if logits.dtype not in _validation.FLOAT_DTYPES or logits.dim() != 2 or logits.shape[1] == 0:
         raise ValueError(
-            f"logits must be floats of shape (batch, num_classes), got {logits.dtype} of shape {tuple(logits.shape)}"
+            "logits must be floats of shape (batch, num_classes), of a class or more, "
+            f"got {logits.dtype} of shape {tuple(logits.shape)}"
         )
     if not isinstance(pairs, tuple) or len(pairs) != 3 or not all(isinstance(part, Tensor) for part in pairs):
         raise TypeError(f"pairs must be a tuple of three tensors, (y_a, y_b, lam), got {type(pairs).__name__}")

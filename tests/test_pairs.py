@@ -383,6 +383,7 @@ CASES: dict[str, Case] = {
     "num_classes": Case(lambda: mixed(None, 0), ValueError, ("num_classes", "positive", "0")),
     "logits: a list": Case(lambda: loss([[1.0]]), TypeError, ("logits", "list")),
     "logits: 3-D": Case(lambda: loss(torch.rand(4, 5, 1)), ValueError, ("logits", "(4, 5, 1)")),
+    "logits: no classes": Case(lambda: loss(torch.rand(4, 0)), ValueError, ("logits", "a class or more", "(4, 0)")),
     "logits: integers": Case(lambda: loss(torch.ones(4, 5).int()), ValueError, ("logits", "int32")),
     "pairs: dense": Case(
         lambda: cross_entropy(torch.rand(4, 5), torch.rand(4, 5)),  # type: ignore[arg-type]
