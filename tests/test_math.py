@@ -280,6 +280,20 @@ def test_plan_is_the_oracles(cxx, seed, table_seed, arguments):
     helpers.assert_same_bits(mine, helpers.packed(plan))
 
 
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_a_number_at_its_bound_is_not_below_it(cxx, kind):
+    """Where cutmix, mixup and cutout end, each at the very number that a sample draws."""
+    tables = np.stack([sorted_table(kind) for kind in range(3)])
+    for index in range(8):
+        number = (helpers.draw_words(5, index, 1)[3] >> 8) / 2**24
+        bounds = [0.0 if each < kind else number for each in (1, 2, 3)]
+        plan = cxx.sample_plan(5, tables, 8, 30, 40, *bounds, Scope.sample, Partner.roll, Placement.clip, True)
+        assert plan[index, 6] == 0
+        bounds[kind - 1] = number + 2.0**-24
+        plan = cxx.sample_plan(5, tables, 8, 30, 40, *bounds, Scope.sample, Partner.roll, Placement.clip, True)
+        assert plan[index, 6] == kind
+
+
 def test_the_examples_draw_every_kind(cxx):
     tables = np.stack([sorted_table(kind) for kind in range(3)])
     plan = cxx.sample_plan(3, tables, 20, 30, 40, 0.3, 0.6, 0.9, 0, Partner.mirror, 0, True)
