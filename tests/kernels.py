@@ -307,13 +307,16 @@ def training_call(
     channels_last: bool,
     batch: int = 64,
     seed: int = 20190513,
-    bounds: tuple[float, float, float] = bounds_of(Kind.cutmix),
+    kind: Kind = Kind.cutmix,
 ) -> Call:
-    """A fused call of a training run: 224 x 224, 1000 classes, random pairs, a uniform lambda for each sample."""
+    """A fused call of a training run: 224 x 224, 1000 classes, random pairs, a uniform lambda for each sample.
+
+    All samples are of one kind.
+    """
     images = torch.zeros(batch, 3, 224, 224, dtype=dtype)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    sampling = torch.tensor([seed]), UNIFORM, *bounds, 0, Partner.mirror.value, 0, True
+    sampling = torch.tensor([seed]), UNIFORM, *bounds_of(kind), 0, Partner.mirror.value, 0, True
     return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *sampling, 1000, 0.1, torch.float32)
 
 

@@ -27,6 +27,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -91,7 +92,9 @@ struct Pixels {
     const uint8_t* in;
     uint8_t* out;
     Strides in_strides, out_strides;
-    uint32_t slices, pixel_bytes, row_vectors;
+    uint64_t fill[2];  // for cutout
+    Dtype dtype;       // for mixup
+    uint32_t slices, pixel_bytes, row_bytes, row_vectors;
     // Out of place a thread walks down a run of evenly spaced rows: a sample, or a slice where there are gaps between.
     uint32_t rows_in_run;
     uint32_t rows_at_once;  // of a block
@@ -155,6 +158,21 @@ inline int32_t vector_bytes_of(const Images& images) {
     return bytes;
 }
 
+// Of an element that mixup may blend, which has to lie in one vector; 1 for any other.
+inline int32_t blended_bytes(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::kF16:
+        case Dtype::kBF16:
+            return 2;
+        case Dtype::kF32:
+            return 4;
+        case Dtype::kF64:
+            return 8;
+        default:
+            return 1;
+    }
+}
+
 inline Strides strides_of(const Rows& rows) { return {rows.sample_stride, rows.slice_stride, rows.row_stride}; }
 
 inline bool evenly_spaced(const Rows& rows) {
@@ -167,6 +185,8 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     const bool in_place = images.in_place;
     const int64_t row_vectors = rows.row_bytes() / launch->vector_bytes;
     limited(rows.row_bytes(), "a row of 2^31 bytes");
+    if (launch->vector_bytes < blended_bytes(images.dtype))
+        throw std::invalid_argument("images must be as aligned as their elements are wide");
 
     const bool one_run = in_place || (evenly_spaced(images.in_rows) && evenly_spaced(images.out_rows));
     const int64_t runs = one_run ? 1 : rows.slices, rows_in_run = rows.slices * rows.height / runs;
@@ -207,10 +227,13 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     Pixels& pixels = launch->params.pixels;
     pixels.in = images.in;
     pixels.out = images.out;
+    std::memcpy(pixels.fill, images.fill, sizeof pixels.fill);
+    pixels.dtype = images.dtype;
     pixels.in_strides = strides_of(images.in_rows);
     pixels.out_strides = strides_of(images.out_rows);
     pixels.slices = static_cast<uint32_t>(rows.slices);
     pixels.pixel_bytes = static_cast<uint32_t>(rows.pixel_bytes);
+    pixels.row_bytes = static_cast<uint32_t>(rows.row_bytes());
     pixels.row_vectors = static_cast<uint32_t>(row_vectors);
     pixels.rows_in_run = static_cast<uint32_t>(rows_in_run);
     pixels.rows_at_once = static_cast<uint32_t>(rows_at_once);

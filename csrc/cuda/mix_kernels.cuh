@@ -60,6 +60,13 @@ CUTMIX_HD void store(uint8_t* to, const Vector<kBytes>& vector) {
     *reinterpret_cast<Vector<kBytes>*>(to) = vector;
 }
 
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> vector_of(const void* bytes) {
+    Vector<kBytes> vector;
+    memcpy(&vector, bytes, kBytes);
+    return vector;
+}
+
 // All bits of a word from bit `first` on; none from 32 on.
 CUTMIX_HD uint32_t bits_from(uint32_t first) {
 #if defined(__CUDA_ARCH__)
@@ -107,7 +114,7 @@ struct CheckedRow {
     PlanRow row;
     bool valid;  // may be followed
 
-    CUTMIX_HD bool pastes() const { return valid && row.kind == static_cast<int32_t>(Kind::kCutMix); }
+    CUTMIX_HD Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
 };
 
 // Everything about the plan that all samples share.
@@ -123,7 +130,7 @@ CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
     return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
 }
 
-// Pixels ask for a row without lambda: correcting it is a division, for nothing.
+// Pixels ask for a row without CutMix's own lambda: correcting it is a division, for nothing.
 template <bool kWithLambda>
 CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& source, uint32_t sample) {
     const Plan& plan = params.plan;
@@ -133,9 +140,37 @@ CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& sour
         return {sample_row(sampling, source.seed, source.map, sample), true};
     }
     const PlanRow row = plan.given[sample];
-    const bool valid = valid_row(row, plan.batch, plan.height, plan.width) &&
+    const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend) &&
                        (!params.in_place || plan.given[row.partner].partner == static_cast<int32_t>(sample));
     return {row, valid};
+}
+
+struct PairOfRows {
+    CheckedRow own, other;
+};
+
+#if defined(__CUDA_ARCH__)
+// A row as a lane of the warp has it.
+__device__ __forceinline__ CheckedRow row_of_lane(const CheckedRow& checked, int lane) {
+    const auto of_lane = [&](auto value) { return __shfl_sync(~0u, value, lane); };
+    const PlanRow& row = checked.row;
+    const Box box = {of_lane(row.box.y0), of_lane(row.box.x0), of_lane(row.box.y1), of_lane(row.box.x1)};
+    return {{of_lane(row.partner), box, of_lane(row.lam), of_lane(row.kind), 0}, true};
+}
+#endif
+
+// Sampled rows of a sample and its partner, for which all threads of a warp ask together: even lanes sample one and odd
+// lanes the other, for sampling costs as much as moving a dozen vectors.
+CUTMIX_HD PairOfRows sampled_pair(const KernelParams& params, const PlanSource& source, uint32_t sample,
+                                  uint32_t thread) {
+    const uint32_t partner = partner_of(source.map, sample, static_cast<uint32_t>(params.plan.batch));
+#if defined(__CUDA_ARCH__)
+    const CheckedRow row = plan_row<false>(params, source, thread % 2 == 0 ? sample : partner);
+    return {row_of_lane(row, 0), row_of_lane(row, 1)};
+#else
+    (void)thread;
+    return {plan_row<false>(params, source, sample), plan_row<false>(params, source, partner)};
+#endif
 }
 
 // Two threads write a row, so that neighbours write neighbouring vectors.
@@ -213,17 +248,29 @@ CUTMIX_HD Tile tile_of(const Pixels& pixels, uint32_t block) {
     return {sample, run, chunk, in_run - chunk * pixels.blocks_in_chunk.divisor};
 }
 
-// The part of an image that is pasted: rows [y0, y1) of every slice, bytes [begin, end) of every row. Where nothing is,
-// begin and y0 are behind everything and the ends before it, so that a union with another region is the other.
+// A part of an image: rows [y0, y1) of every slice, bytes [begin, end) of every row. Where it is nothing, begin and y0
+// are behind everything and the ends before it, so that a union with another region is the other.
 struct Region {
     uint32_t y0, y1, begin, end;
 };
 
-CUTMIX_HD Region region_of(const CheckedRow& checked, uint32_t pixel_bytes) {
+// What becomes of a sample's pixels, as its row of the plan says.
+struct Change {
+    Kind kind;
+    float lam;
+    Region region;  // outside of which nothing changes
+};
+
+CUTMIX_HD Change change_of(const CheckedRow& checked, const Pixels& pixels) {
     const Box& box = checked.row.box;
-    if (!checked.pastes()) return {~0u, 0, ~0u, 0};
-    return {static_cast<uint32_t>(box.y0), static_cast<uint32_t>(box.y1), static_cast<uint32_t>(box.x0) * pixel_bytes,
-            static_cast<uint32_t>(box.x1) * pixel_bytes};
+    const uint32_t bytes = pixels.pixel_bytes, y0 = static_cast<uint32_t>(box.y0), y1 = static_cast<uint32_t>(box.y1);
+    const Kind kind = checked.kind();
+    Change change = {kind, checked.row.lam, {~0u, 0, ~0u, 0}};
+    if (kind == Kind::kMixUp)
+        change.region = {0, pixels.height.divisor, 0, pixels.row_bytes};
+    else if (kind != Kind::kKeep)
+        change.region = {y0, y1, static_cast<uint32_t>(box.x0) * bytes, static_cast<uint32_t>(box.x1) * bytes};
+    return change;
 }
 
 // What a region means for the vectors of one column, whatever their row.
@@ -233,9 +280,6 @@ struct Column {
     uint32_t y0;
     uint32_t rows;       // from y0 on, in which any are inside
     uint32_t edge_rows;  // the same where others are outside, else none
-
-    CUTMIX_HD bool has_row(uint32_t y) const { return y - y0 < rows; }
-    CUTMIX_HD bool has_edge(uint32_t y) const { return y - y0 < edge_rows; }
 };
 
 template <int kBytes>
@@ -246,6 +290,50 @@ CUTMIX_HD Column<kBytes> column_of(const Region& region, uint32_t vector) {
     const uint32_t rows = begin < end ? region.y1 - region.y0 : 0;
     return {byte_mask<kBytes>(begin, end), region.y0, rows, end - begin < kBytes ? rows : 0};
 }
+
+// The vector of a row of what cutout fills with. Its 16 bytes repeat from the beginning of a row on.
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> fill_of(const Pixels& pixels, uint32_t vector) {
+    if (kBytes == 16) return vector_of<kBytes>(pixels.fill);
+    const uint32_t position = vector * kBytes % 16;
+    const uint64_t part = pixels.fill[position / 8] >> (8 * (position % 8));
+    return vector_of<kBytes>(&part);
+}
+
+// launch_geometry.h sees to it that a vector holds whole elements.
+template <typename Element, int kBytes>
+CUTMIX_HD Vector<kBytes> blended_elements(float lam, const Vector<kBytes>& own, const Vector<kBytes>& partner) {
+    using Bits = typename Element::Bits;
+    Vector<kBytes> mixed = {};
+    if constexpr (sizeof(Bits) <= kBytes) {
+        Bits own_bits[kBytes / sizeof(Bits)], partner_bits[kBytes / sizeof(Bits)], mixed_bits[kBytes / sizeof(Bits)];
+        memcpy(own_bits, &own, kBytes);
+        memcpy(partner_bits, &partner, kBytes);
+        for (size_t k = 0; k < kBytes / sizeof(Bits); ++k)
+            mixed_bits[k] = blended<Element>(lam, own_bits[k], partner_bits[k]);
+        memcpy(&mixed, mixed_bits, kBytes);
+    }
+    return mixed;
+}
+
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> blended_vector(Dtype dtype, float lam, const Vector<kBytes>& own,
+                                        const Vector<kBytes>& partner) {
+    switch (dtype) {
+        case Dtype::kU8:
+            return blended_elements<ElementU8>(lam, own, partner);
+        case Dtype::kF16:
+            return blended_elements<ElementF16>(lam, own, partner);
+        case Dtype::kBF16:
+            return blended_elements<ElementBF16>(lam, own, partner);
+        case Dtype::kF32:
+            return blended_elements<ElementF32>(lam, own, partner);
+        default:  // a plan with mixup is not valid for any other
+            return blended_elements<ElementF64>(lam, own, partner);
+    }
+}
+
+// ---- Out of place
 
 constexpr int kRowsInFlight = 2;  // of a thread: loads that are under way together
 
@@ -263,16 +351,34 @@ struct Walk {
     }
 };
 
+// What a box is made of: of the partner's pixels, which lie so many bytes behind the own ...
+template <int kBytes>
+struct FromPartner {
+    int64_t to_partner;
+
+    CUTMIX_HD Vector<kBytes> at(const uint8_t* own, bool inside) const {
+        return load<kBytes>(own + (inside ? to_partner : 0));
+    }
+};
+
+// ... or of one value.
+template <int kBytes>
+struct OfFill {
+    Vector<kBytes> fill;
+
+    CUTMIX_HD Vector<kBytes> at(const uint8_t* own, bool inside) const { return inside ? fill : load<kBytes>(own); }
+};
+
 // The next kRows vectors of a column. All are under way before the first is looked at; edges are dealt with together,
 // lest the compiler wait for the first of them before it loads the second vector.
-template <int kRows, int kBytes>
-CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_t to_partner, Walk* walk) {
+template <int kRows, int kBytes, typename Source>
+CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, const Source& source, Walk* walk) {
     Vector<kBytes> moved[kRows];
     Walk at[kRows];
     bool any_edge = false;
     for (int k = 0; k < kRows; ++k) {
         at[k] = *walk;
-        moved[k] = load<kBytes>(walk->in + (walk->y < box.rows ? to_partner : 0));
+        moved[k] = source.at(walk->in, walk->y < box.rows);
         any_edge = any_edge || walk->y < box.edge_rows;
         walk->step(pixels);
     }
@@ -283,9 +389,29 @@ CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, int64_
     for (int k = 0; k < kRows; ++k) store<kBytes>(at[k].out, moved[k]);
 }
 
-// Out of place: each vector is read from its owner, on the edge of the box from both, and written once.
+// Each vector is read from its owner, on the edge of the box from both, and written once.
+template <int kBytes, typename Source>
+CUTMIX_HD void copy_column(const Pixels& pixels, const Column<kBytes>& box, const Source& source, Walk walk,
+                           int32_t rows_left) {
+    const int32_t step = static_cast<int32_t>(pixels.rows_at_once);
+    for (; rows_left > (kRowsInFlight - 1) * step; rows_left -= kRowsInFlight * step)
+        copy_rows<kRowsInFlight>(pixels, box, source, &walk);
+    for (; rows_left > 0; rows_left -= step) copy_rows<1>(pixels, box, source, &walk);
+}
+
+// Each vector is read from both and written once. One row has two loads under way, as many as two rows that are copied.
 template <int kBytes>
-CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
+CUTMIX_HD void blend_column(const Pixels& pixels, float lam, int64_t to_partner, Walk walk, int32_t rows_left) {
+    CUTMIX_NO_UNROLL
+    for (; rows_left > 0; rows_left -= static_cast<int32_t>(pixels.rows_at_once)) {
+        const Vector<kBytes> own = load<kBytes>(walk.in), partner = load<kBytes>(walk.in + to_partner);
+        store<kBytes>(walk.out, blended_vector(pixels.dtype, lam, own, partner));
+        walk.step(pixels);
+    }
+}
+
+template <int kBytes>
+CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
     const Pixels& pixels = params.pixels;
     const Tile tile = tile_of(pixels, block);
     const uint32_t row_of_thread = pixels.chunk_vectors.quotient(thread);
@@ -295,21 +421,26 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
     if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
 
     const CheckedRow checked = plan_row<false>(params, plan_source(params), tile.sample);
-    const Column<kBytes> box = column_of<kBytes>(region_of(checked, pixels.pixel_bytes), vector);
+    const Change change = change_of(checked, pixels);
+    const Column<kBytes> box = column_of<kBytes>(change.region, vector);
     const int64_t to_partner = (int64_t{checked.row.partner} - int64_t{tile.sample}) * pixels.in_strides.sample;
 
     const auto offset = [&](const Strides& strides) {
         return tile.sample * strides.sample + tile.run * strides.slice + row * strides.row + int64_t{vector} * kBytes;
     };
     const uint32_t y = row - pixels.height.quotient(row) * pixels.height.divisor;
-    Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
-                 y >= box.y0 ? y - box.y0 : y + pixels.height.divisor - box.y0};
-    const int32_t step = static_cast<int32_t>(pixels.rows_at_once);
-    int32_t rows_left = static_cast<int32_t>(end_row - row);
-    for (; rows_left > (kRowsInFlight - 1) * step; rows_left -= kRowsInFlight * step)
-        copy_rows<kRowsInFlight>(pixels, box, to_partner, &walk);
-    for (; rows_left > 0; rows_left -= step) copy_rows<1>(pixels, box, to_partner, &walk);
+    const Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
+                       y >= box.y0 ? y - box.y0 : y + pixels.height.divisor - box.y0};
+    const int32_t rows_left = static_cast<int32_t>(end_row - row);
+    if (change.kind == Kind::kMixUp)
+        blend_column<kBytes>(pixels, change.lam, to_partner, walk, rows_left);
+    else if (change.kind == Kind::kCutout)
+        copy_column(pixels, box, OfFill<kBytes>{fill_of<kBytes>(pixels, vector)}, walk, rows_left);
+    else
+        copy_column(pixels, box, FromPartner<kBytes>{to_partner}, walk, rows_left);
 }
+
+// ---- In place
 
 // The sample that owns the `index`-th pair of a map that is its own inverse: i and shift - i (mod batch).
 //
@@ -317,6 +448,27 @@ CUTMIX_HD void copy_tile(const KernelParams& params, uint32_t block, uint32_t th
 // shift + batch - i, and the owners follow from shift + 1 on.
 CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
     return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
+}
+
+CUTMIX_HD bool copies(Kind kind) { return kind == Kind::kKeep || kind == Kind::kCutMix; }
+
+// In how many rows of a column, from the first that changes on, a change looks at the two samples.
+struct Needs {
+    uint32_t itself, partner;
+};
+
+template <int kBytes>
+CUTMIX_HD Needs needs_of(Kind kind, const Column<kBytes>& column) {
+    return {kind == Kind::kMixUp ? column.rows : column.edge_rows, kind == Kind::kCutout ? 0 : column.rows};
+}
+
+// A vector of a sample as it becomes.
+template <int kBytes>
+CUTMIX_HD Vector<kBytes> changed(Dtype dtype, const Change& change, const Vector<kBytes>& mask,
+                                 const Vector<kBytes>& fill, const Vector<kBytes>& itself,
+                                 const Vector<kBytes>& partner) {
+    if (change.kind == Kind::kMixUp) return blended_vector(dtype, change.lam, itself, partner);
+    return change.kind == Kind::kCutout ? select(mask, itself, fill) : select(mask, itself, partner);
 }
 
 // In place: a thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is
@@ -327,17 +479,25 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const Pixels& pixels = params.pixels;
     const Tile tile = tile_of(pixels, block);
     const PlanSource source = plan_source(params);
-    const uint32_t sample = params.plan.given ? tile.sample : owner_of_pair(source.map, tile.sample);
-    const CheckedRow own = plan_row<false>(params, source, sample);
-    const uint32_t partner = static_cast<uint32_t>(own.row.partner);
-    if (!own.valid || partner == sample) return;
-    const CheckedRow other = plan_row<false>(params, source, partner);
-    if (sample > partner && other.valid) return;  // the partner owns this pair
+    uint32_t sample = tile.sample;
+    PairOfRows rows;
+    if (params.plan.given) {
+        rows.own = plan_row<false>(params, source, sample);
+        if (!rows.own.valid) return;
+        rows.other = plan_row<false>(params, source, static_cast<uint32_t>(rows.own.row.partner));
+    } else {
+        sample = owner_of_pair(source.map, sample);
+        rows = sampled_pair(params, source, sample, thread);
+    }
+    const uint32_t partner = static_cast<uint32_t>(rows.own.row.partner);
+    if (sample > partner && rows.other.valid) return;  // the partner owns this pair
+    if (sample == partner) rows.other.valid = false;   // it changes once
 
-    // The rows and vectors that hold both boxes, as far as they are in this chunk.
-    const Region to_own = region_of(own, pixels.pixel_bytes), to_other = region_of(other, pixels.pixel_bytes);
-    const uint32_t y0 = lower(to_own.y0, to_other.y0), y1 = higher(to_own.y1, to_other.y1);
-    const uint32_t begin = lower(to_own.begin, to_other.begin), end = higher(to_own.end, to_other.end);
+    // The rows and vectors that hold all that changes, as far as they are in this chunk.
+    const Change own = change_of(rows.own, pixels), other = change_of(rows.other, pixels);
+    const uint32_t y0 = lower(own.region.y0, other.region.y0), y1 = higher(own.region.y1, other.region.y1);
+    const uint32_t begin = lower(own.region.begin, other.region.begin);
+    const uint32_t end = higher(own.region.end, other.region.end);
     const uint32_t chunk_begin = tile.chunk * pixels.chunk_vectors.divisor;
     const uint32_t first = higher(begin / kBytes, chunk_begin);
     const uint32_t last = lower((end + kBytes - 1) / kBytes, chunk_begin + pixels.chunk_vectors.divisor);
@@ -355,7 +515,8 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const int64_t step = step_slices * strides.slice + step_y * strides.row;
     const int64_t wrap = computed_once(strides.slice - height * strides.row);
     const int64_t to_partner = (int64_t{partner} - int64_t{sample}) * strides.sample;
-    const Column<kBytes> own_box = column_of<kBytes>(to_own, vector), other_box = column_of<kBytes>(to_other, vector);
+    const Column<kBytes> own_box = column_of<kBytes>(own.region, vector);
+    const Column<kBytes> other_box = column_of<kBytes>(other.region, vector);
 
     uint32_t row = tile.part * rows_at_once + row_of_thread;
     const uint32_t slice = row / height;
@@ -368,21 +529,39 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const int32_t y_end = static_cast<int32_t>(y1 - own_box.y0);
 
     Vector<kBytes> from_own = {}, from_other = {};  // where a row does not load them, its masks leave them out
-    for (; row < all_rows; row += stride) {
-        const uint32_t other_y = y + apart;
-        const bool paste_own = y < own_box.rows, paste_other = other_y < other_box.rows;
-        uint8_t* other_at = own_at + to_partner;
-        if (paste_other || y < own_box.edge_rows) from_own = load<kBytes>(own_at);
-        if (paste_own || other_y < other_box.edge_rows) from_other = load<kBytes>(other_at);
-        if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
-        if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
-
+    const auto next = [&] {
+        row += stride;
         y += step_y;
         own_at += step;
         if (static_cast<int32_t>(y) >= y_end) {
             y -= height;
             own_at += wrap;
         }
+    };
+    if (copies(own.kind) && copies(other.kind)) {
+        for (; row < all_rows; next()) {
+            const uint32_t other_y = y + apart;
+            const bool paste_own = y < own_box.rows, paste_other = other_y < other_box.rows;
+            uint8_t* other_at = own_at + to_partner;
+            if (paste_other || y < own_box.edge_rows) from_own = load<kBytes>(own_at);
+            if (paste_own || other_y < other_box.edge_rows) from_other = load<kBytes>(other_at);
+            if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
+            if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
+        }
+        return;
+    }
+    const Vector<kBytes> fill = fill_of<kBytes>(pixels, vector);
+    const Needs own_needs = needs_of(own.kind, own_box), other_needs = needs_of(other.kind, other_box);
+    CUTMIX_NO_UNROLL
+    for (; row < all_rows; next()) {
+        const uint32_t other_y = y + apart;
+        uint8_t* other_at = own_at + to_partner;
+        if (y < own_needs.itself || other_y < other_needs.partner) from_own = load<kBytes>(own_at);
+        if (other_y < other_needs.itself || y < own_needs.partner) from_other = load<kBytes>(other_at);
+        if (y < own_box.rows)
+            store<kBytes>(own_at, changed(pixels.dtype, own, own_box.mask, fill, from_own, from_other));
+        if (other_y < other_box.rows)
+            store<kBytes>(other_at, changed(pixels.dtype, other, other_box.mask, fill, from_other, from_own));
     }
 }
 
@@ -423,7 +602,7 @@ template <int kBytes>
 __global__ void __launch_bounds__(kThreads, blocks_resident(kBytes))
     mix_out_of_place(const __grid_constant__ KernelParams params) {
     if (targets_or_plan(params, blockIdx.x, threadIdx.x, blockDim.x)) return;
-    copy_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
+    mix_tile<kBytes>(params, blockIdx.x - params.target_blocks - params.plan_blocks, threadIdx.x);
 }
 
 template <int kBytes>
