@@ -244,7 +244,8 @@ def test_a_graph_of_several_sizes():
     def step(images, masks, features):
         mixed, _, plan = cutmix_cuda.cutmix(images, seed=1, return_plan=True)
         small = plan.rescaled(*features.shape[-2:], correct_lam=True)
-        return mixed, mix_images(masks, plan), mix_images(features, small), small.lam
+        by_hand = MixPlan.from_boxes(plan.partner, plan.boxes, 12, 16)
+        return mixed, mix_images(masks, plan), mix_images(features, small), small.lam, by_hand.packed
 
     given = torch.rand(8, 3, 12, 16), torch.randint(9, (8, 12, 16)), torch.rand(8, 5, 3, 4)
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(*given)
