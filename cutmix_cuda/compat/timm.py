@@ -165,9 +165,8 @@ class Mixup:
         partner = plan.partner.long()
         index = torch.arange(batch, device=x.device)
         boxes = boxes[reference.draw_index(settings.sampling.scope, index, partner)]
-        pasted = plan.kind == Kind.cutmix
-        boxes = torch.where(pasted[:, None], boxes, 0)
-        lam = torch.where(pasted, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
+        # Where none is pasted the box says nothing.
+        lam = torch.where(plan.kind == Kind.cutmix, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
         return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
 
     def _uniform_edges(self, length: int, count: int) -> tuple[Tensor, Tensor]:
