@@ -49,8 +49,8 @@ OURS_COLOUR = "#c2410c"
 
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
-# The mixer for a seed; every lambda is from Beta(1, 1). torchvision's, which draws from torch's seed, is the control: ours
-# with a box a batch is to come out alike.
+# The mixer for a seed; every lambda is from Beta(1, 1). torchvision's, which draws by torch's own seed, is the control:
+# ours with a box a batch is to come out alike.
 VARIANTS: dict[str, Callable[[int], Mixer]] = {
     NO_MIXING: lambda seed: lambda images, labels: (images, labels),
     "CutMix, a box a sample": lambda seed: CutMix(num_classes=CLASSES, seed=seed),
