@@ -28,7 +28,7 @@ from .ptx.report import Report  # noqa: E402
 from .triton_compile import compiled, execute, specialization  # noqa: E402
 
 CLASSES = 10
-LAWS = (torch.tensor([1]), UNIFORM)
+LAWS = (torch.tensor([1]), UNIFORM ** torch.tensor([[1.0], [2.0], [3.0]]))
 RULES = (Scope.sample.value, Partner.mirror.value, Placement.clip.value, True)
 CUTMIX = bounds_of(Kind.cutmix)
 EVERY_KIND = (0.3, 0.6, 0.9)
