@@ -49,12 +49,6 @@ inline Dtype dtype_of(ScalarType type) {
     }
 }
 
-inline Dtype pixel_dtype_of(ScalarType type) {
-    const bool blended = type == ScalarType::Byte || type == ScalarType::Half || type == ScalarType::BFloat16 ||
-                         type == ScalarType::Float || type == ScalarType::Double;
-    return blended ? dtype_of(type) : Dtype::kOther;
-}
-
 inline bool same_device(const Tensor& a, const Tensor& b) {
     return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
 }

@@ -120,7 +120,7 @@ def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
         value = torch.tensor(fill, dtype=torch.float64).to(dtype)
         if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
             raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
-        low, high = value.expand(16 // dtype.itemsize).contiguous().view(torch.int64).tolist()
+        low, high = value.repeat(16 // dtype.itemsize).view(torch.int64).tolist()
         _words[fill, dtype] = words = low, high
     return words
 

@@ -1,7 +1,8 @@
-"""Drop-in replacements for the transforms of other packages, a module each; only a module imports its package.
+"""At home in other packages, a module each; only a module imports its package.
 
-========================================= ==============================================
-:mod:`cutmix_cuda.compat.torchvision`     ``torchvision.transforms.v2.CutMix``, ``MixUp``
-:mod:`cutmix_cuda.compat.timm`            ``timm.data.Mixup``
-========================================= ==============================================
+========================================= =====================================================
+:mod:`cutmix_cuda.compat.torchvision`     ``CutMix`` and ``MixUp`` of ``torchvision.transforms.v2``
+:mod:`cutmix_cuda.compat.timm`            ``Mixup`` of ``timm.data``
+:mod:`cutmix_cuda.compat.lightning`       a callback for Lightning's ``Trainer``
+========================================= =====================================================
 """
