@@ -181,7 +181,7 @@ def valid_rows(plan: Tensor, height: int | None, width: int | None, can_blend: b
     valid = (partner >= 0) & (partner < plan.shape[0]) & (kind >= int(Kind.keep)) & (kind <= int(Kind.cutout))
     valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1) & (lam >= 0) & (lam <= 1)
     if not can_blend:
-        valid = valid & (kind != Kind.mixup)
+        valid = valid & (kind != int(Kind.mixup))
     if height is not None and width is not None:
         valid = valid & (y1 <= height) & (x1 <= width)
     return valid

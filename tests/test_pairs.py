@@ -181,6 +181,22 @@ def test_rows_that_are_not_their_own_inverse_give_nan_in_place():
     assert in_place.lam.isnan().tolist() == [False, False, True, True]
 
 
+def test_pixels_that_cannot_be_blended_give_nan_where_nobody_looks():
+    """In a graph as on a GPU: integers have no mean, so a sample to be blended is left as it was."""
+    torch._dynamo.reset()
+
+    def mix(masks, labels, packed):
+        plan = MixPlan(packed, 7, 9)
+        dense = cutmix_cuda.apply_plan(masks, labels, plan, CLASSES)[1]
+        return dense, cutmix_cuda.apply_plan(masks, labels, plan, targets="pairs")[1]
+
+    plan = plan_of_every_kind(32)
+    masks, labels = torch.zeros(32, 7, 9, dtype=torch.int64), random_labels(32, CLASSES)
+    dense, pairs = torch.compile(mix, fullgraph=True, backend="aot_eager")(masks, labels, plan.packed)
+    assert torch.equal(pairs.lam.isnan(), plan.kind == 2)
+    assert torch.equal(dense.isnan().all(1), plan.kind == 2)
+
+
 def test_to_a_device():
     pairs = cutmix_cuda.mix_targets(torch.arange(32), plan_of_every_kind(32), targets="pairs")
     moved = pairs.to("meta")
