@@ -144,7 +144,7 @@ def test_a_sample_cut_out_in_several_chunks(width):
 
 
 def test_images_that_begin_within_an_element():
-    """They are mixed in a copy, for a vector is at least an element."""
+    """Those that mixup could blend are mixed in a copy; vectors of others are filled with their part of an element."""
     ops = torch.ops.cutmix_cuda_triton
     for dtype in (torch.float32, torch.complex128):
         how = *CUT_ALL_OUT, 0, 0.0, torch.float32, *fill_of(7, dtype)

@@ -126,10 +126,11 @@ def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
 
 
 @triton.jit
-def fill_words(low, high, WIDTH: tl.constexpr, WORD: tl.constexpr):
-    """The first words of the 16 bytes that cutout fills with, those of a vector."""
+def fill_words(low, high, position, WIDTH: tl.constexpr, WORD: tl.constexpr):
+    """The words of vectors at byte `position` of a row filled with 16 bytes over and over."""
     word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
-    return (tl.where(word < 2, low, high) >> (32 * (word & 1))).to(WORD)
+    bit = (8 * position.to(tl.int32) + 32 * word) & 127
+    return (tl.where(bit < 64, low, high) >> (bit & 63)).to(WORD)
 
 
 @triton.jit
@@ -354,9 +355,7 @@ def mix_kernel(
         pixel_bytes = pixel_bytes.to(INDEX)
         change = change_of(row, valid, height, width)
         changes = change[0] != KEEP
-        fill = None
-        if KINDS:
-            fill = fill_words(fill_low.to(tl.int64), fill_high.to(tl.int64), WIDTH, images.dtype.element_ty)
+        fill_low, fill_high = fill_low.to(tl.int64), fill_high.to(tl.int64)
         span = SPAN
         first = chunk.to(tl.int64) * SPAN
         last = groups
@@ -388,6 +387,9 @@ def mix_kernel(
             x = (group - line * row_groups.to(INDEX)) * GROUP + tl.arange(0, GROUP)[None, :]
             inside = (group < last) & (x * WIDTH < width * pixel_bytes)
             offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
+            fill = None
+            if KINDS:
+                fill = fill_words(fill_low, fill_high, x * WIDTH, WIDTH, images.dtype.element_ty)
             bits = bits_in_box(y, x * WIDTH, change[2], pixel_bytes, inside & changes, WIDTH, GRANULE)
             if IN_PLACE:
                 other_box, other_mask = other_change[2], inside & other_changes
@@ -410,7 +412,9 @@ def mix_kernel(
 MAX_BATCH = 1 << 30
 MAX_GRID_Y = 65535
 MAX_THREADS = 128
-MAX_REGISTERS = 128  # of a thread that may blend, which left alone takes up to 168 to have more of its elements at once
+MAX_REGISTERS = (
+    128  # where there may be other kinds: 512 threads a multiprocessor, with 32 KiB under way, and no spills
+)
 WIDE_PER_THREAD = 4  # vectors of several words at a time
 NARROW_PER_THREAD = 8  # vectors of one word
 GROUPS = (256, 128, 64)
@@ -769,7 +773,8 @@ def run(
 
     source, destination = images, out
     rows, out_rows = rows_of(images), rows_of(out)
-    aligned = (images.data_ptr() | out.data_ptr()) % images.dtype.itemsize == 0  # or a vector would be part of a pixel
+    # A vector that is blended has to hold whole elements.
+    aligned = images.dtype not in BLENDED_DTYPES or (images.data_ptr() | out.data_ptr()) % images.dtype.itemsize == 0
     alike = rows is not None and out_rows is not None and rows.shape == out_rows.shape and same_order(images, out)
     if not (aligned and alike):
         source = images.contiguous() if aligned else images.clone(memory_format=torch.contiguous_format)
