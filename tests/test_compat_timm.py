@@ -308,6 +308,21 @@ def test_minmax_boxes(plans):
     assert torch.equal(plans[0].lam, 1 - (y1 - y0) * (x1 - x0) / (height * width))
 
 
+def test_minmax_leaves_the_rest_of_a_plan(plans):
+    """Which samples are mixed, how, and lambda of mixup are drawn as without it."""
+    for minmax in (None, (0.2, 0.8)):
+        torch.manual_seed(0)
+        compat.Mixup(0.8, 1.0, minmax, prob=0.8, mode="elem", num_classes=1)(
+            torch.zeros(99, 1, 8, 8), torch.zeros(99, dtype=torch.int64)
+        )
+    without, with_minmax = plans
+    assert set(without.kind.tolist()) == {KEEP, CUTMIX, MIXUP}
+    assert torch.equal(with_minmax.kind, without.kind)
+    assert torch.equal(with_minmax.partner, without.partner)
+    others = without.kind != CUTMIX
+    assert torch.equal(with_minmax.lam[others], without.lam[others])
+
+
 def test_minmax_of_one_length(plans):
     """timm's raises where the range is empty, as on small images."""
     for minmax, side in (((0.5, 0.5), 4), ((0.0, 0.0), 0), ((1.0, 1.0), 8), ((0.5, 0.51), 4)):
