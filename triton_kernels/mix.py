@@ -412,9 +412,7 @@ def mix_kernel(
 MAX_BATCH = 1 << 30
 MAX_GRID_Y = 65535
 MAX_THREADS = 128
-MAX_REGISTERS = (
-    128  # where there may be other kinds: 512 threads a multiprocessor, with 32 KiB under way, and no spills
-)
+MAX_REGISTERS = 128  # where there may be other kinds: 512 threads a multiprocessor, with 32 KiB under way
 WIDE_PER_THREAD = 4  # vectors of several words at a time
 NARROW_PER_THREAD = 8  # vectors of one word
 GROUPS = (256, 128, 64)
