@@ -41,7 +41,7 @@ constexpr uint32_t kWarpThreads = 32;
 // Small samples get smaller blocks rather than fewer vectors a thread.
 constexpr int64_t kThreads = 256, kFewestThreads = 64, kThreadsInPlace = 128;
 
-// Sampling costs about 270 instructions a warp (in place, for two samples, 500), and moving a vector about 25 (45).
+// Sampling costs about 280 instructions a warp (in place, for two samples, 350), and moving a vector about 25 (45).
 // Over so many vectors a thread, sampling is less than half of the work, and all of it a fraction of the 280
 // instructions that an H100 can issue while memory moves the vectors of one warp. In place only half of a sample's
 // vectors lie between the edges of two boxes, and of 24 a thread gets 12.

@@ -150,12 +150,11 @@ struct PairOfRows {
 };
 
 #if defined(__CUDA_ARCH__)
-// A row as a lane of the warp has it.
-__device__ __forceinline__ CheckedRow row_of_lane(const CheckedRow& checked, int lane) {
+// A row as a lane of the warp has it, with a partner that all lanes know.
+__device__ __forceinline__ CheckedRow row_of_lane(const PlanRow& row, uint32_t partner, int lane) {
     const auto of_lane = [&](auto value) { return __shfl_sync(~0u, value, lane); };
-    const PlanRow& row = checked.row;
     const Box box = {of_lane(row.box.y0), of_lane(row.box.x0), of_lane(row.box.y1), of_lane(row.box.x1)};
-    return {{of_lane(row.partner), box, of_lane(row.lam), of_lane(row.kind), 0}, true};
+    return {{static_cast<int32_t>(partner), box, of_lane(row.lam), of_lane(row.kind), 0}, true};
 }
 #endif
 
@@ -165,8 +164,8 @@ CUTMIX_HD PairOfRows sampled_pair(const KernelParams& params, const PlanSource& 
                                   uint32_t thread) {
     const uint32_t partner = partner_of(source.map, sample, static_cast<uint32_t>(params.plan.batch));
 #if defined(__CUDA_ARCH__)
-    const CheckedRow row = plan_row<false>(params, source, thread % 2 == 0 ? sample : partner);
-    return {row_of_lane(row, 0), row_of_lane(row, 1)};
+    const PlanRow row = plan_row<false>(params, source, thread % 2 == 0 ? sample : partner).row;
+    return {row_of_lane(row, partner, 0), row_of_lane(row, sample, 1)};
 #else
     (void)thread;
     return {plan_row<false>(params, source, sample), plan_row<false>(params, source, partner)};
@@ -590,7 +589,9 @@ constexpr int blocks_resident(int vector_bytes) { return vector_bytes == 16 ? 6 
 constexpr int blocks_resident(int) { return 0; }
 #endif
 
-// In place a thread holds vectors and masks of two samples: up to 64 registers, of which it takes about 48.
+// In place a thread holds vectors and masks of two samples, and mixup takes all of the 64 registers that this leaves it.
+// The 32 warps with two loads each are three times what launch_geometry.h asks for, so CutMix alone, which would do with
+// 48, gets no kernels of its own.
 constexpr int kBlocksResidentInPlace = 8;
 
 __global__ void __launch_bounds__(kThreads, blocks_resident(1))
