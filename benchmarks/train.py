@@ -1,6 +1,6 @@
 """Does mixing regularise? A small network on few of scikit-learn's digits, with and without it, over several seeds.
 
-python benchmarks/train.py            about a minute and a half on two cores; leaves results/train.json and train.png
+python benchmarks/train.py            three minutes or less on two cores; leaves results/train.json and train.png
 python benchmarks/train.py --quick    does everything once, hardly training; the numbers mean nothing
 
 Method and limits: README.md beside this file.
@@ -39,7 +39,7 @@ from cutmix_cuda import CutMix, Mix
 RESULTS = ROOT / "benchmarks" / "results"
 
 CLASSES = 10
-HELD_OUT = 797  # the last images: the data set is in the order of its writers, so most are by other hands
+HELD_OUT = 797  # the last images, not drawn ones: neighbours in the data set are often by one writer
 BATCH = 50
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
 WIDTH = 16  # channels of the first layers

@@ -5,11 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import cutmix_cuda
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "csrc/README.md"]
+DOCUMENTS = ["README.md", "benchmarks/README.md", "csrc/README.md"]
+
+
+def readers_things():
+    """What a reader has, and the page does not make: loaders with an odd last batch, and a network for segmentation."""
+    images = torch.rand(7, 3, 64, 64)
+    labels, masks = torch.randint(10, (7,)), torch.randint(5, (7, 64, 64))
+    return {
+        "loader": DataLoader(TensorDataset(images, labels), batch_size=4),
+        "segmentation_loader": DataLoader(TensorDataset(images, masks), batch_size=4),
+        "segmenter": torch.nn.Conv2d(3, 5, 3, padding=1),
+    }
 
 
 def test_examples_run(tmp_path, monkeypatch):
@@ -19,7 +31,7 @@ def test_examples_run(tmp_path, monkeypatch):
     examples = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert len(examples) >= 5
     torch.manual_seed(0)
-    namespace = {}
+    namespace = readers_things()
     for example in examples:
         lines_before = text[: example.start(1)].count("\n")
         exec(compile("\n" * lines_before + example[1], str(ROOT / "README.md"), "exec"), namespace)
