@@ -266,9 +266,9 @@ def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
     """The kernel for samples of more than 2^30 groups of vectors, on a small one."""
     monkeypatch.setattr(mix, "MAX_FAST_DIVISION", 0)
     monkeypatch.setattr(mix, "geometry", mix.geometry.__wrapped__)
-    images = random_images((3, 3, 7, 24), torch.uint8)
+    images = random_images((7, 3, 7, 24), torch.uint8)
     op = "cutmix_" if in_place else "cutmix"
-    assert_as_reference(op, images, None, *SAMPLING, 0, 0.0, torch.float32)
+    assert_as_reference(op, images, None, *LAWS, *EVERY_KIND, *RULES, 0, 0.0, torch.float32)
 
 
 # ---- Launches

@@ -364,7 +364,6 @@ def mix_kernel(
             half = tl.cdiv(groups, 2 * SPAN) * SPAN
             if KINDS:  # those of a sample that is its own partner, alone, take twice as many: all
                 span = tl.where(index == partner, 2 * SPAN, SPAN)
-                other_valid = other_valid & (index != partner)
             first = chunk.to(tl.int64) * span + tl.where(index > partner, half, 0)
             last = tl.where(index < partner, tl.minimum(half, groups), groups)
             other_change = change_of(other_row, other_valid, height, width)
