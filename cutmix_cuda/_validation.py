@@ -171,25 +171,34 @@ def check_num_classes(num_classes: int) -> None:
         raise ValueError(f"num_classes must be positive, got {num_classes}")
 
 
+_FEW = 64  # so many labels are looked at faster by Python than by torch
+
+
 def check_range(name: str, labels: Tensor, num_classes: int) -> None:
     """Every class index in 0..num_classes-1. Looks on the CPU alone, and not while tracing."""
-    if labels.device.type != "cpu" or labels.shape[0] == 0 or torch.compiler.is_compiling():
+    count = labels.numel()
+    if count == 0 or labels.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    if labels.dtype in (torch.uint16, torch.uint32):
-        labels = labels.long()  # torch has no aminmax for them
-    elif labels.dtype == torch.uint64:
-        labels = labels.view(torch.int64)  # past 2^63 it reads as negative, and is as far outside
-    if labels.shape[0] <= 64:  # so few are looked at faster by Python
+    if count <= _FEW:
         values = labels.tolist()
         low, high = min(values), max(values)
     else:
-        low, high = (extreme.item() for extreme in torch.aminmax(labels))
+        low, high = (extreme.item() for extreme in torch.aminmax(_signed(labels)))
     if low < 0 or high >= num_classes:
-        bad = ((labels < 0) | (labels >= num_classes)).nonzero()[0]
+        signed = _signed(labels)
+        bad = int(((signed < 0) | (signed >= num_classes)).nonzero()[0])
         raise ValueError(
             f"{name} must be in 0..{num_classes - 1} (num_classes={num_classes}), "
-            f"got {int(labels[bad])} for sample {int(bad)}"
+            f"got {labels.tolist()[bad]} for sample {bad}"
         )
+
+
+def _signed(labels: Tensor) -> Tensor:
+    """Class indices of a dtype that torch has aminmax and comparisons for."""
+    if labels.dtype in (torch.uint16, torch.uint32):
+        return labels.long()
+    # Past 2^63 it reads as negative, and is as far outside.
+    return labels.view(torch.int64) if labels.dtype == torch.uint64 else labels
 
 
 def check_own_inverse(partner: int) -> None:
