@@ -353,6 +353,7 @@ def test_bytes_of_a_job():
     sizes = {name: size for name, (_, size) in check.kernel_calls(case, "reference", torch.device("cpu")).items()}
     assert sizes["cutmix"] == sizes["mix_images"] == 2 * 16 * 3 * 32 * 32 * 4
     assert sizes["cutmix_"] == sizes["mix_images_"] == pytest.approx(2 * pasted, abs=16)
+    assert (sizes["mixup"], sizes["mixup, in place"]) == (3 * case.image_bytes, 2 * case.image_bytes)
     assert (sizes["sample_plan"], sizes["mix_targets"]) == (16 * 32, 16 * 10 * 4)
 
 

@@ -171,14 +171,21 @@ def kernel_calls(case: Any, backend: str, device: torch.device) -> dict[str, tup
     plan = cutmix_cuda.sample_plan(size, case.size, case.size, seed=1, device=device, backend=backend)
     pasted = float((1 - plan.lam.double()).mean())  # of all pixels, by this plan; the calls that sample draw the same
     copied, exchanged = 2 * case.image_bytes, int(2 * pasted * case.image_bytes)
+    blended = 3 * case.image_bytes  # of both samples read; in place a sample is read once for two
     plan_bytes, target_bytes = plan.packed.nbytes, 4 * size * classes
     seeded: dict[str, Any] = {"seed": 1, "backend": backend}
+    mixup: dict[str, Any] = {"cutmix_alpha": None, **seeded}
     following: dict[str, Any] = {"backend": backend}
     return {
         "cutmix": (lambda x: cutmix_cuda.cutmix(x.images, x.labels, classes, **seeded), copied),
         "cutmix, soft labels": (lambda x: cutmix_cuda.cutmix(x.images, x.soft_labels, **seeded), copied),
         "cutmix, out=": (lambda x: cutmix_cuda.cutmix(x.images, x.labels, classes, out=x.out, **seeded), copied),
         "cutmix_": (lambda x: cutmix_cuda.cutmix_(x.images, x.labels, classes, **seeded), exchanged),
+        "mixup": (lambda x: cutmix_cuda.mix(x.images, x.labels, classes, **mixup), blended),
+        "mixup, in place": (
+            lambda x: cutmix_cuda.mix(x.images, x.labels, classes, inplace=True, **mixup),
+            copied,
+        ),
         "apply_plan": (lambda x: cutmix_cuda.apply_plan(x.images, x.labels, plan, classes, **following), copied),
         "apply_plan_": (lambda x: cutmix_cuda.apply_plan_(x.images, x.labels, plan, classes, **following), exchanged),
         "mix_images": (lambda x: cutmix_cuda.mix_images(x.images, plan, **following), copied),
@@ -196,11 +203,12 @@ def kernel_calls(case: Any, backend: str, device: torch.device) -> dict[str, tup
 
 
 def copy_of(size: int) -> Callable[[Any], Any]:
-    """A call that reads and writes so many bytes in all, from the images to out."""
+    """A call that reads and writes so many bytes in all, from the images to out; more than they hold, over again."""
 
     def copy(inputs: Any) -> None:
-        source, target = (tensor.view(torch.uint8).view(-1)[: size // 2] for tensor in (inputs.images, inputs.out))
-        target.copy_(source)
+        source, target = (tensor.view(torch.uint8).view(-1) for tensor in (inputs.images, inputs.out))
+        for left in range(size // 2, 0, -len(source)):
+            target[:left].copy_(source[:left])
 
     return copy
 

@@ -183,6 +183,28 @@ def test_one_launch_a_call(backend, device, images, call):
 
 @cuda_only
 @every_input
+@pytest.mark.parametrize("inplace", [False, True])
+def test_every_kind_in_one_launch(backend, device, images, inplace):
+    """Nor does the host wait to learn which kinds were drawn."""
+    if not device_work(profiled(lambda: torch.ones(8, device=device) + 1)):
+        pytest.skip("torch's profiler sees no kernels here")
+    batch = make_batch(images()).on(device)
+
+    def call(seed):
+        how = {"cutout": 0.25, "prob": 0.9, "inplace": inplace, "seed": seed, "backend": backend}
+        return cutmix_cuda.mix(batch.images, batch.labels, batch.classes, **how)
+
+    for seed in (batch.seed, batch.seed.to(device)):
+        call(seed)
+        synchronize(device)
+        with waiting_is_an_error(device):
+            call(seed)
+        work = device_work(profiled(lambda: call(seed)))  # noqa: B023
+        assert len(work) == 1, work
+
+
+@cuda_only
+@every_input
 @every_call
 def test_nothing_is_allocated_but_the_results(backend, device, images, call):
     batch = make_batch(images()).on(device)

@@ -9,13 +9,14 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._ops import BLENDED_DTYPES
 from cutmix_cuda.distributions import Constant, Uniform
 
 from ..helpers import PARTNERS, PLACEMENTS, SCOPES, assert_same_bits, random_images, random_labels, soft_labels
 from ..test_layouts import DTYPES, LAYOUTS_4D, lay_out
 from ..test_ops import BAD_ROWS
 from ..test_targets import FLOATS, INTEGERS
-from .on_device import CALLS, ON_CPU, calls_for, check, make_batch
+from .on_device import CALLS, ON_CPU, OWN_INVERSE, calls_for, check, make_batch
 
 ELEMENTS = (torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.complex128)  # 1, 2, 4, 8 and 16 bytes
 
@@ -143,6 +144,36 @@ def test_labels_and_plans_of_any_stride(backend, device):
             for call in ("apply_plan", "apply_plan_", "mix_targets"):
                 for result, wanted in zip(CALLS[call](given, backend), CALLS[call](like, "reference"), strict=True):
                     assert_same_bits(result, wanted)
+
+
+# ---- Every kind
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels last"])
+@pytest.mark.parametrize("width", [64, 67])
+@pytest.mark.parametrize("dtype", BLENDED_DTYPES, ids=str)
+def test_every_kind(backend, device, dtype, width, channels_last):
+    """Drawn and given, out of place and in place. Values are finite: the bits of a NaN that is blended are anyone's."""
+    how = {"cutout": 0.25, "fill": 3.0, "prob": 0.9, "mixup_alpha": 0.4, "label_smoothing": 0.1, "return_plan": True}
+    for size, partner in itertools.product((1, 5) if ON_CPU else (1, 5, 64), PARTNERS):
+        images, labels = (torch.randn(size, 3, 9, width) * 99).to(dtype), random_labels(size, 10)
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for inplace in {False, partner in OWN_INVERSE}:
+            rules = {"partner": partner, "inplace": inplace, **how}
+            mixed, targets, plan = cutmix_cuda.mix(
+                images.clone(), labels, 10, seed=torch.tensor([size]), backend="reference", **rules
+            )
+            for seed_device in {"cpu", str(device)}:
+                seed = torch.tensor([size], device=seed_device)
+                arguments = images.to(device, copy=True), labels.to(device), 10
+                results = cutmix_cuda.mix(*arguments, seed=seed, backend=backend, **rules)
+                for result, expected in zip(results[:2], (mixed, targets), strict=True):
+                    assert_same_bits(result, expected)
+                assert_same_bits(results[2].packed, plan.packed)
+            follow = cutmix_cuda.mix_images_ if inplace else cutmix_cuda.mix_images
+            followed = follow(images.to(device, copy=True), plan.to(device), fill=how["fill"], backend=backend)
+            assert_same_bits(followed, mixed)
 
 
 # ---- What nobody looks at, for that would make the host wait
