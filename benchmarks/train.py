@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -47,7 +47,7 @@ WIDTH = 16  # channels of the first layers
 COLOURS = {NO_MIXING: INK, TORCHVISION: "#2b8a3e"}
 OURS_COLOUR = "#c2410c"
 
-Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Any]]  # images and labels -> mixed images and their targets
 
 # The mixer for a seed; every lambda is from Beta(1, 1). torchvision's, which draws by torch's own seed, is the control:
 # ours with a box a batch is to come out alike.
@@ -199,7 +199,12 @@ def draw(results: dict, path: Path) -> None:
         axes.scatter(each, np.full(len(each), height), s=26, color=colour, alpha=0.35, linewidths=0, zorder=2)
         axes.plot([mean - std, mean + std], [height - 0.3] * 2, color=colour, linewidth=1.6, zorder=3)
         axes.plot(mean, height - 0.3, "D", color=colour, markersize=6, markeredgecolor="white", zorder=4)
-        label = {"transform": axes.get_yaxis_transform(), "va": "center", "color": colour, "fontsize": 9}
+        label: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "center",
+            "color": colour,
+            "fontsize": 9,
+        }
         axes.text(1.03, height - 0.02, f"{mean:.1f} ± {std:.1f} %", weight="bold", **label)
         if name != NO_MIXING:
             axes.text(1.03, height - 0.36, f"{100 * row['gain']:+.1f} points", **label)
