@@ -21,6 +21,7 @@ from tables import table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the installed package
 
+from cutmix_cuda._ops import BLENDED_DTYPES, Kind  # noqa: E402
 from tests.kernels import (  # noqa: E402
     Call,
     Executed,
@@ -42,7 +43,7 @@ HEADLINE = f"""# What the compiled kernels cost, counted
 
 Measured by executing compiled code: the PTX that nvcc and Triton make for compute capability {ARCHITECTURE / 10},
 interpreted on a CPU. **No GPU was used, and nothing here is a time.** One fused call (plan, pixels, targets of 1000
-classes) on 64 x 3 x 224 x 224 images, always one launch.
+classes) on 64 x 3 x 224 x 224 images, all of them of one kind, always one launch.
 
 - *instructions*: PTX instructions that a warp executes, for each 16 bytes that a lane writes to the images.
 - *sectors*: 32 bytes each, every one that is read (written) at all, over those that hold a pixel which has to be: 1.000
@@ -73,10 +74,10 @@ def kernel_name(kind: str, done: Executed) -> str:
     return "mix_kernel<{WIDTH}, {GRANULE}>".format(**done.launch.options)
 
 
-def measure(kind: str, op: str, dtype: torch.dtype, channels_last: bool) -> dict:
+def measure(backend: str, kind: Kind, op: str, dtype: torch.dtype, channels_last: bool) -> dict:
     """A row of the report."""
-    call = training_call(op, dtype, channels_last)
-    done = execute(kind, call, ARCHITECTURE)
+    call = training_call(op, dtype, channels_last, kind=kind)
+    done = execute(backend, call, ARCHITECTURE)
     report = done.report
     to_read, to_write = (int(np.count_nonzero(each)) for each in image_sectors(call, done.plan))
     out = report.buffers["images" if call.in_place else "out"]
@@ -86,12 +87,13 @@ def measure(kind: str, op: str, dtype: torch.dtype, channels_last: bool) -> dict
         return sum(count.sectors for count in report.matching(opcode))
 
     return {
-        "backend": kind,
-        "kernel": kernel_name(kind, done),
+        "backend": backend,
+        "kernel": kernel_name(backend, done),
+        "kind": kind.name,
         "dtype": str(dtype).removeprefix("torch."),
         "layout": "channels-last" if channels_last else "NCHW",
         "in_place": call.in_place,
-        "registers": registers(kind, call, done),
+        "registers": registers(backend, call, done),
         "instructions_per_16_bytes": report.warp_instructions / vectors_written(call, report),
         "sectors_read_over_minimum": report.buffers["images"].sectors_read / to_read,
         "sectors_written_over_minimum": out.sectors_written / to_write,
@@ -125,12 +127,12 @@ def benchmark_row(kind: str, op: str) -> dict:
 
 def as_markdown(rows: list[dict]) -> str:
     header = (
-        *("backend", "kernel", "dtype", "layout", "pixels", "registers", "instructions"),
+        *("backend", "kernel", "kind", "dtype", "layout", "pixels", "registers", "instructions"),
         *("sectors read", "written", "requests to read", "to write"),
     )
     lines = [
         (
-            *(row["backend"], f"`{row['kernel']}`", row["dtype"], row["layout"]),
+            *(row["backend"], f"`{row['kernel']}`", row["kind"], row["dtype"], row["layout"]),
             *(OPS["cutmix_" if row["in_place"] else "cutmix"], row["registers"] or "?"),
             f"{row['instructions_per_16_bytes']:.1f}",
             *(f"{row[f'sectors_{what}_over_minimum']:.3f}" for what in ("read", "written")),
@@ -138,14 +140,16 @@ def as_markdown(rows: list[dict]) -> str:
         )
         for row in rows
     ]
-    return f"{HEADLINE}\n{table(header, lines, numbers_from=5)}\n"
+    return f"{HEADLINE}\n{table(header, lines, numbers_from=6)}\n"
 
 
 def main() -> None:
-    kinds = ["cuda", "triton"] if nvcc() else ["triton"]
-    cases = [(kind, op, dtype, last) for kind in kinds for op in OPS for dtype in DTYPES for last in (False, True)]
-    rows = [measure(*case) for case in track(cases, "executing")]
-    benchmark_rows = [benchmark_row(kind, op) for kind in kinds for op in OPS]
+    backends = ["cuda", "triton"] if nvcc() else ["triton"]
+    # Layouts are nothing to mixup, and to cutout what they are to cutmix.
+    pixels = [(Kind.cutmix, op, dtype, last) for op in OPS for dtype in DTYPES for last in (False, True)]
+    pixels += [(Kind.mixup, op, dtype, False) for op in OPS for dtype in BLENDED_DTYPES]
+    rows = [measure(backend, *case) for backend in backends for case in track(pixels, f"executing {backend}")]
+    benchmark_rows = [benchmark_row(backend, op) for backend in backends for op in OPS]
     text = as_markdown(rows)
     print(text)
     report = {"architecture": ARCHITECTURE, "rows": rows, "benchmark_rows": benchmark_rows}

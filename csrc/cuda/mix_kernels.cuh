@@ -589,9 +589,9 @@ constexpr int blocks_resident(int vector_bytes) { return vector_bytes == 16 ? 6 
 constexpr int blocks_resident(int) { return 0; }
 #endif
 
-// In place a thread holds vectors and masks of two samples, and mixup takes all of the 64 registers that this leaves it.
-// The 32 warps with two loads each are three times what launch_geometry.h asks for, so CutMix alone, which would do with
-// 48, gets no kernels of its own.
+// In place a thread holds vectors and masks of two samples, and mixup takes all of the 64 registers that this leaves.
+// 32 warps with two loads each are three times what launch_geometry.h asks for, so CutMix, which would do with 48, gets
+// no kernels of its own.
 constexpr int kBlocksResidentInPlace = 8;
 
 __global__ void __launch_bounds__(kThreads, blocks_resident(1))
