@@ -84,7 +84,7 @@ def expected_results(call: Call) -> tuple[Any, Any, Tensor]:
     if call.images is None:
         return None, wanted and reference.mix_targets(call.labels, plan, *wanted), plan
     own = call.images.clone()
-    op = reference.mix_ if call.in_place else reference.mix
+    op: Any = reference.mix_ if call.in_place else reference.mix
     result = op(own, call.labels, plan, *(wanted or (0, 0.0, torch.float32)), *call.fill)
     images, targets = (own, result) if call.in_place else result
     return images, targets if wanted else None, plan
@@ -272,7 +272,7 @@ def test_fill_of_elements_wider_than_vectors(kind, in_place):
 @needs_cuda
 def test_elements_that_no_vector_holds():
     """An address that is no multiple of an element would be blended wrongly: an error."""
-    from cutmix_cuda import _build_info  # type: ignore[attr-defined]
+    from cutmix_cuda import _build_info
 
     images = 4098, (1, 1, 1, 4), (4, 4, 4, 1)
     call = {"batch": 1, "height": 1, "width": 4, "plan": 4096, "images": images, "out": images, "element_bytes": 4}

@@ -470,9 +470,9 @@ CUTMIX_HD Vector<kBytes> changed(Dtype dtype, const Change& change, const Vector
     return change.kind == Kind::kCutout ? select(mask, itself, fill) : select(mask, itself, partner);
 }
 
-// In place: a thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is
-// read after it was overwritten, and nobody else in the launch touches these two vectors. That is also why a vector on
-// the edge of a box may be written whole, with its outside bytes as they were.
+// A thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is read after
+// it was overwritten, and nobody else in the launch touches these two vectors. That is also why a vector on the edge of
+// a box may be written whole, with its outside bytes as they were.
 template <int kBytes>
 CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_t thread) {
     const Pixels& pixels = params.pixels;
@@ -549,6 +549,7 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
         }
         return;
     }
+    // A pair with mixup or cutout: more registers and instructions, which the loop above does without.
     const Vector<kBytes> fill = fill_of<kBytes>(pixels, vector);
     const Needs own_needs = needs_of(own.kind, own_box), other_needs = needs_of(other.kind, other_box);
     CUTMIX_NO_UNROLL
