@@ -1,4 +1,4 @@
-"""CutMix for PyTorch in one kernel launch: boxes, pixels and soft targets, each sample with its own box."""
+"""CutMix, MixUp and Cutout for PyTorch in one kernel launch: boxes, pixels and soft targets, each sample its own."""
 
 from . import distributions
 from ._backends import available_backends
