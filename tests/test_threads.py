@@ -53,3 +53,19 @@ def test_thread_counts(backend, shape, layout, scope, set_threads):
             assert torch.equal(drawn.packed, plan.packed)
             assert_same_images(mixed, expected[0], rows)
             assert_same_bits(targets, expected[1])
+
+
+# From 32 MiB on the CPU backend writes past the caches, whole lines at aligned addresses; rows of 2801 bytes have none.
+@pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
+@pytest.mark.parametrize("width", [2801, 2816])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_outputs_that_no_cache_holds(backend, width, channels_last, set_threads):
+    set_threads(2)
+    images = random_images((4, 2, 1500, width), torch.uint8)
+    assert images.numel() >= 1 << 25
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    how = {"cutout": 0.5, "mixup_alpha": None, "fill": 7, "seed": 6, "return_plan": True, "backend": backend}
+    mixed, _, plan = cutmix_cuda.mix(images, **how)
+    assert set(plan.kind.tolist()) == {1, 3}
+    assert_same_bits(mixed, oracle_images(images, planned(plan), fill=7))
