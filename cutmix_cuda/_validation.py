@@ -246,6 +246,8 @@ def may_overlap_itself(tensor: Tensor) -> bool:
 
 def _memory_of(tensor: Tensor) -> tuple[int, int]:
     """First and one past the last byte."""
+    if tensor.is_contiguous():
+        return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
