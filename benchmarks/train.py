@@ -1,6 +1,6 @@
 """Does mixing regularise? A small network on few of scikit-learn's digits, with and without it, over several seeds.
 
-python benchmarks/train.py            three minutes or less on two cores; leaves results/train.json and train.png
+python benchmarks/train.py            under two minutes on two cores; leaves results/train.json and train.png
 python benchmarks/train.py --quick    does everything once, hardly training; the numbers mean nothing
 
 Method and limits: README.md beside this file.
@@ -69,7 +69,7 @@ class Effort(NamedTuple):
     seeds: int
 
 
-FULL = Effort(10, 300, 10)
+FULL = Effort(10, 300, 5)
 QUICK = Effort(10, 1, 2)
 
 
