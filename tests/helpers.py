@@ -61,6 +61,18 @@ PIXEL_DTYPES = (  # of element sizes 1, 2, 4, 8 and 16
 )
 
 
+INTEGERS = (  # of class indices
+    torch.uint8,
+    torch.int8,
+    torch.uint16,
+    torch.int16,
+    torch.uint32,
+    torch.int32,
+    torch.uint64,
+    torch.int64,
+)
+
+
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -197,10 +197,7 @@ def test_images_at_odd_addresses(backend, dtype):
     data = bytes(images.view(torch.uint8).flatten().tolist())
     for offset in (1, 3):
         buffer = bytearray(offset) + bytearray(data)
-        try:
-            odd = torch.frombuffer(buffer, dtype=dtype, offset=offset).reshape(images.shape)
-        except ValueError:
-            pytest.skip("torch gives no such tensor")
+        odd = torch.frombuffer(buffer, dtype=dtype, offset=offset).reshape(images.shape)
         assert odd.data_ptr() % dtype.itemsize != 0
         how = {**SHARES, **LAWS, "seed": SEED, "backend": backend.name}
         assert_same_bits(cutmix_cuda.mix(odd, **how)[0], oracle_images(images, rows))

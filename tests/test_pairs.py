@@ -15,19 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix, MixPlan, PairTargets, cross_entropy
 
-from .helpers import assert_same_bits, every_backend, generator, random_images, random_labels, soft_labels
+from .helpers import INTEGERS, assert_same_bits, every_backend, generator, random_images, random_labels, soft_labels
 
 CLASSES = 7
-INTEGERS = (
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.uint32,
-    torch.int32,
-    torch.uint64,
-    torch.int64,
-)
 EVERY_KIND: dict[str, Any] = {"cutout": 0.2, "prob": 0.8}
 
 

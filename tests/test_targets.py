@@ -13,6 +13,7 @@ from cutmix_cuda import MixPlan
 from cutmix_cuda._backends import ops_for
 
 from .helpers import (
+    INTEGERS,
     assert_same_bits,
     every_backend,
     generator,
@@ -22,16 +23,6 @@ from .helpers import (
     soft_labels,
 )
 
-INTEGERS = (
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.uint32,
-    torch.int32,
-    torch.uint64,
-    torch.int64,
-)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SMOOTHINGS = (0.0, 0.1, 1.0)
 SEED = 3
