@@ -1,7 +1,7 @@
 # Every target sets up what it needs: .venv with the pinned requirements, and in it the package, built and installed.
 #
 #   make demo         mix real photographs and leave demo.png
-#   make test         run the tests (PYTEST_ARGS="-k plan" picks some)
+#   make test         run the tests, a process on each core (PYTEST_ARGS="-k plan" picks some, "-n 0" leaves it at one)
 #   make lint         check style, types and formatting;  make format mends what can be mended
 #   make bench        measure on this machine
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
@@ -25,7 +25,7 @@ demo: .venv/installed
 	$(BIN)/python -I -m cutmix_cuda demo
 
 test: .venv/installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/requirements
 	$(BIN)/ruff check

@@ -25,7 +25,12 @@ FLAGS = [
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        list(map(str, command)), env=os.environ | variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        list(map(str, command)),
+        cwd=ROOT,
+        env=os.environ | variables,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -61,7 +66,14 @@ def test_sanitizers_see_an_overrun(driver):
     assert "runtime error" in done.stdout or "AddressSanitizer" in done.stdout
 
 
-@pytest.fixture(scope="module", params=["csrc/cpu/mix_cpu.cpp", "tests/cpp/cuda_on_host.cpp"])
+BUILDS = {
+    "cpu": ["csrc/cpu/mix_cpu.cpp"],
+    "cpu without intrinsics": ["csrc/cpu/mix_cpu.cpp", "-DCUTMIX_PORTABLE"],
+    "cuda on the host": ["tests/cpp/cuda_on_host.cpp"],
+}
+
+
+@pytest.fixture(scope="module", params=BUILDS.values(), ids=BUILDS)
 def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
     """A folder with cutmix_cuda in it: the installed Python files around a sanitized _C.so, of the CPU's own loops, or
     of the CUDA kernels with blocks and threads as loops."""
@@ -82,7 +94,7 @@ def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
         "-DTORCH_TARGET_VERSION=0x020a000000000000",
         f"-I{ROOT / 'csrc'}",
         *("-isystem", torch_root / "include"),
-        ROOT / request.param,
+        *request.param,
         f"-L{torch_root / 'lib'}",
         "-ltorch_cpu",
         *("-o", package / "_C.so"),

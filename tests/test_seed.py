@@ -91,7 +91,7 @@ def test_a_plan_is_drawn_as_by_a_call():
         ({"seed": 1, "generator": generator(1)}, ValueError, "generator must be None where a seed is given"),
         ({"seed": 1, "generator": 1}, TypeError, "generator must be a torch.Generator"),
     ],
-    ids=str,
+    ids=["bool", "float", "text", "too great", "too small", "float tensor", "two", "with a generator", "no generator"],
 )
 @pytest.mark.parametrize("transform", [CutMix, Mix])
 def test_wrong_seed(transform, arguments, error, message):

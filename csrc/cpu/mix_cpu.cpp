@@ -4,8 +4,10 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
+#define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
+#define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,bmi2")))
 #endif
 
 #include "mix_ops.h"
@@ -18,7 +20,7 @@ using torch::stable::parallel_for;
 constexpr int64_t kBytesPerTask = 1 << 15;    // less than this is not worth a thread
 constexpr int64_t kTargetsPerTask = 1 << 13;  // target values
 constexpr int64_t kPlanRowsPerTask = 1 << 8;
-constexpr int64_t kStreamedBytes = 1 << 25;  // images of so many are more than caches hold
+constexpr int64_t kPastCachesBytes = 1 << 23;  // images of so many are better written past the caches
 
 int64_t rows_per_task(const Rows& rows) {
     return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
@@ -97,48 +99,66 @@ struct Writer {
     void finish() {}
 };
 
-#if defined(__SSE2__)
-// The same past the caches, for outputs that do not fit into them: what is written is not read from memory first, a
-// third of the traffic of a copy. Short runs are put together in a block that stays in the first cache.
-struct StreamingWriter {
-    static constexpr int64_t kBlock = 1 << 13, kLine = 64, kVector = 16;
+#if CUTMIX_X86
+// The same, a cache line at a time: what of a line comes from where is put together in a register, and the line written
+// once. Past the caches, where the output does not fit into them: it is then not read from memory before it is written,
+// a third of the traffic of a copy.
+template <bool kPastCaches>
+struct LineWriter {
+    static constexpr int64_t kLine = 64;
 
-    alignas(kLine) uint8_t block[kBlock];
-    uint8_t* out;
-    int64_t filled = 0;
+    uint8_t* line;      // the one that is put together,
+    __m512i pending;    // what of it there is so far,
+    int64_t end;        // as far as here,
+    __mmask64 outside;  // and the bytes before the output, in its first line
 
-    explicit StreamingWriter(uint8_t* out) : out(out) {}
+    CUTMIX_AVX512 explicit LineWriter(uint8_t* out)
+        : pending(_mm512_setzero_si512()), end(reinterpret_cast<uintptr_t>(out) % kLine), outside(first(end)) {
+        line = out - end;
+    }
 
-    void put(const uint8_t* from, int64_t count) {
-        while (count > 0) {
-            const int64_t part = std::min(count, kBlock - filled);
-            copy_bytes(block + filled, from, part);
-            filled += part;
+    CUTMIX_AVX512 void put(const uint8_t* from, int64_t count) {
+        if (end > 0) {
+            const int64_t part = std::min(count, kLine - end);
+            // A vector that begins `end` bytes early, where nothing is read.
+            const auto early = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) - end);
+            pending = _mm512_mask_loadu_epi8(pending, first(part) << end, early);
+            end += part;
+            if (end < kLine) return;
+            if (outside)
+                store_part();
+            else
+                store(pending);
             from += part;
             count -= part;
-            if (filled == kBlock) flush();
         }
+        for (; count >= kLine; count -= kLine, from += kLine) store(_mm512_loadu_si512(from));
+        pending = _mm512_maskz_loadu_epi8(first(count), from);
+        end = count;
     }
 
-    void finish() {
-        flush();
-        _mm_sfence();
+    CUTMIX_AVX512 void finish() {
+        store_part();
+        if (kPastCaches) _mm_sfence();
     }
 
-    void flush() {
-        int64_t done = 0;
-        if (reinterpret_cast<uintptr_t>(out) % kVector == 0)
-            for (; done + kLine <= filled; done += kLine)
-                for (int64_t k = done; k < done + kLine; k += kVector)
-                    _mm_stream_si128(reinterpret_cast<__m128i*>(out + k),
-                                     _mm_load_si128(reinterpret_cast<const __m128i*>(block + k)));
-        std::memcpy(out + done, block + done, static_cast<size_t>(filled - done));
-        out += filled;
-        filled = 0;
+    CUTMIX_AVX512 void store(__m512i bytes) {
+        if (kPastCaches)
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(line), bytes);
+        else
+            _mm512_store_si512(line, bytes);
+        line += kLine;
     }
+
+    CUTMIX_AVX512 void store_part() {
+        _mm512_mask_storeu_epi8(line, first(end) & ~outside, pending);
+        line += kLine;
+        outside = 0;
+    }
+
+    // The mask of the first bytes of a line, at most all 64.
+    CUTMIX_AVX512 static __mmask64 first(int64_t count) { return _bzhi_u64(~0ull, static_cast<uint32_t>(count)); }
 };
-#else
-using StreamingWriter = Writer;
 #endif
 
 // Where the bytes in a box come from: rows like the image's, or one row over and over.
@@ -147,17 +167,30 @@ struct Source {
     int64_t step;  // bytes from row to row
 };
 
+// The processor fetches ahead what is read in one go, but not the short runs of a box.
+constexpr int64_t kRowsAhead = 8;
+
+void prefetch(const uint8_t* from, int64_t count) {
+    constexpr int64_t kLine = 64;
+    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
+}
+
 // `count` consecutive rows without a gap, the first of them at height y: copies own, with the box from a source.
 template <typename Out>
-void copy_span(const uint8_t* own, const Source& source, Out&& out, int64_t y, int64_t count, const Rows& rows,
-               const Box& box) {
+inline void copy_rows(const uint8_t* own, const Source& source, Out&& out, int64_t y, int64_t count, const Rows& rows,
+                      const Box& box) {
     const int64_t row_bytes = rows.row_bytes(), total = count * row_bytes;
     const Run run = run_of(box, rows);
     int64_t done = 0;  // bytes
     if (run.size() > 0 && box.y1 > box.y0) {
         for (int64_t top = -y; top < count; top += rows.height) {  // the first row of a slice, relative to the span
-            for (int64_t row = std::max<int64_t>(0, top + box.y0); row < std::min(count, top + box.y1); ++row) {
-                const int64_t begin = row * row_bytes + run.begin;
+            const int64_t first = std::max<int64_t>(0, top + box.y0), last = std::min(count, top + box.y1);
+            for (int64_t row = first; row < last; ++row) {
+                const int64_t begin = row * row_bytes + run.begin, ahead = row + kRowsAhead;
+                if (ahead < last) {
+                    prefetch(own + ahead * row_bytes + run.begin - (row_bytes - run.size()), row_bytes - run.size());
+                    prefetch(source.row + ahead * source.step + run.begin, run.size());
+                }
                 out.put(own + done, begin - done);
                 out.put(source.row + row * source.step + run.begin, run.size());
                 done = begin + run.size();
@@ -166,6 +199,30 @@ void copy_span(const uint8_t* own, const Source& source, Out&& out, int64_t y, i
     }
     out.put(own + done, total - done);
     out.finish();
+}
+
+void copy_rows_anywhere(const uint8_t* own, const Source& source, uint8_t* out, int64_t y, int64_t count,
+                        const Rows& rows, const Box& box) {
+    copy_rows(own, source, Writer{out}, y, count, rows, box);
+}
+
+#if CUTMIX_X86
+// flatten: the writer's registers have to stay registers.
+template <bool kPastCaches>
+CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* own, const Source& source, uint8_t* out,
+                                                               int64_t y, int64_t count, const Rows& rows,
+                                                               const Box& box) {
+    copy_rows(own, source, LineWriter<kPastCaches>(out), y, count, rows, box);
+}
+#endif
+
+// The fastest of them on this processor, for images of so many bytes.
+auto copy_rows_for([[maybe_unused]] int64_t bytes) {
+#if CUTMIX_X86
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2"))
+        return bytes < kPastCachesBytes ? copy_rows_by_lines<false> : copy_rows_by_lines<true>;
+#endif
+    return copy_rows_anywhere;
 }
 
 // out overlaps neither own nor partner.
@@ -182,7 +239,7 @@ void blend_elements(float lam, const uint8_t* __restrict own, const uint8_t* __r
     }
 }
 
-#if defined(__x86_64__)
+#if CUTMIX_X86
 // Half precision by the processor's own conversions, which round alike and are ten times as fast. Bits are those of
 // blend_elements<ElementF16>, but for which NaN a NaN becomes. Whoever has AVX2 has them.
 __attribute__((target("avx2,f16c"))) void blend_halves(float lam, const uint8_t* own, const uint8_t* partner,
@@ -205,7 +262,7 @@ void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, u
         case Dtype::kU8:
             return blend_elements<ElementU8>(lam, own, partner, out, bytes);
         case Dtype::kF16:
-#if defined(__x86_64__)
+#if CUTMIX_X86
             if (__builtin_cpu_supports("avx2")) return blend_halves(lam, own, partner, out, bytes);
 #endif
             return blend_elements<ElementF16>(lam, own, partner, out, bytes);
@@ -242,7 +299,7 @@ void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
     const Rows &in = images.in_rows, &out = images.out_rows;
     const int64_t rows_per_sample = in.slices * in.height;
     const bool dense = in.dense() && out.dense();
-    const bool streams = dense && in.batch * rows_per_sample * in.row_bytes() >= kStreamedBytes;
+    const auto copy = copy_rows_for(in.batch * rows_per_sample * in.row_bytes());
     while (begin < end) {
         const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
         const int64_t slice = row / in.height, y = row % in.height;
@@ -251,22 +308,16 @@ void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
         const uint8_t* own = row_at(images.in, in, sample, slice, y);
         uint8_t* to = row_at(images.out, out, sample, slice, y);
         const Kind kind = work.plan[sample].kind();
-        const auto paste = [&](const Source& source) {
-            if (streams)
-                copy_span(own, source, StreamingWriter(to), y, count, in, planned.box);
-            else
-                copy_span(own, source, Writer{to}, y, count, in, planned.box);
-        };
         if (kind == Kind::kKeep) {
-            copy_bytes(to, own, count * in.row_bytes());
+            copy(own, {}, to, y, count, in, {});
         } else if (kind == Kind::kCutout) {
-            paste({work.fill_row.data(), 0});
+            copy(own, {work.fill_row.data(), 0}, to, y, count, in, planned.box);
         } else {
             const uint8_t* partner = row_at(images.in, in, planned.partner, slice, y);
             if (kind == Kind::kMixUp)
                 blend(images.dtype, planned.lam, own, partner, to, count * in.row_bytes());
             else
-                paste({partner, in.row_bytes()});
+                copy(own, {partner, in.row_bytes()}, to, y, count, in, planned.box);
         }
         begin += count;
     }
