@@ -73,7 +73,7 @@ BUILDS = {
 }
 
 
-@pytest.fixture(scope="module", params=BUILDS.values(), ids=BUILDS)
+@pytest.fixture(scope="module", params=list(BUILDS.values()), ids=list(BUILDS))
 def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
     """A folder with cutmix_cuda in it: the installed Python files around a sanitized _C.so, of the CPU's own loops, or
     of the CUDA kernels with blocks and threads as loops."""
