@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -214,27 +215,42 @@ class MixPlan:
         """
         if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
             return
-        bad = ~reference.valid_rows(self.packed, self.height, self.width)
-        if bad.any():
-            row = int(bad.nonzero()[0])
-            raise ValueError(
-                f"plan must have partners in 0..{len(self) - 1}, boxes 0 <= y0 <= y1 <= {self.height}, "
-                f"0 <= x0 <= x1 <= {self.width}, lam in [0, 1] and kind in 0..3; row {row} has partner "
-                f"{int(self.partner[row])}, box {self.boxes[row].tolist()}, lam {float(self.lam[row])}, "
-                f"kind {int(self.kind[row])}"
-            )
+        rows = self.packed.numpy()  # whose calls take a tenth of torch's time
+        if not _plainly_valid(rows, self.height, self.width):
+            bad = ~reference.valid_rows(self.packed, self.height, self.width)
+            if bad.any():
+                row = int(bad.nonzero()[0])
+                raise ValueError(
+                    f"plan must have partners in 0..{len(self) - 1}, boxes 0 <= y0 <= y1 <= {self.height}, "
+                    f"0 <= x0 <= x1 <= {self.width}, lam in [0, 1] and kind in 0..3; row {row} has partner "
+                    f"{int(self.partner[row])}, box {self.boxes[row].tolist()}, lam {float(self.lam[row])}, "
+                    f"kind {int(self.kind[row])}"
+                )
         if in_place:
-            alone = ~reference.involutive_rows(self.packed)
+            partner = rows[:, 0]
+            alone = partner[partner] != np.arange(len(self))
             if alone.any():
-                row = int(alone.nonzero()[0])
-                partner = int(self.partner[row])
+                row = int(alone.argmax())
                 raise ValueError(
                     "in place, plan must be its own inverse (partner[partner[i]] == i, as flip and mirror draw it); "
-                    f"row {row} has partner {partner}, whose partner is {int(self.partner[partner])}"
+                    f"row {row} has partner {partner[row]}, whose partner is {partner[partner[row]]}"
                 )
 
     def __repr__(self) -> str:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
+
+
+_BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are less
+
+
+def _plainly_valid(rows: np.ndarray, height: int, width: int) -> bool:
+    """Whether the extremes of the columns already say that every row is valid."""
+    if len(rows) == 0:
+        return True
+    highest = (len(rows) - 1, height, width, height, width, _BITS_OF_ONE, int(Kind.cutout))
+    low, high = rows[:, :7].min(axis=0).tolist(), rows[:, :7].max(axis=0).tolist()
+    within = min(low) >= 0 and all(value <= bound for value, bound in zip(high, highest, strict=True))
+    return within and bool((rows[:, 1:3] <= rows[:, 3:5]).all())
 
 
 def _check_extent(height: int, width: int) -> None:

@@ -479,6 +479,38 @@ def test_check_finds_a_spoilt_row(column, value):
         plan.check()
 
 
+lam_bits = st.sampled_from([0.0, -0.0, 0.5, 1.0, 1.0000001, -1e-45, math.nan, math.inf]).map(
+    lambda lam: int(np.float32(lam).view(np.int32))
+)
+
+
+fitting_rows = st.builds(
+    lambda ys, xs, lam, kind: (0, min(ys), min(xs), max(ys), max(xs), lam, kind),
+    *(st.tuples(st.integers(0, side), st.integers(0, side)) for side in (5, 7)),
+    lam_bits,
+    st.integers(0, 3),
+)
+any_rows = st.tuples(*(st.integers(-1, bound + 1) for bound in (3, 5, 7, 5, 7)), lam_bits, st.integers(-1, 4))
+
+
+@given(st.lists(fitting_rows) | st.lists(fitting_rows | any_rows))
+def test_check_refuses_what_no_kernel_would_follow(rows):
+    packed = torch.tensor([(*row, 0) for row in rows], dtype=torch.int32).reshape(-1, 8)
+    valid = [
+        0 <= partner < len(rows)
+        and 0 <= y0 <= y1 <= 5
+        and 0 <= x0 <= x1 <= 7
+        and 0 <= np.int32(lam).view(np.float32) <= 1
+        and kind in range(4)
+        for partner, y0, x0, y1, x1, lam, kind in rows
+    ]
+    if all(valid):
+        MixPlan(packed, 5, 7).check()
+    else:
+        with pytest.raises(ValueError, match=f"row {valid.index(False)} has"):
+            MixPlan(packed, 5, 7).check()
+
+
 def test_check_in_place_wants_pairs():
     plan = sample_plan(6, 30, 40, partner="roll", seed=2)
     plan.check()
