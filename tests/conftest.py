@@ -8,9 +8,18 @@ import hypothesis
 import pytest
 import torch
 
+from . import shared
+
 # On CI the same examples at every run; elsewhere new ones.
 hypothesis.settings.register_profile("cutmix", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("cutmix")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory):
+    """Under pytest-xdist each process has a temporary folder of its own, in one of the run's."""
+    folder = tmp_path_factory.getbasetemp()
+    shared.folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture

@@ -161,14 +161,13 @@ CUDA_SOURCE = '#include "cuda/mix_kernels.cuh"\nauto* const used = &cutmix::laun
 
 @functools.cache
 def cuda_flags() -> tuple[str, ...]:
-    """What setup.py hands to nvcc for every file."""
-    return tuple(runpy.run_path(str(ROOT / "setup.py"))["NVCC_FLAGS"])
+    """What setup.py hands to nvcc for every file, and where it finds the sources."""
+    return *runpy.run_path(str(ROOT / "setup.py"))["NVCC_FLAGS"], f"-I{ROOT / 'csrc'}"
 
 
-@functools.cache
 def cuda_module(architecture: int) -> Module:
     """mix_kernels.cuh as PTX."""
-    return compile_cuda(CUDA_SOURCE, architecture, (*cuda_flags(), f"-I{ROOT / 'csrc'}"))
+    return compile_cuda(CUDA_SOURCE, architecture, cuda_flags())
 
 
 def cuda_kernel(name: str, architecture: int) -> Kernel:

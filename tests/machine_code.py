@@ -6,12 +6,11 @@ import functools
 import importlib.util
 import re
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .kernels import CUDA_SOURCE, ROOT, cuda_flags
-from .ptx.toolchain import nvcc
+from .kernels import CUDA_SOURCE, cuda_flags
+from .ptx.toolchain import cuda_ptx, run_nvcc
 
 
 @functools.cache
@@ -86,15 +85,12 @@ def resources(cubin: Path) -> dict[str, dict[str, int]]:
 @functools.cache
 def machine_kernels(architecture: int, source: str = CUDA_SOURCE) -> dict[str, MachineKernel]:
     """The kernels of a CUDA source for sm_<architecture>, by name."""
-    compiler = nvcc()
-    assert compiler is not None
-    with tempfile.TemporaryDirectory() as folder:
-        cubin, path = Path(folder, "kernels.cubin"), Path(folder, "kernels.cu")
-        path.write_text(source)
-        command = [compiler, "-cubin", f"-arch=sm_{architecture}", *cuda_flags(), f"-I{ROOT / 'csrc'}"]
-        subprocess.run([*command, "-o", cubin, path], check=True, capture_output=True, text=True)
-        kernels = {name: MachineKernel(_name(name), used, [], {}) for name, used in resources(cubin).items()}
-        code = _tool("nvdisasm", "-c", cubin)
+    # From the PTX that other tests want as well, by the steps that nvcc takes from CUDA to machine code.
+    ptx = cuda_ptx(source, architecture, cuda_flags())
+    options = "-cubin", f"-arch=sm_{architecture}", *cuda_flags()
+    cubin = run_nvcc(*options, source=ptx, suffix=".ptx", to=".cubin")
+    kernels = {name: MachineKernel(_name(name), used, [], {}) for name, used in resources(cubin).items()}
+    code = _tool("nvdisasm", "-c", cubin)
     for mangled, text in re.findall(r"\.section\s+\.text\.([^\s,]+)(.*?)(?=\.section\s|\Z)", code, re.DOTALL):
         kernel = kernels[mangled]
         for label, address, opcode, operands in _LINE.findall(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import pytest
 
@@ -75,12 +76,24 @@ def test_calls_are_of_slow_paths_alone(architecture, name):
     assert all(re.search(r"__cuda_sm\w+_(sqrt_rn_f32|div_rn_noftz_f32)_slowpath$", callee) for callee in callees)
 
 
-def divisions_and_roots(architecture: int, roots: int, quotients: int) -> MachineKernel:
-    """A kernel of so many square roots and divisions, and nothing else."""
-    lines = [f"x[{k}] = __fsqrt_rn(x[{k}]);" for k in range(roots)]
-    lines += [f"y[{k}] = __fdiv_rn(x[{k}], y[{k}]);" for k in range(roots, roots + quotients)]
-    source = f'extern "C" __global__ void probe(volatile float* x, volatile float* y) {{ {" ".join(lines)} }}'
-    return machine_kernels(architecture, source)["probe"]
+def divisions_and_roots(name: str, architecture: int) -> tuple[int, int]:
+    """How many of each there are in a kernel's PTX."""
+    opcodes = [each.opcode for each in cuda_kernel(name, architecture).body]
+    return opcodes.count("div.rn.f32"), opcodes.count("sqrt.rn.f32")
+
+
+@cache
+def probes(architecture: int) -> dict[tuple[int, int], MachineKernel]:
+    """Kernels of divisions and square roots, and of nothing else, as many as a kernel of ours has; by their numbers."""
+    numbers = {divisions_and_roots(name, architecture) for name in KERNELS}
+    source = ""
+    for divisions, roots in numbers:
+        lines = [f"x[{k}] = __fdiv_rn(x[{k}], y[{k}]);" for k in range(divisions)]
+        lines += [f"y[{k}] = __fsqrt_rn(y[{k}]);" for k in range(divisions, divisions + roots)]
+        head = f'extern "C" __global__ void probe_{divisions}_{roots}(volatile float* x, volatile float* y)'
+        source += f"{head} {{ {' '.join(lines)} }}\n"
+    kernels = machine_kernels(architecture, source)
+    return {(divisions, roots): kernels[f"probe_{divisions}_{roots}"] for divisions, roots in numbers}
 
 
 @every_architecture
@@ -91,10 +104,10 @@ def test_no_product_is_fused_with_a_sum(architecture, name):
     assert not [each for each in opcodes if re.match(r"fma|.*\.(approx|ftz|full)", each)]
     contracted = [each for each in opcodes if re.match(r"(add|sub|mul)\.f(32|64)", each)]
     assert not contracted, "without .rn, ptxas may fuse them"
-    roots, quotients = opcodes.count("sqrt.rn.f32"), opcodes.count("div.rn.f32")
-    assert roots > 0 and quotients > 0
+    numbers = divisions_and_roots(name, architecture)
+    assert all(number > 0 for number in numbers)
 
     kernel = machine_kernels(architecture)[name]
-    probe = divisions_and_roots(architecture, roots, quotients)
+    probe = probes(architecture)[numbers]
     assert 0 < len(kernel.matching("FFMA")) <= len(probe.matching("FFMA"))
     assert not kernel.matching("DFMA")

@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..shared import made_once
 from .machine import WARP, Buffer, Device
 from .parse import Kernel, Module, parse
 from .report import Report
@@ -27,20 +27,34 @@ def nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(places))
 
 
-@functools.cache
-def compile_cuda(source: str, architecture: int = 80, flags: tuple[str, ...] = ("-std=c++17",)) -> Module:
-    """The PTX of a CUDA source text, for `compute_<architecture>`; raises RuntimeError with what nvcc said."""
+def run_nvcc(*options: str, source: str, suffix: str, to: str) -> Path:
+    """The file with suffix `to` that nvcc makes of a text, whose suffix says what it is: CUDA or PTX. Raises
+    RuntimeError with what nvcc said."""
     compiler = nvcc()
     if compiler is None:
         raise RuntimeError("nvcc was not found")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "source.cu")
-        path.write_text(source)
-        command = [compiler, "--ptx", f"-arch=compute_{architecture}", *flags, "-o", f"{path}.ptx", str(path)]
+
+    def make(path: Path) -> None:
+        given = path.with_suffix(suffix)
+        given.write_text(source)
+        command = [compiler, *options, "-o", str(path), str(given)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-        return parse(Path(f"{path}.ptx").read_text())
+
+    return made_once(repr((options, source)), to, make)
+
+
+def cuda_ptx(source: str, architecture: int, flags: tuple[str, ...]) -> str:
+    """The PTX of a CUDA source text, for `compute_<architecture>`, as text."""
+    options = "--ptx", f"-arch=compute_{architecture}", *flags
+    return run_nvcc(*options, source=source, suffix=".cu", to=".ptx").read_text()
+
+
+@functools.cache
+def compile_cuda(source: str, architecture: int = 80, flags: tuple[str, ...] = ("-std=c++17",)) -> Module:
+    """The PTX of a CUDA source text, for `compute_<architecture>`."""
+    return parse(cuda_ptx(source, architecture, flags))
 
 
 @dataclass
