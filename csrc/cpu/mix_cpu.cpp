@@ -46,6 +46,7 @@ struct CheckedRow {
     bool valid;
 
     Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
+    Box box() const { return kind() == Kind::kKeep ? Box{} : row.box; }
 };
 
 std::vector<CheckedRow> checked_rows(const Plan& plan, bool in_place) {
@@ -373,34 +374,62 @@ void mix_row(const PixelWork& work, const CheckedRow& checked, const Bytes& own,
                    run.size());
 }
 
-// Rows [begin, end) of all pairs' rows.
-void mix_in_place(const PixelWork& work, const std::vector<Pair>& pairs, int64_t begin, int64_t end) {
+// The smallest box around two, of which empty ones do not count.
+Box around(const Box& a, const Box& b) {
+    const auto empty = [](const Box& box) { return box.y0 >= box.y1 || box.x0 >= box.x1; };
+    if (empty(a)) return b;
+    if (empty(b)) return b;
+    return {std::min(a.y0, b.y0), std::min(a.x0, b.x0), std::max(a.y1, b.y1), std::max(a.x1, b.x1)};
+}
+
+// Rows [begin, end) of a slice of a pair.
+void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t begin, int64_t end) {
     const Images& images = work.images;
     const Rows& rows = images.out_rows;
-    const int64_t rows_per_sample = rows.slices * rows.height;
-    Bytes a_before, b_before;
-    for (int64_t index = begin; index < end; ++index) {
-        const Pair& pair = pairs[index / rows_per_sample];
-        const int64_t row = index % rows_per_sample, slice = row / rows.height, y = row % rows.height;
-        const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
-        const auto run_at = [&](const CheckedRow& checked, Kind kind) {
-            const Box& box = checked.row.box;
-            return checked.kind() == kind && y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
-        };
-        uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
-        uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
-        if (plan_a.kind() == Kind::kMixUp || plan_b.kind() == Kind::kMixUp) {
+    const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
+    const Box box_a = plan_a.box(), box_b = plan_b.box();
+    const auto run_at = [&](const Box& box, int64_t y) {
+        return y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
+    };
+    if (plan_a.kind() == Kind::kMixUp || plan_b.kind() == Kind::kMixUp) {
+        Bytes a_before, b_before;
+        for (int64_t y = begin; y < end; ++y) {
+            uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
+            uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
             a_before.assign(a, a + rows.row_bytes());
             b_before.assign(b, b + rows.row_bytes());
-            const auto box_run = [&](const CheckedRow& checked) { return run_at(checked, checked.kind()); };
-            if (plan_a.kind() != Kind::kKeep) mix_row(work, plan_a, a_before, b_before, box_run(plan_a), a);
-            if (plan_b.kind() != Kind::kKeep) mix_row(work, plan_b, b_before, a_before, box_run(plan_b), b);
-            continue;
+            mix_row(work, plan_a, a_before, b_before, run_at(box_a, y), a);
+            mix_row(work, plan_b, b_before, a_before, run_at(box_b, y), b);
         }
-        exchange_row(a, b, run_at(plan_a, Kind::kCutMix), run_at(plan_b, Kind::kCutMix));
-        const Run cut_a = run_at(plan_a, Kind::kCutout), cut_b = run_at(plan_b, Kind::kCutout);
-        if (cut_a.size() > 0) copy_bytes(a + cut_a.begin, work.fill_row.data() + cut_a.begin, cut_a.size());
-        if (cut_b.size() > 0) copy_bytes(b + cut_b.begin, work.fill_row.data() + cut_b.begin, cut_b.size());
+        return;
+    }
+    const bool cuts_a = plan_a.kind() == Kind::kCutout, cuts_b = plan_b.kind() == Kind::kCutout;
+    const Box both = around(box_a, box_b);
+    const Run all = run_of(both, rows);
+    end = std::min<int64_t>(end, both.y1);
+    for (int64_t y = std::max<int64_t>(begin, both.y0); y < end; ++y) {
+        uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
+        uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
+        if (y + kRowsAhead < end) {
+            prefetch(a + kRowsAhead * rows.row_stride + all.begin, all.size());
+            prefetch(b + kRowsAhead * rows.row_stride + all.begin, all.size());
+        }
+        const Run run_a = run_at(box_a, y), run_b = run_at(box_b, y);
+        exchange_row(a, b, cuts_a ? Run{} : run_a, cuts_b ? Run{} : run_b);
+        if (cuts_a) copy_bytes(a + run_a.begin, work.fill_row.data() + run_a.begin, run_a.size());
+        if (cuts_b) copy_bytes(b + run_b.begin, work.fill_row.data() + run_b.begin, run_b.size());
+    }
+}
+
+// Rows [begin, end) of all pairs' rows.
+void mix_in_place(const PixelWork& work, const std::vector<Pair>& pairs, int64_t begin, int64_t end) {
+    const Rows& rows = work.images.out_rows;
+    const int64_t rows_per_sample = rows.slices * rows.height;
+    while (begin < end) {
+        const int64_t row = begin % rows_per_sample, y = row % rows.height;
+        const int64_t count = std::min(end - begin, rows.height - y);
+        mix_pair(work, pairs[begin / rows_per_sample], row / rows.height, y, y + count);
+        begin += count;
     }
 }
 
