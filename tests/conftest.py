@@ -10,6 +10,12 @@ import torch
 
 from . import shared
 
+# Under pytest-xdist each process, and whatever it runs, keeps to its share of the cores.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, len(os.sched_getaffinity(0)) // int(workers))
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
 # On CI the same examples at every run; elsewhere new ones.
 hypothesis.settings.register_profile("cutmix", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("cutmix")

@@ -42,8 +42,8 @@ def run_bodies(junit: Path, selection: list[str], **environment: str) -> dict:
 @needs_cpu
 def test_bodies_with_the_ops_in_cpp(tmp_path):
     results = run_bodies(tmp_path / "junit.xml", ["tests/gpu", "-k", "not triton"], TRITON_INTERPRET="0")
-    assert results["passed"] > 300
-    assert set(results["skipped"]) == {"asks CUDA itself", "masks have no channels"}
+    assert results["passed"] > 150
+    assert set(results["skipped"]) == {"asks CUDA itself"}
 
 
 def test_bodies_with_interpreted_triton(tmp_path):

@@ -1,5 +1,6 @@
 """The Triton backend on CPU tensors against the reference. Needs TRITON_INTERPRET=1 from the start: test_triton.py runs
-it in a process of its own. The interpreter takes about 50 ms a program, so everything here is small."""
+it in a process of its own. The interpreter takes about 50 ms a program, so everything here is small, and each choice is
+made at least once: test_ptx_kernels.py goes through the combinations."""
 
 from __future__ import annotations
 
@@ -68,9 +69,10 @@ def test_it_is_interpreted():
     assert "triton" in cutmix_cuda.available_backends()
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("partner", PARTNERS)
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize(
+    ("scope", "partner", "placement"),
+    list(zip(2 * SCOPES, 2 * PARTNERS, 3 * PLACEMENTS, strict=False)),
+)
 def test_every_way_to_mix(scope, partner, placement):
     how = {"scope": scope, "partner": partner, "placement": placement, "prob": 0.8}
     images = random_images((3, 1, 5, 8), torch.uint8)
@@ -79,9 +81,11 @@ def test_every_way_to_mix(scope, partner, placement):
         assert_same_everywhere(random_images((2, 1, 5, 8)), None, in_place=True, seed=-5, **how)
 
 
-@pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
-@pytest.mark.parametrize("channels_last", [False, True], ids=["NCHW", "channels-last"])
-@pytest.mark.parametrize("width", [16, 7])
+@pytest.mark.parametrize(
+    ("width", "channels_last", "in_place"),
+    [(16, False, True), (7, True, False)],
+    ids=["NCHW-in-place", "channels-last-out"],
+)
 @pytest.mark.parametrize(
     "dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.int64, torch.complex128, torch.bool], ids=str
 )
@@ -99,8 +103,11 @@ def plan_of(rows: list[tuple]) -> Tensor:
     return torch.tensor(packed, dtype=torch.int32)
 
 
-@pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
-@pytest.mark.parametrize(("width", "channels_last"), [(16, False), (5, True)])
+@pytest.mark.parametrize(
+    ("width", "channels_last", "in_place"),
+    [(16, False, False), (5, True, True)],
+    ids=["NCHW-out", "channels-last-in-place"],
+)
 @pytest.mark.parametrize("dtype", [*BLENDED_DTYPES, torch.int64], ids=str)
 def test_kinds(dtype, width, channels_last, in_place):
     """Each beside the others in a pair, and by itself. A row of mixup is invalid for a dtype that cannot be blended."""
@@ -192,8 +199,7 @@ FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64]
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("labels_dtype", [*INTEGERS, *FLOATS], ids=str)
+@pytest.mark.parametrize(("labels_dtype", "dtype"), list(zip([*INTEGERS, *FLOATS], 3 * FLOATS, strict=True)), ids=str)
 def test_targets(labels_dtype, dtype):
     labels = (soft_labels if labels_dtype.is_floating_point else random_labels)(2, CLASSES, labels_dtype)
     plan = cutmix_cuda.sample_plan(2, 9, 8, seed=1)
