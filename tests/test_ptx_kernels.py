@@ -257,6 +257,18 @@ def test_blends_of_every_byte(kind, in_place):
         assert_as_reference(kind, "mix_" if in_place else "mix", images, None, plan, 0, 0.0, torch.float32)
 
 
+# Of these sizes a division of the rows among blocks, rounded up, has once led behind the last row.
+@every_kind
+@every_place
+@pytest.mark.parametrize("shape", [(2, 3, 160, 161), (3, 4, 155, 287), (1, 3, 299, 299)], ids=str)
+def test_several_blocks_for_a_sample(kind, shape, in_place):
+    """And several rows for a thread."""
+    how = sampling(bounds=(0.8, 0.8, 1.0))
+    op = "cutmix_" if in_place else "cutmix"
+    images = laid_out(shape, torch.uint8, "channels-first")
+    assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, *any_fill(torch.uint8))
+
+
 @every_kind
 @every_place
 def test_fill_of_elements_wider_than_vectors(kind, in_place):

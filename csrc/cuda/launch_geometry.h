@@ -221,6 +221,9 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     if (in_place) blocks_in_chunk = std::min(blocks_in_chunk, kMostShares);
     const int64_t all_chunks = owners * runs * chunks;
     while (blocks_in_chunk > 1 && all_chunks * blocks_in_chunk > kLargest / 2) blocks_in_chunk /= 2;
+    // Whole steps, rounded up, may be done in fewer blocks: none begins behind the last row.
+    const int64_t steps_in_block = ceil_div(steps, blocks_in_chunk);
+    if (!in_place) blocks_in_chunk = ceil_div(steps, steps_in_block);
 
     if (!in_place) threads = ceil_div(rows_at_once * chunk_vectors, kWarpThreads) * kWarpThreads;
     launch->block = static_cast<uint32_t>(threads);
@@ -237,7 +240,7 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     pixels.row_vectors = static_cast<uint32_t>(row_vectors);
     pixels.rows_in_run = static_cast<uint32_t>(rows_in_run);
     pixels.rows_at_once = static_cast<uint32_t>(rows_at_once);
-    pixels.rows_in_block = static_cast<uint32_t>(ceil_div(steps, blocks_in_chunk) * rows_at_once);
+    pixels.rows_in_block = static_cast<uint32_t>(steps_in_block * rows_at_once);
     pixels.step_y = static_cast<uint32_t>(rows_at_once % rows.height);
     pixels.in_step = rows_at_once * images.in_rows.row_stride;
     pixels.out_step = rows_at_once * images.out_rows.row_stride;

@@ -416,7 +416,7 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
     const uint32_t row_of_thread = pixels.chunk_vectors.quotient(thread);
     const uint32_t vector = (tile.chunk - row_of_thread) * pixels.chunk_vectors.divisor + thread;
     const uint32_t first_row = tile.part * pixels.rows_in_block, row = first_row + row_of_thread;
-    const uint32_t end_row = first_row + lower(pixels.rows_in_run - first_row, pixels.rows_in_block);
+    const uint32_t end_row = lower(first_row + pixels.rows_in_block, pixels.rows_in_run);
     if (row_of_thread >= pixels.rows_at_once || vector >= pixels.row_vectors || row >= end_row) return;
 
     const CheckedRow checked = plan_row<false>(params, plan_source(params), tile.sample);

@@ -1,5 +1,6 @@
-// Drives mix_math.h, rows.h, values.h and targets.h with random and extreme values on heap buffers of exactly the size
-// they need, to be compiled with the address and undefined-behaviour sanitizers by tests/test_sanitizers.py.
+// Drives mix_math.h, rows.h, values.h, targets.h and launch_geometry.h with random and extreme values on heap buffers
+// of exactly the size they need, to be compiled with the address and undefined-behaviour sanitizers by
+// tests/test_sanitizers.py.
 //
 // Called with an argument it reads one knot past a table instead, to show that the sanitizers are there.
 
@@ -10,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda/launch_geometry.h"
 #include "mix_math.h"
 #include "rows.h"
 #include "targets.h"
@@ -147,6 +149,38 @@ void fuzz_halves() {
     }
 }
 
+// Every block of a launch on a GPU has rows to write, and together they have all of them.
+void fuzz_launch() {
+    const auto side = [] { return between(0, 1) ? between(1, 40) : between(1, 700); };
+    const int64_t element = int64_t{1} << between(0, 4), height = side(), width = side(), channels = between(1, 4);
+    Rows rows = {between(1, 300), channels, height, width, element, 0, 0, 0};
+    if (between(0, 1)) rows.slices = 1, rows.pixel_bytes *= channels;  // channels-last
+    rows.row_stride = rows.row_bytes() + (between(0, 3) ? 0 : element * between(0, 9));
+    rows.slice_stride = height * rows.row_stride + (between(0, 3) ? 0 : element * between(0, 9));
+    rows.sample_stride = rows.slices * rows.slice_stride;
+
+    MixCall call = {};
+    call.plan.batch = static_cast<int32_t>(rows.batch);
+    call.plan.height = static_cast<int32_t>(height);
+    call.plan.width = static_cast<int32_t>(width);
+    call.images.in_rows = call.images.out_rows = rows;
+    call.images.dtype = Dtype::kOther;
+    // Addresses, of which only the alignment counts: nothing is read.
+    call.images.in = reinterpret_cast<const uint8_t*>(uintptr_t{1} << 20);
+    call.images.out = reinterpret_cast<uint8_t*>((uintptr_t{1} << 40) + element * (between(0, 3) ? 0 : 1));
+
+    const Launch launch = launch_geometry(call);
+    const Pixels& pixels = launch.params.pixels;
+    const int64_t blocks = pixels.blocks_in_chunk.divisor, runs = rows.slices * height / pixels.rows_in_run;
+    const int64_t chunks = pixels.blocks_in_run.divisor / blocks;
+    require(runs * int64_t{pixels.rows_in_run} == rows.slices * height, "runs miss or repeat rows");
+    require((blocks - 1) * int64_t{pixels.rows_in_block} < pixels.rows_in_run, "a block begins behind the last row");
+    require(blocks * int64_t{pixels.rows_in_block} >= pixels.rows_in_run, "rows are left to no block");
+    require(chunks * pixels.chunk_vectors.divisor >= pixels.row_vectors, "vectors are left to no chunk");
+    require((chunks - 1) * pixels.chunk_vectors.divisor < pixels.row_vectors, "a chunk begins behind the last vector");
+    require(launch.grid == rows.batch * runs * chunks * blocks + launch.params.plan_blocks, "a grid of another size");
+}
+
 // Between finite elements a blend lies, to the rounding of its terms; whatever they are it is some element.
 template <typename Element>
 void fuzz_blend(double rounding) {
@@ -180,6 +214,7 @@ int main(int argc, char**) {
         fuzz_rows();
         fuzz_targets();
         fuzz_halves();
+        fuzz_launch();
         fuzz_blend<ElementU8>(0);
         fuzz_blend<ElementF16>(0x1p-10);
         fuzz_blend<ElementBF16>(0x1p-7);

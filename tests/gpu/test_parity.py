@@ -84,6 +84,7 @@ def test_every_alignment(backend, device, dtype, width, channels_last):
 LARGE = [
     (64, 3, 224, 224),
     (17, 3, 223, 225),
+    (50, 3, 112, 112),
     (300, 1, 28, 28),
     (8, 3, 16, 56, 56),
     (6, 512, 640),
