@@ -70,9 +70,14 @@ def assert_small_traffic(done: Executed) -> None:
     assert buffers["seed"].sectors_read == 0, "a seed on the host comes by value"
 
 
+def batch_of(dtype: torch.dtype) -> int:
+    """Samples in as many bytes as a batch of 64 has in uint8."""
+    return 64 // dtype.itemsize
+
+
 @every_case
 def test_out_of_place(kind, dtype, channels_last):
-    call = training_call("cutmix", dtype, channels_last)
+    call = training_call("cutmix", dtype, channels_last, batch=batch_of(dtype))
     done = execute(kind, call, ARCHITECTURE)
     images, out = done.report.buffers["images"], done.report.buffers["out"]
     edges, nbytes = box_edges(call, done.plan), call.images.nbytes
@@ -100,7 +105,7 @@ def test_out_of_place(kind, dtype, channels_last):
 
 @every_case
 def test_in_place(kind, dtype, channels_last):
-    call = training_call("cutmix_", dtype, channels_last)
+    call = training_call("cutmix_", dtype, channels_last, batch=batch_of(dtype))
     done = execute(kind, call, ARCHITECTURE)
     images, edges = done.report.buffers["images"], box_edges(call, done.plan)
 
@@ -132,16 +137,11 @@ def test_a_seed_on_the_device(op, budget):
 every_dtype = pytest.mark.parametrize("dtype", INSTRUCTIONS_OF_MIXUP, ids=str)
 
 
-def mixup_batch(dtype: torch.dtype) -> int:
-    """Samples in as many bytes as a batch of 64 has in uint8."""
-    return 64 // dtype.itemsize
-
-
 @needs_cuda
 @every_dtype
 def test_mixup_out_of_place(dtype):
     """Own and partner are read once each, and the result is written once."""
-    call = training_call("cutmix", dtype, channels_last=False, batch=mixup_batch(dtype), kind=Kind.mixup)
+    call = training_call("cutmix", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
     done = execute("cuda", call, ARCHITECTURE)
     images, out, nbytes = done.report.buffers["images"], done.report.buffers["out"], call.images.nbytes
     assert (images.bytes_read, images.sectors_read) == (2 * nbytes, nbytes // SECTOR)
@@ -156,7 +156,7 @@ def test_mixup_out_of_place(dtype):
 @every_dtype
 def test_mixup_in_place(dtype):
     """Each sample is read once, for itself and for its partner, and written once."""
-    call = training_call("cutmix_", dtype, channels_last=False, batch=mixup_batch(dtype), kind=Kind.mixup)
+    call = training_call("cutmix_", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
     done = execute("cuda", call, ARCHITECTURE)
     images, nbytes = done.report.buffers["images"], call.images.nbytes
     assert (images.bytes_read, images.sectors_read) == (nbytes, nbytes // SECTOR)
