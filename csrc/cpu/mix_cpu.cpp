@@ -378,7 +378,7 @@ void mix_row(const PixelWork& work, const CheckedRow& checked, const Bytes& own,
 Box around(const Box& a, const Box& b) {
     const auto empty = [](const Box& box) { return box.y0 >= box.y1 || box.x0 >= box.x1; };
     if (empty(a)) return b;
-    if (empty(b)) return b;
+    if (empty(b)) return a;
     return {std::min(a.y0, b.y0), std::min(a.x0, b.x0), std::max(a.y1, b.y1), std::max(a.x1, b.x1)};
 }
 
