@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import _validation
 from ._ops import Kind
 
 
@@ -103,11 +104,17 @@ def _objects_of(sample: int, row: Sequence[int], lam: float, boxes: list[Tensor]
 
 
 def mix_boxes(
-    packed: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, min_visible: float
+    packed: Tensor,
+    height: int,
+    width: int,
+    boxes: Sequence[Tensor],
+    labels: Sequence[Tensor] | None,
+    min_visible: float,
 ) -> MixedBoxes:
     """By a valid packed plan on the CPU. Everything else as :meth:`cutmix_cuda.MixPlan.mix_boxes`."""
-    _check(boxes, labels, packed.shape[0], min_visible)
-    exact = [each.double() for each in boxes]
+    _validation.check_share("min_visible", min_visible)
+    _check(boxes, labels, packed.shape[0])
+    exact = [_clipped(each.double(), each.new_tensor([0, 0, width, height], dtype=torch.float64)) for each in boxes]
     lams = packed[:, 5].view(torch.float32).tolist()
     mixed = MixedBoxes([], None if labels is None else [], [], [])
     for sample, (row, lam) in enumerate(zip(packed.tolist(), lams, strict=True)):
@@ -121,16 +128,20 @@ def mix_boxes(
     return mixed
 
 
-def _check(boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, batch: int, min_visible: float) -> None:
-    if not 0.0 <= min_visible <= 1.0:
-        raise ValueError(f"min_visible must be in [0, 1], got {min_visible!r}")
-    for name, lists in (("boxes", boxes), ("labels", labels)):
-        if lists is None:
-            continue
-        if isinstance(lists, Tensor) or not all(isinstance(each, Tensor) for each in lists):
-            raise TypeError(f"{name} must be a list of tensors, one a sample, got {type(lists).__name__}")
-        if len(lists) != batch:
-            raise ValueError(f"{name} must be of the {batch} samples of the plan, got {len(lists)}")
+def _check_list(name: str, tensors: Sequence[Tensor], batch: int) -> None:
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
+        raise TypeError(f"{name} must be a list of tensors, one a sample, got {type(tensors).__name__}")
+    if len(tensors) != batch:
+        raise ValueError(f"{name} must be of the {batch} samples of the plan, got {len(tensors)}")
+    for sample, each in enumerate(tensors):
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{name} must be tensors, got {type(each).__name__} for sample {sample}")
+
+
+def _check(boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, batch: int) -> None:
+    _check_list("boxes", boxes, batch)
+    if labels is not None:
+        _check_list("labels", labels, batch)
     for sample, each in enumerate(boxes):
         where = f"for sample {sample}"
         if not each.is_floating_point():

@@ -117,13 +117,14 @@ class MixPlan:
         - cutout: its own shrink to the bounding box of what is left of them.
         - keep: its own.
 
-        Boxes of which nothing is visible are dropped, those without an area included: a label without an object teaches
-        a detector to see things.
+        Boxes of which nothing is visible are dropped, those without an area or outside the image included: a label
+        without an object teaches a detector to see things.
 
         Args:
             boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels, as torchvision's "xyxy" (COCO's own files
-                have x, y, width, height: see torchvision.ops.box_convert), with x0 <= x1, y0 <= y1, inside an image of
-                the plan's height and width. Not the order of :attr:`boxes`, which are y0, x0, y1, x1.
+                have x, y, width, height: see torchvision.ops.box_convert), with x0 <= x1, y0 <= y1. What sticks out of
+                the image, by rounding for instance, is cut off before anything else and counts for nothing. Not the
+                order of :attr:`boxes`, which are y0, x0, y1, x1.
             labels: for each sample, (n,), of any dtype.
             min_visible: drop boxes of whose area less than this share is visible, in [0, 1].
 
@@ -138,7 +139,7 @@ class MixPlan:
         """
         plan = self.to("cpu")
         plan.check()
-        return mix_boxes(plan.packed, boxes, labels, min_visible)
+        return mix_boxes(plan.packed, self.height, self.width, boxes, labels, min_visible)
 
     @classmethod
     def from_boxes(

@@ -402,6 +402,22 @@ def test_boxes_without_an_area_show_nothing():
         assert [len(each) for each in one_patch(0, 0, 6, 6, kind=kind).mix_boxes([flat, flat]).boxes] == [0, 0]
 
 
+@pytest.mark.parametrize("kind", range(4))
+def test_what_sticks_out_of_the_image_counts_for_nothing(kind):
+    """As if the boxes had been clipped before (torchvision's ClampBoundingBoxes), whatever becomes of the image."""
+    own = torch.tensor([[-1e-6, 2.0, 8.0, 10.0 + 1e-5], [-3.0, -3.0, 13.0, 13.0], [10.5, 2.0, 12.0, 4.0]])
+    others = torch.tensor([[7.0, -2.0, 14.0, 6.0], [2.0, -5.0, 4.0, -1.0]])
+    plan = one_patch(0, 4, 7, 10, kind=kind, lam=0.5)
+    mixed = plan.mix_boxes([own, others], [torch.arange(3), torch.arange(3, 5)])
+    inside = [each.clamp(0, 10) for each in (own, others)]
+    assert_same_bits(mixed.boxes[1], torch.tensor([[7.0, 0.0, 10.0, 6.0]]))
+    for actual, expected in zip(mixed, plan.mix_boxes(inside, [torch.arange(3), torch.arange(3, 5)]), strict=True):
+        for one, other in zip(actual, expected, strict=True):
+            assert_same_bits(one, other)
+    visible = {0: [1, 1], 1: [(64 - 4 * 5) / 64, (100 - 42) / 100, 1], 2: [1, 1, 1], 3: [(64 - 4 * 5) / 64, 0.58]}
+    torch.testing.assert_close(mixed.visible[0], torch.tensor(visible[kind], dtype=torch.float32))
+
+
 def test_new_tensors_of_the_given_dtypes():
     own, others = torch.tensor([[2.0, 2.0, 8.0, 8.0]]).half(), torch.tensor([[0.0, 0.0, 4.0, 4.0]]).half()
     labels = [torch.tensor([3], dtype=torch.int16)] * 2
@@ -425,7 +441,8 @@ class Wrong(NamedTuple):
 BOX = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 WRONG = {
     "boxes: a tensor": Wrong(lambda p: p.mix_boxes(torch.zeros(2, 1, 4)), TypeError, ("boxes", "list", "Tensor")),
-    "boxes: of lists": Wrong(lambda p: p.mix_boxes([[1.0]] * 2), TypeError, ("boxes", "tensors", "list")),
+    "boxes: a number": Wrong(lambda p: p.mix_boxes(5), TypeError, ("boxes", "list", "int")),
+    "boxes: of lists": Wrong(lambda p: p.mix_boxes([BOX, [1.0]]), TypeError, ("boxes", "tensors", "list", "sample 1")),
     "boxes: too few": Wrong(lambda p: p.mix_boxes([BOX]), ValueError, ("boxes", "2 samples", "1")),
     "boxes: integers": Wrong(lambda p: p.mix_boxes([BOX, BOX.long()]), TypeError, ("boxes", "int64", "sample 1")),
     "boxes: one": Wrong(lambda p: p.mix_boxes([BOX, BOX[0]]), ValueError, ("boxes", "(n, 4)", "(4,)", "sample 1")),
@@ -437,7 +454,7 @@ WRONG = {
     "labels: too many": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, [torch.zeros(1)] * 3), ValueError, ("labels", "2 samples", "3")
     ),
-    "labels: numbers": Wrong(lambda p: p.mix_boxes([BOX] * 2, [1, 2]), TypeError, ("labels", "tensors", "list")),
+    "labels: numbers": Wrong(lambda p: p.mix_boxes([BOX] * 2, [1, 2]), TypeError, ("labels", "tensors", "int", "sample 0")),
     "labels: of other boxes": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, [torch.zeros(1), torch.zeros(2)]),
         ValueError,
@@ -445,6 +462,12 @@ WRONG = {
     ),
     "min_visible": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, min_visible=1.5), ValueError, ("min_visible", "[0, 1]", "1.5")
+    ),
+    "min_visible: a word": Wrong(
+        lambda p: p.mix_boxes([BOX] * 2, min_visible="half"), TypeError, ("min_visible", "number", "'half'")
+    ),
+    "min_visible: none": Wrong(
+        lambda p: p.mix_boxes([BOX] * 2, min_visible=None), TypeError, ("min_visible", "number", "None")
     ),
     "plan": Wrong(
         lambda p: MixPlan(p.packed + 1, 10, 10).mix_boxes([BOX] * 2), ValueError, ("plan", "partners in 0..1", "row 0")
