@@ -492,6 +492,11 @@ def test_lightning_mixes_and_resumes(lightning, tmp_path):
     expect(module, 2)
 
 
-def test_lightning_batches_of_another_form(lightning, tmp_path):
-    with pytest.raises(TypeError, match="list \\[images, labels\\] to be mixed, got dict"):
-        fit(lightning, tmp_path, 1, [{"image": IMAGES[0], "label": 0}])
+@pytest.mark.parametrize(
+    ("sample", "got"),
+    [({"image": IMAGES[0], "label": 0}, "dict"), ((IMAGES[0], 0, 1), "a list of 3")],
+    ids=["dict", "three"],
+)
+def test_lightning_batches_of_another_form(lightning, tmp_path, sample, got):
+    with pytest.raises(TypeError, match=f"list \\[images, labels\\] to be mixed, got {got}$"):
+        fit(lightning, tmp_path, 1, [sample])

@@ -21,7 +21,8 @@ class MixCallback(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if not isinstance(batch, list) or len(batch) != 2:
-            raise TypeError(f"a batch must be a list [images, labels] to be mixed, got {type(batch).__name__}")
+            got = f"a list of {len(batch)}" if isinstance(batch, list) else type(batch).__name__
+            raise TypeError(f"a batch must be a list [images, labels] to be mixed, got {got}")
         batch[:] = self.mix(*batch)
 
     def state_dict(self) -> dict:
