@@ -454,7 +454,9 @@ WRONG = {
     "labels: too many": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, [torch.zeros(1)] * 3), ValueError, ("labels", "2 samples", "3")
     ),
-    "labels: numbers": Wrong(lambda p: p.mix_boxes([BOX] * 2, [1, 2]), TypeError, ("labels", "tensors", "int", "sample 0")),
+    "labels: numbers": Wrong(
+        lambda p: p.mix_boxes([BOX] * 2, [1, 2]), TypeError, ("labels", "tensors", "int", "sample 0")
+    ),
     "labels: of other boxes": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, [torch.zeros(1), torch.zeros(2)]),
         ValueError,
