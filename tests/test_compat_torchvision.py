@@ -555,6 +555,22 @@ def test_errors_of_our_own(ours, theirs):
         ours(backend="gpu")
 
 
+@both
+def test_refuses_what_torchvision_mixes(ours, theirs):
+    """Tensors that require grad, and a number of classes that torchvision finds out by itself."""
+    soft = torch.nn.functional.one_hot(LABELS, CLASSES).float()
+    for name, sample in {
+        "images": (IMAGES.clone().requires_grad_(), LABELS),
+        "labels": (IMAGES, soft.requires_grad_()),
+    }.items():
+        theirs(num_classes=CLASSES)(*sample)
+        with pytest.raises(ValueError, match=f"^{name} must not require grad"):
+            ours(num_classes=CLASSES)(*sample)
+    theirs(num_classes=-1)(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="^num_classes must be positive, got -1$"):
+        ours(num_classes=-1)
+
+
 def test_masks_have_to_fit():
     cutmix = compat.CutMix(num_classes=CLASSES)
     with pytest.raises(ValueError, match=r"^The batch size of the mask does not match .* of the labels: 4 != 5\.$"):

@@ -39,7 +39,7 @@ class Mixup:
       smoothed to y * (1 - s) + s / K; timm takes its entries for indices.
 
     As in timm, the attributes may be changed between calls: ``mixup.mixup_enabled = False`` stops mixing and goes on
-    smoothing.
+    smoothing. ``FastCollateMixup``, which mixes while it collates, has no counterpart here.
 
     Args:
         mixup_alpha: lambda of mixup ~ Beta(mixup_alpha, mixup_alpha); not positive: no mixup.

@@ -4,9 +4,14 @@
 >>> mix = v2.RandomChoice([CutMix(num_classes=1000), MixUp(num_classes=1000)])
 >>> images, labels = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-Called in the same way they mix the same things, and fail with the same errors. With the same box and lambda, pixels and
-targets are equal. The random numbers are not torchvision's, for they come from another generator: the same seed draws
-another box, of the same distribution. ``torch.manual_seed`` reproduces them, on every device alike.
+Called in the same way they mix the same things. With the same box and lambda, pixels and targets are equal. The random
+numbers are not torchvision's, for they come from another generator: the same seed draws another box, of the same
+distribution. ``torch.manual_seed`` reproduces them, on every device alike.
+
+A sample of a wrong structure or shape fails with torchvision's own error. What else is wrong fails with this package's:
+images and soft labels that require grad, which torchvision mixes; labels on another device than the images, which it
+mixes too; a num_classes that is not positive, at once (torchvision takes -1 for one more than the greatest label); an
+alpha, a dtype or a class index that is not valid, where torchvision's errors are those of the operations that it meets.
 """
 
 from __future__ import annotations
@@ -211,7 +216,8 @@ class CutMix(_BatchMix):
         labels_getter: "default", the second item if it is a tensor, else what is found under a key like "labels" in the
             second item or in the sample; or a function of the sample that returns the labels out of it; or None, for
             a sample without labels, such as images and masks.
-        scope: the "batch" has one box and lambda, as in torchvision; or each "sample" its own; or each "pair".
+        scope: the "batch" has one box and lambda, as in torchvision; or each "sample" its own; or each "pair", with
+            partner "mirror" or "flip". With "roll" there are no pairs, and nearly every sample has a draw of its own.
         partner: as for :func:`cutmix_cuda.cutmix`; "roll" is torchvision's, the sample before.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
         generator: a CPU generator to draw from, instead of torch's default one.
@@ -221,8 +227,8 @@ class CutMix(_BatchMix):
         The sample in its structure. Targets are (B, K): float32 for class indices, and of the dtype of soft labels.
 
     Raises:
-        ValueError, TypeError: as torchvision, in its words; and as :func:`cutmix_cuda.cutmix`, for a label outside
-            0..K-1, say, or an alpha that is not positive. Images, masks and labels have to be on one device.
+        ValueError, TypeError: as torchvision, in its words, for the structure and the shapes of a sample; as
+            :func:`cutmix_cuda.cutmix` for everything else. Images, masks and labels have to be on one device.
     """
 
     _mixed = (tv_tensors.Image, tv_tensors.Video, tv_tensors.Mask)
