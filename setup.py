@@ -10,6 +10,7 @@ torch is never imported here: its folder is looked up, and the build needs no mo
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import sysconfig
 import tempfile
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -53,7 +55,9 @@ MINIMUM_TORCH = (2, 10)
 TORCH_TARGET_VERSION = f"0x{MINIMUM_TORCH[0]:02x}{MINIMUM_TORCH[1]:02x}000000000000"
 
 PACKAGE = "cutmix_cuda"
-DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+# Those that nvcc knows are built, and PTX of the last of them for the GPUs to come. The PTX of 8.6 is for Jetson boards
+# (8.7, 11.0), which before CUDA 13.2 run no other GPU's machine code.
+DEFAULT_ARCHS = "7.0;7.5;8.0;8.6+PTX;8.9;9.0;10.0;12.0"
 MODES = ("cuda", "cpu", "python")
 
 
@@ -150,9 +154,9 @@ def resolve_toolkit(nvcc: Path) -> Toolkit:
 
     top = re.search(r"^#\$ TOP=(.+)$", ask("--dryrun", "anything.cu"), re.MULTILINE)
     version = re.search(r"release (\d+\.\d+)", ask("--version"))
-    if not top or not version:
-        raise OSError(f"{nvcc} does not tell its folder and its version")
     archs = re.findall(r"compute_(\d+)(\d)", ask("--list-gpu-arch"))
+    if not top or not version or not archs:
+        raise OSError(f"{nvcc} does not tell its folder, its version and its architectures")
     root = Path(top[1].strip()).resolve()
     return Toolkit(root, version[1], frozenset(f"{major}.{minor}" for major, minor in archs))
 
@@ -167,13 +171,14 @@ def parse_archs(text: str) -> list[str]:
 
 
 def choose_archs(requested: str | None, toolkit: Toolkit) -> list[str]:
-    """The requested architectures, all of them or an error; without a request those defaults that nvcc knows."""
+    """The requested architectures, all of them or an error; without a request what nvcc knows of DEFAULT_ARCHS."""
 
     def known(arch: str) -> bool:
         return arch.removesuffix("+PTX").rstrip("af") in toolkit.archs
 
     if not requested:
-        return [arch for arch in parse_archs(DEFAULT_ARCHS) if known(arch)]
+        *others, newest = filter(known, parse_archs(DEFAULT_ARCHS))
+        return [*others, f"{newest}+PTX"]
     archs = parse_archs(requested)
     unknown = [arch for arch in archs if not known(arch)]
     if unknown:
@@ -192,6 +197,26 @@ def gencode_flags(archs: list[str]) -> list[str]:
     return flags
 
 
+def split_compiler(command: str) -> tuple[str, list[str]]:
+    """("g++", ["-m64"]) of "ccache g++ -m64": the compiler without a launcher before it, and its options."""
+    words = shlex.split(command)
+    names = list(takewhile(lambda word: not word.startswith("-"), words))
+    return (names[-1] if names else ""), words[len(names) :]
+
+
+def nvcc_command(nvcc: Path, archs: list[str]) -> list[str]:
+    """nvcc with the flags for every CUDA file; without `archs` it takes one architecture, its own default."""
+    host_compiler, host_options = split_compiler(os.environ.get("CXX", ""))
+    host_flags = [*host_options, *CXX_FLAGS, "-Wno-unknown-pragmas", "-fPIC"]  # it meets #pragma unroll
+    return [
+        str(nvcc),
+        *NVCC_FLAGS,
+        *gencode_flags(archs),
+        *(["-ccbin", host_compiler] if host_compiler else []),
+        *(f"-Xcompiler={flag}" for flag in host_flags if not flag.startswith("-std")),  # nvcc hands its own -std on
+    ]
+
+
 def cpu_obstacle(torch: Torch | None) -> str | None:
     """Why nothing can be compiled here, or None."""
     if sys.platform != "linux":
@@ -206,20 +231,31 @@ def cpu_obstacle(torch: Torch | None) -> str | None:
 
 
 def compiler_obstacle() -> str | None:
-    """Why the C++ compiler does not do, or None: it is given a small program with the flags of the real ones."""
+    """Why the C++ compiler does not do, or None."""
     compiler = new_compiler()
     customize_compiler(compiler)
+    command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}"]
+    return compile_obstacle("C++", command, "probe.cpp", "#include <Python.h>\n#include <cstdint>\n")
+
+
+def nvcc_obstacle(toolkit: Toolkit) -> str | None:
+    """Why nvcc does not do, or None: it refuses host compilers newer than itself."""
+    command = nvcc_command(toolkit.nvcc, [])
+    return compile_obstacle("CUDA", command, "probe.cu", "#include <cstdint>\n__global__ void probe() {}\n")
+
+
+def compile_obstacle(language: str, command: list[str], name: str, program: str) -> str | None:
+    """Why `command`, with the flags of the real ones, cannot compile `program`, or None."""
     with tempfile.TemporaryDirectory() as folder:
-        probe = Path(folder, "probe.cpp")
-        probe.write_text("#include <Python.h>\n#include <cstdint>\n")
-        command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}", "-c", str(probe)]
+        probe = Path(folder, name)
+        probe.write_text(program)
         try:
-            subprocess.run([*command, "-o", f"{probe}.o"], capture_output=True, text=True, check=True)
+            subprocess.run([*command, "-c", str(probe), "-o", f"{probe}.o"], capture_output=True, text=True, check=True)
         except OSError:
-            return f"there is no C++ compiler {command[0]!r}"
+            return f"there is no {language} compiler {command[0]!r}"
         except subprocess.CalledProcessError as error:
-            reason = next((line for line in error.stderr.splitlines() if "error" in line), str(error))
-            return f"the C++ compiler {command[0]!r} failed: {reason}"
+            reasons = (line for line in error.stderr.splitlines() if "error" in line or "fatal" in line)
+            return f"the {language} compiler {command[0]!r} failed: {next(reasons, error)}"
     return None
 
 
@@ -231,7 +267,17 @@ def cuda_obstacle(torch: Torch | None, toolkit: Toolkit | None) -> str | None:
         return "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"
     if torch is not None and torch.cuda is not None and release(torch.cuda)[0] != release(toolkit.version)[0]:
         return f"torch {torch.version} is for CUDA {torch.cuda}, and the toolkit in {toolkit.root} is {toolkit.version}"
-    return None
+    return nvcc_obstacle(toolkit)
+
+
+def usable_toolkit(torch: Torch | None) -> tuple[Toolkit | None, str | None]:
+    """The toolkit found here, and why there can be no CUDA part, or None."""
+    try:
+        nvcc = find_nvcc()
+        toolkit = resolve_toolkit(nvcc) if nvcc else None
+    except OSError as error:
+        return None, str(error)
+    return toolkit, cuda_obstacle(torch, toolkit)
 
 
 def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) -> tuple[str, list[str]]:
@@ -257,13 +303,7 @@ def resolve() -> Plan:
         return Plan(mode, left_out=left_out)
     torch = find_torch()
     no_cpu = cpu_obstacle(torch)
-    toolkit = None
-    try:
-        nvcc = find_nvcc()
-        toolkit = resolve_toolkit(nvcc) if nvcc else None
-        no_cuda = cuda_obstacle(torch, toolkit)
-    except OSError as error:
-        no_cuda = str(error)
+    toolkit, no_cuda = (None, None) if requested == "cpu" else usable_toolkit(torch)
     mode, left_out = choose_mode(requested, no_cpu, no_cuda)
     if mode != "cuda" or toolkit is None:
         return Plan(mode, torch, left_out=left_out)
@@ -300,14 +340,9 @@ class CudaLibrary(StableLibrary):
         self.archs = archs
 
     def command(self, output: str) -> list[str]:
-        host_flags = [flag for flag in CXX_FLAGS if not flag.startswith("-std")]  # nvcc hands its own -std on
-        host_flags += ["-Wno-unknown-pragmas", "-fPIC", self.prefix_map]  # the host compiler meets #pragma unroll
         return [
-            str(self.nvcc),
-            *NVCC_FLAGS,
-            *gencode_flags(self.archs),
-            *(["-ccbin", os.environ["CXX"]] if os.environ.get("CXX") else []),
-            *(f"-Xcompiler={flag}" for flag in host_flags),
+            *nvcc_command(self.nvcc, self.archs),
+            f"-Xcompiler={self.prefix_map}",
             *self.torch_flags,
             *(f"-I{folder}" for folder in self.include_dirs),
             *(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in self.define_macros),
@@ -363,7 +398,7 @@ def extensions(plan: Plan) -> list[Extension]:
 
 
 class BuildExt(build_ext):
-    """build_ext that also knows the two kinds of library above, and rebuilds all when a flag or a version changed."""
+    """build_ext that knows the two kinds of library above too, and builds anew when a command or version changed."""
 
     def get_ext_filename(self, fullname: str) -> str:
         if isinstance(self.ext_map.get(fullname), StableLibrary):
@@ -375,7 +410,8 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.define_macros.append(("CUTMIX_VERSION", f'"{version}"'))
         built_before = Path(self.build_temp, "settings")
-        settings = repr([vars(extension) for extension in self.extensions])
+        compiler = self.compiler.compiler_so_cxx, self.compiler.linker_so_cxx  # with CXX, CXXFLAGS and the like in them
+        settings = repr([*compiler, *map(vars, self.extensions)])
         if not built_before.is_file() or built_before.read_text() != settings:
             self.force = True
         super().build_extensions()

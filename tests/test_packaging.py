@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from setuptools import Distribution
 
 import cutmix_cuda
 
@@ -190,7 +191,8 @@ def toolkit(version="13.0", archs=("7.5", "8.0", "9.0", "12.0")):
         (CPU_TORCH, toolkit(), "torch 2.14.1+cpu is a build without CUDA"),
     ],
 )
-def test_cuda_obstacle(torch_found, toolkit_found, reason):
+def test_cuda_obstacle(torch_found, toolkit_found, reason, monkeypatch):
+    monkeypatch.setattr(setup, "nvcc_obstacle", lambda toolkit: None)
     assert setup.cuda_obstacle(torch_found, toolkit_found) == reason
 
 
@@ -221,8 +223,18 @@ def test_parse_archs_names_what_it_cannot_read(text):
         setup.parse_archs(text)
 
 
+@pytest.mark.parametrize(
+    ("known", "archs"),
+    [
+        ("5.0 7.0 7.5 8.0 8.6 8.9 9.0", "7.0 7.5 8.0 8.6+PTX 8.9 9.0+PTX"),  # CUDA 12.6
+        ("7.5 8.0 8.6 8.7 8.9 9.0 10.0 10.3 11.0 12.0 12.1", "7.5 8.0 8.6+PTX 8.9 9.0 10.0 12.0+PTX"),  # CUDA 13.0
+    ],
+)
+def test_default_archs_are_those_that_nvcc_knows_with_ptx_of_the_newest(known, archs):
+    assert setup.choose_archs(None, toolkit(archs=known.split())) == archs.split()
+
+
 def test_choose_archs():
-    assert setup.choose_archs(None, toolkit()) == ["7.5", "8.0", "9.0", "12.0+PTX"]  # the defaults that nvcc knows
     assert setup.choose_archs("9.0a", toolkit()) == ["9.0a"]
     with pytest.raises(SystemExit, match="CUDA 13.0 cannot compile for 7.0 10.0.PTX"):
         setup.choose_archs("7.0;8.0;10.0+PTX", toolkit())
@@ -243,11 +255,35 @@ def write_script(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("command", "compiler", "options"),
+    [
+        ("", "", []),
+        ("/opt/gcc/bin/g++", "/opt/gcc/bin/g++", []),
+        ("ccache g++", "g++", []),
+        ("ccache '/opt/my gcc/g++' -m64 -isystem folder", "/opt/my gcc/g++", ["-m64", "-isystem", "folder"]),
+    ],
+)
+def test_split_compiler(command, compiler, options):
+    assert setup.split_compiler(command) == (compiler, options)
+
+
+def test_nvcc_gets_the_host_compiler_alone_and_its_options_apart(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++-12 -m64 -std=gnu++14")
+    command = setup.nvcc_command(Path("nvcc"), ["8.0"])
+    assert command[command.index("-ccbin") + 1] == "g++-12"
+    assert "-Xcompiler=-m64" in command
+    assert [argument for argument in command if "ccache" in argument or "gnu++14" in argument] == []
+    monkeypatch.delenv("CXX")
+    assert "-ccbin" not in setup.nvcc_command(Path("nvcc"), ["8.0"])
+
+
 FAKE_NVCC = """
 case "$1" in
 --dryrun) echo '#$ _HERE_='"$(dirname "$0")" >&2; echo '#$ TOP='"$(dirname "$0")/.." >&2 ;;
 --version) echo 'Cuda compilation tools, release 12.8, V12.8.93' ;;
 --list-gpu-arch) echo compute_90; echo compute_120 ;;
+*) echo 'host_config.h:1: error: unsupported GNU version' >&2; exit 1 ;;
 esac
 """
 
@@ -268,7 +304,7 @@ def test_a_wrapper_is_resolved_to_its_toolkit(wrapped_nvcc):
 
 def test_an_nvcc_that_does_not_work_is_left_out_or_refused(tmp_path, monkeypatch):
     broken = write_script(tmp_path / "bin" / "nvcc", "echo no host compiler; exit 1")
-    with pytest.raises(OSError, match="does not tell its folder and its version"):
+    with pytest.raises(OSError, match="does not tell its folder, its version and"):
         setup.resolve_toolkit(broken)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
@@ -276,6 +312,29 @@ def test_an_nvcc_that_does_not_work_is_left_out_or_refused(tmp_path, monkeypatch
     assert plan.mode in ("cpu", "python")
     assert plan.toolkit is None
     assert plan.left_out[0].startswith("cuda (")
+
+
+def test_an_nvcc_that_refuses_the_host_compiler_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
+    real, _ = wrapped_nvcc
+    monkeypatch.setattr(setup, "find_torch", lambda: setup.Torch(Path("torch"), "2.10.0+cu128", "12.8"))
+    monkeypatch.setattr(setup, "cpu_obstacle", lambda torch: None)
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    reason = f"the CUDA compiler '{real}' failed: host_config.h:1: error: unsupported GNU version"
+    assert setup.resolve() == setup.Plan("cpu", setup.find_torch(), left_out=[f"cuda ({reason})"])
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
+    with pytest.raises(SystemExit, match=re.escape(f"CUTMIX_CUDA_BUILD=cuda is impossible: {reason}")):
+        setup.resolve()
+
+
+def test_nvcc_obstacle(monkeypatch):
+    nvcc = setup.find_nvcc()
+    if nvcc is None or setup.compiler_obstacle():
+        pytest.skip("needs nvcc and a C++ compiler")
+    found = setup.resolve_toolkit(nvcc)
+    assert setup.nvcc_obstacle(found) is None
+    monkeypatch.setenv("CXX", "false")
+    assert setup.nvcc_obstacle(found).startswith(f"the CUDA compiler '{found.nvcc}' failed: nvcc fatal")
 
 
 def test_find_nvcc_prefers_cuda_home_to_the_path(wrapped_nvcc, monkeypatch):
@@ -301,6 +360,31 @@ def test_another_cuda_major_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
     monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
     with pytest.raises(SystemExit, match="CUTMIX_CUDA_BUILD=cuda is impossible"):
         setup.resolve()
+
+
+def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
+    if setup.compiler_obstacle():
+        pytest.skip("needs a C++ compiler")
+    source = tmp_path / "probe.cpp"
+    source.write_text("int probe() { return 0; }\n")
+
+    def build() -> int:
+        """When the library that then stands there was made."""
+        extension = setup.Extension("probe", [str(source)], language="c++")
+        command = setup.BuildExt(Distribution({"name": "probe", "version": "1", "ext_modules": [extension]}))
+        command.build_lib, command.build_temp = str(tmp_path), str(tmp_path / "temp")
+        command.ensure_finalized()
+        command.run()
+        return Path(command.get_ext_fullpath("probe")).stat().st_mtime_ns
+
+    first = build()
+    assert build() == first
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    second = build()
+    assert second > first
+    assert build() == second
+    monkeypatch.setenv("CXX", f"env {os.environ.get('CXX', 'c++')}")
+    assert build() > second
 
 
 def test_installed_build_tells_its_version():
