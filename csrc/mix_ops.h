@@ -123,18 +123,6 @@ inline bool tensor_rows(const Tensor& tensor, Rows* rows) {
                    static_cast<int64_t>(tensor.element_size()), rows);
 }
 
-// What mixup would blend. Asked of the shim, because scalar_type() throws for dtypes that the stable ABI has no name
-// for (float8_e8m0fnu), and as bytes they can be moved like any other.
-inline Dtype pixel_dtype_of(const Tensor& images) {
-    int32_t type;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(images.get(), &type));
-    if (type == aoti_torch_dtype_uint8()) return Dtype::kU8;
-    if (type == aoti_torch_dtype_float16()) return Dtype::kF16;
-    if (type == aoti_torch_dtype_bfloat16()) return Dtype::kBF16;
-    if (type == aoti_torch_dtype_float32()) return Dtype::kF32;
-    return type == aoti_torch_dtype_float64() ? Dtype::kF64 : Dtype::kOther;
-}
-
 template <typename Backend>
 struct MixOps {
     // ---- Pixels, and whatever else the call has set up

@@ -1,4 +1,5 @@
-// All contact with torch's C++ side: the LibTorch stable ABI, target 2.10, so that one build serves every torch since.
+// What the ops need of torch's C++ side: the LibTorch stable ABI, target 2.10, so that one build serves every torch
+// since.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -47,6 +48,18 @@ inline Dtype dtype_of(ScalarType type) {
         default:
             STD_TORCH_CHECK(false, "labels and targets must be integers, or float16, bfloat16, float32 or float64");
     }
+}
+
+// What mixup would blend. Asked of the shim, because scalar_type() throws for dtypes that the stable ABI has no name
+// for (float8_e8m0fnu), and as bytes they can be moved like any other.
+inline Dtype pixel_dtype_of(const Tensor& images) {
+    int32_t type;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(images.get(), &type));
+    if (type == aoti_torch_dtype_uint8()) return Dtype::kU8;
+    if (type == aoti_torch_dtype_float16()) return Dtype::kF16;
+    if (type == aoti_torch_dtype_bfloat16()) return Dtype::kBF16;
+    if (type == aoti_torch_dtype_float32()) return Dtype::kF32;
+    return type == aoti_torch_dtype_float64() ? Dtype::kF64 : Dtype::kOther;
 }
 
 inline bool same_device(const Tensor& a, const Tensor& b) {

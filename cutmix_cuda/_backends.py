@@ -1,11 +1,13 @@
 """Which implementations there are on this machine, and which one an op runs.
 
-==============  =====================================================  =========================================
-``cuda``        ``csrc/cuda``, compiled ahead                          the compiled extension and a CUDA build of torch
-``triton``      :mod:`cutmix_cuda.triton_kernels`, compiled at first use  triton; no compiler on the machine
-``cpu``         ``csrc/cpu``, compiled ahead, threaded                 the compiled extension
-``reference``   :mod:`cutmix_cuda.reference`, plain PyTorch            nothing
-==============  =====================================================  =========================================
+=============  =========================================================  ===========================================
+Name           What it is                                                 What it needs
+=============  =========================================================  ===========================================
+``cuda``       ``csrc/cuda``, compiled ahead                              the compiled extension, torch built for CUDA
+``triton``     :mod:`cutmix_cuda.triton_kernels`, compiled at first use   triton, an NVIDIA GPU; no compiler
+``cpu``        ``csrc/cpu``, compiled ahead, threaded                     the compiled extension
+``reference``  :mod:`cutmix_cuda.reference`, plain PyTorch                a device with float64
+=============  =========================================================  ===========================================
 
 The choice is automatic by device: CUDA tensors take cuda, then triton; CPU tensors take cpu; whatever is left takes the
 reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument ``backend=`` overrides it.
@@ -65,6 +67,9 @@ def _load_all() -> None:
     else:
         _load("cuda", "_cuda")
 
+    if torch.version.hip is not None:
+        _missing["triton"] = "this build of torch is for ROCm, and the kernel for NVIDIA GPUs"
+        return
     try:
         from . import triton_kernels  # installed from its own folder
     except ImportError as error:
@@ -124,7 +129,7 @@ def backend_for(backend: str | None, device_type: str) -> str:
     return backend or _DEFAULT or automatic
 
 
-def check_backend(backend: str | None) -> str | None:
+def check_backend(backend: str | None, name: str = "backend") -> str | None:
     """The backend itself, if it can be asked for by name; None stands for the automatic choice.
 
     Raises ValueError for an unknown name and RuntimeError, saying how to get it, for one that is not there.
@@ -132,15 +137,21 @@ def check_backend(backend: str | None) -> str | None:
     if backend is None:
         return None
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {backend!r}")
+        raise ValueError(f"{name} must be one of {', '.join(BACKENDS)} or None, got {backend!r}")
     if backend in _missing:
-        raise RuntimeError(f"backend {backend!r} is not available: {_missing[backend]}; {HOW_TO_GET[backend]}")
+        raise RuntimeError(f"{name} {backend!r} is not available: {_missing[backend]}; {HOW_TO_GET[backend]}")
     return backend
+
+
+def check_variable() -> str | None:
+    """The backend that CUTMIX_CUDA_BACKEND asks for, if any. Raises as :func:`check_backend`."""
+    return check_backend(_DEFAULT, "CUTMIX_CUDA_BACKEND")
 
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of a backend for tensors on a device."""
-    backend = check_backend(_DEFAULT if backend is None else backend)
-    if backend is not None and not _runs_on(backend, device.type):
-        raise ValueError(f"backend {backend!r} does not run on tensors on {device}; use backend=None for what does")
-    return _OPS[backend]
+    chosen = check_variable() if backend is None else check_backend(backend)
+    if chosen is not None and not _runs_on(chosen, device.type):
+        name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
+        raise ValueError(f"{name} {chosen!r} does not run on tensors on {device}; {remedy} for what does")
+    return _OPS[chosen]

@@ -48,6 +48,14 @@ def _build_rows() -> list[tuple[str, str]]:
     return [(name, value or "none: no CUDA part") for name, value in facts.items()]
 
 
+def _chosen(device_type: str) -> str:
+    try:
+        _backends.check_variable()
+    except (ValueError, RuntimeError) as error:
+        return f"none: {error}"
+    return _backends.backend_for(None, device_type)
+
+
 def report() -> str:
     """The report, in sections of aligned rows."""
     from . import __version__
@@ -61,8 +69,8 @@ def report() -> str:
         ],
         "Backends": _backend_rows(),
         "Chosen": [
-            ("CPU tensors", _backends.backend_for(None, "cpu")),
-            ("CUDA tensors", _backends.backend_for(None, "cuda")),
+            ("CPU tensors", _chosen("cpu")),
+            ("CUDA tensors", _chosen("cuda")),
             ("CUTMIX_CUDA_BACKEND", os.environ.get("CUTMIX_CUDA_BACKEND") or "not set: the best for each device"),
         ],
         "Build": _build_rows(),

@@ -31,6 +31,8 @@ INTEGER_DTYPES = (
 )
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_IMAGE_DIMS = 8
+MAX_BATCH = 2**30
+MAX_INT32 = 2**31 - 1
 
 
 def _names(values: object) -> str:
@@ -41,7 +43,7 @@ def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
     """The member of an enumeration by its name."""
     try:
         return choices[value]
-    except KeyError:
+    except (KeyError, TypeError):
         valid = ", ".join(repr(choice.name) for choice in choices)
         raise ValueError(f"{name} must be one of {valid}, got {value!r}") from None
 
@@ -80,13 +82,22 @@ def check_positive(name: str, value: float) -> float:
     return float(value)
 
 
-def check_size(name: str, value: int) -> int:
-    """A whole number that is not negative."""
+def check_size(name: str, value: int, most: int) -> int:
+    """A whole number that is neither negative nor too large."""
     if not _is_int(value):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
     return value
+
+
+def check_extent(height: int, width: int) -> tuple[int, int]:
+    """Height and width of images, of which int32 counts the pixels."""
+    height, width = check_size("height", height, MAX_INT32), check_size("width", width, MAX_INT32)
+    check_size("height * width", height * width, MAX_INT32)
+    return height, width
 
 
 def check_target_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
@@ -108,6 +119,8 @@ def check_images(images: Tensor) -> None:
             f"images must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
             f"got shape {tuple(images.shape)}"
         )
+    check_size("the batch size of images", images.shape[0], MAX_BATCH)
+    check_extent(*images.shape[-2:])
     if images.requires_grad:
         raise ValueError("images must not require grad, for mixing has no autograd formula; pass images.detach()")
 
@@ -120,20 +133,36 @@ def check_blends(images: Tensor) -> None:
         )
 
 
-def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> int:
-    """The number of classes, after every check of labels against it, the batch size and the device."""
+def check_labels_tensor(labels: Tensor) -> None:
+    """Raises unless labels are a tensor of samples."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
+    if labels.dim() == 0:
+        raise ValueError(
+            f"labels must be integers of shape (batch,) or floats of shape (batch, num_classes), got {labels.dtype} of "
+            f"shape {tuple(labels.shape)}"
+        )
+
+
+def check_labels(
+    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, *, any_class: bool = False
+) -> int:
+    """The number of classes, after every check of labels against it, the batch size and the device.
+
+    any_class: class indices need no num_classes, without which they only must not be negative; 0 is returned for it.
+    """
     if labels is None:
         if num_classes is not None:
             check_num_classes(num_classes)
         return 0
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
+    check_labels_tensor(labels)
     if labels.dtype in INTEGER_DTYPES:
         if labels.dim() != 1:
             raise ValueError(f"integer labels must be of shape (batch,) = ({batch},), got {tuple(labels.shape)}")
-        if num_classes is None:
+        if num_classes is not None:
+            check_num_classes(num_classes)
+        elif not any_class:
             raise ValueError("num_classes must be given with integer labels, got None")
-        check_num_classes(num_classes)
     elif labels.dtype in FLOAT_DTYPES:
         if labels.dim() != 2:
             raise ValueError(
@@ -160,7 +189,7 @@ def check_labels(labels: Tensor | None, num_classes: int | None, batch: int, dev
         raise ValueError(f"labels must be on the device of the images, {device}, got {labels.device}")
     if labels.dim() == 1:
         check_range("labels", labels, num_classes)
-    return num_classes
+    return 0 if num_classes is None else num_classes
 
 
 def check_num_classes(num_classes: int) -> None:
@@ -169,13 +198,15 @@ def check_num_classes(num_classes: int) -> None:
         raise TypeError(f"num_classes must be an int, got {num_classes!r}")
     if num_classes <= 0:
         raise ValueError(f"num_classes must be positive, got {num_classes}")
+    if num_classes > MAX_INT32:
+        raise ValueError(f"num_classes must be at most {MAX_INT32}, got {num_classes}")
 
 
 _FEW = 64  # so many labels are looked at faster by Python than by torch
 
 
-def check_range(name: str, labels: Tensor, num_classes: int) -> None:
-    """Every class index in 0..num_classes-1. Looks on the CPU alone, and not while tracing."""
+def check_range(name: str, labels: Tensor, num_classes: int | None) -> None:
+    """Every class index in 0..num_classes-1, or just not negative. Looks on the CPU alone, and not while tracing."""
     count = labels.numel()
     if count == 0 or labels.device.type != "cpu" or torch.compiler.is_compiling():
         return
@@ -184,13 +215,12 @@ def check_range(name: str, labels: Tensor, num_classes: int) -> None:
         low, high = min(values), max(values)
     else:
         low, high = (extreme.item() for extreme in torch.aminmax(_signed(labels)))
-    if low < 0 or high >= num_classes:
+    most = 2**63 - 1 if num_classes is None else num_classes - 1
+    if low < 0 or high > most:
         signed = _signed(labels)
-        bad = int(((signed < 0) | (signed >= num_classes)).nonzero()[0])
-        raise ValueError(
-            f"{name} must be in 0..{num_classes - 1} (num_classes={num_classes}), "
-            f"got {labels.tolist()[bad]} for sample {bad}"
-        )
+        bad = int(((signed < 0) | (signed > most)).nonzero()[0])
+        valid = "not be negative" if num_classes is None else f"be in 0..{most} (num_classes={num_classes})"
+        raise ValueError(f"{name} must {valid}, got {labels.tolist()[bad]} for sample {bad}")
 
 
 def _signed(labels: Tensor) -> Tensor:
@@ -270,7 +300,9 @@ def check_out(out: Tensor, images: Tensor) -> None:
     begin, end = _memory_of(images)
     out_begin, out_end = _memory_of(out)
     if begin < out_end and out_begin < end:
-        raise ValueError("out must not overlap images in memory; to mix in place use inplace=True or mix_images_")
+        raise ValueError(
+            "out must not overlap images in memory; to mix in place use cutmix_, mix_images_ or inplace=True"
+        )
 
 
 def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None:

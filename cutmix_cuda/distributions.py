@@ -131,7 +131,9 @@ def _tables(
     device: torch.device,
 ) -> Tensor:
     key = cutmix, mixup, cutout_area, device
-    tables = _built.get(key)
+    # Where a mode (FakeTensorMode, torch.export) or a transform makes tensors of its own, they are for it alone.
+    traced = torch._C._len_torch_dispatch_stack() > 0
+    tables = None if traced else _built.get(key)
     if tables is None:
         never = np.ones(QUANTILE_INTERVALS + 1)
         knots = [never if law is None else knots_of(as_distribution(law)) for law in (cutmix, mixup)]
@@ -141,7 +143,8 @@ def _tables(
             area = cutout_area if isinstance(cutout_area, Distribution) else Constant(cutout_area)
             knots.append(1.0 - knots_of(area)[::-1])  # lambda is what is left of the image
         tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
-        _built[key] = tables
+        if not traced and not torch._is_functional_tensor(tables):
+            _built[key] = tables
     return tables
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _backends, _validation, reference
 from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
@@ -117,10 +118,11 @@ _words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
 def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
     words = _words.get((fill, dtype))
     if words is None:
-        value = torch.tensor(fill, dtype=torch.float64).to(dtype)
-        if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
-            raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
-        low, high = value.repeat(16 // dtype.itemsize).view(torch.int64).tolist()
+        with _disable_current_modes():  # FakeTensorMode and torch.export would make it a value that is not known
+            value = torch.tensor(fill, dtype=torch.float64, device="cpu").to(dtype)
+            if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
+                raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
+            low, high = value.repeat(16 // dtype.itemsize).view(torch.int64).tolist()
         _words[fill, dtype] = words = low, high
     return words
 
@@ -233,6 +235,7 @@ def cutmix(
         alpha: lambda ~ Beta(alpha, alpha), or a distribution of :mod:`cutmix_cuda.distributions`.
         prob: the share of samples (of draws, see scope) that are mixed; the others are kept as they are.
         scope: who shares a draw of lambda and box: each "sample" has its own, the two of a "pair", or the "batch".
+            Pairs are of samples that are each other's partner, so "pair" is for partner "mirror" and "flip".
         partner: whose pixels are pasted into sample i: "mirror" (s - i) mod B with s drawn at each call, so that the
             pairing is new each time and its own inverse; "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
             B - 1 - i, as timm. A sample that is its own partner is kept.
@@ -247,7 +250,8 @@ def cutmix(
         seed: an int, or a tensor of one int64 on the CPU or on the device of the images. The same seed gives the same
             bits on every backend and device. None: drawn from the generator; while a CUDA graph is being captured, on
             the device, so that each replay draws anew. Call once before capturing: the first call copies a table.
-        generator: a CPU generator, instead of torch's default one.
+        generator: a CPU generator, instead of torch's default one. Processes that start with a copy of it draw alike:
+            not for the workers of a ``DataLoader``; give the transforms a seed there.
         out: a tensor like images to write to, which must not overlap it.
         return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
@@ -307,6 +311,8 @@ def cutmix_(
     backend: str | None = None,
 ):
     """:func:`cutmix` in place: reads and writes the boxes' bytes alone, and gives the same result.
+
+    Views whose rows are not dense in memory, as ``images[..., ::2]``, are copied, mixed and copied back.
 
     Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
     not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
@@ -383,8 +389,8 @@ def mix(
         fill: what their box is filled with, a value of the images' dtype.
         prob: the share of the other draws that are mixed.
         switch_prob: of these, the share that is mixed by cutmix, where there are both.
-        inplace: mix the images where they are; reads and writes no byte of a kept sample, and of others but their box.
-            Needs partner "mirror" or "flip".
+        inplace: mix the images where they are; reads and writes no byte of a kept sample, and of one that is not
+            blended but its box. Needs partner "mirror" or "flip".
 
     The other arguments, the returned and the errors are those of :func:`cutmix`.
     """
@@ -433,8 +439,8 @@ def draw_plan(
 ) -> MixPlan:
     """The plan that :func:`run` with the same arguments would follow."""
     sizes = [
-        _validation.check_size(name, value)
-        for name, value in (("batch_size", batch_size), ("height", height), ("width", width))
+        _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH),
+        *_validation.check_extent(height, width),
     ]
     table = quantiles(settings.laws, torch.empty(0, device=device).device)
     ops = _backends.ops_for(backend, table.device)
@@ -566,7 +572,7 @@ def apply_plan_(
     fill: float = 0.0,
     backend: str | None = None,
 ):
-    """:func:`apply_plan` in place: reads and writes the boxes' bytes alone.
+    """:func:`apply_plan` in place: reads and writes the boxes' bytes alone, and all of a sample that is blended.
 
     The plan has to be its own inverse, ``partner[partner[i]] == i``; on a GPU, where looking would make the host wait,
     a sample for which it is not is left as it was, and its target is NaN. Returns the same images, mixed.
@@ -618,11 +624,11 @@ def mix_targets(
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     dtype = _validation.check_target_dtype("dtype", dtype)
-    device = labels.device if isinstance(labels, Tensor) else torch.device("cpu")
-    _validation.check_plan_batch(plan, labels.shape[0] if isinstance(labels, Tensor) else 0, device, "labels")
-    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), device, form)
+    _validation.check_labels_tensor(labels)
+    _validation.check_plan_batch(plan, labels.shape[0], labels.device, "labels")
+    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, form)
     plan.check()
-    ops = _backends.ops_for(backend, device)
+    ops = _backends.ops_for(backend, labels.device)
     if op_labels is None:
         return pairs_of(labels, plan.packed, reference.valid_rows(plan.packed, None, None))
     return ops.mix_targets(labels, plan.packed, classes, share, dtype)

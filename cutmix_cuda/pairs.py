@@ -50,9 +50,6 @@ def check_form(targets: str, label_smoothing: float) -> TargetForm:
     return form
 
 
-_ANY_CLASS = 2**63 - 1
-
-
 def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> None:
     """Raises unless labels are None or class indices, in 0..num_classes-1 if that is given."""
     if isinstance(labels, Tensor) and labels.dtype in _validation.FLOAT_DTYPES:
@@ -60,7 +57,7 @@ def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: i
             f"labels must be class indices, of an integer dtype, with targets='pairs', got {labels.dtype} of shape "
             f"{tuple(labels.shape)}; soft labels are mixed with targets='dense'"
         )
-    _validation.check_labels(labels, _ANY_CLASS if num_classes is None else num_classes, batch, device)
+    _validation.check_labels(labels, num_classes, batch, device, any_class=True)
 
 
 # torch has few operations for the others of these sizes; class indices are only moved, so their bits will do.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._ops import BLENDED_DTYPES, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
 _PER_BATCH, _PER_DRAW = 0, 1  # streams
@@ -152,7 +152,7 @@ def sample_plan(
     """The packed plan, int32 (batch, 8), one row a sample. Mirrors mix_math.h::sample_row."""
     index = torch.arange(batch, device=quantiles.device)
     if batch == 0:
-        return index.new_empty((0, 8), dtype=torch.int32)
+        return index.new_empty((0, PLAN_COLUMNS), dtype=torch.int32)
     seed = seed.to(quantiles.device).reshape(1)
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)

@@ -9,7 +9,6 @@ from . import _backends, _validation
 from ._seed import CountedSeed, check_generator, seed_tensor
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
-from .pairs import PairTargets
 from .plan import MixPlan
 
 
@@ -37,11 +36,16 @@ class _Transform(nn.Module):
         self.inplace = inplace
         self.generator = generator
         self.backend = _backends.check_backend(backend)
+        if backend is None:
+            _backends.check_variable()
         self._arguments: dict[str, object] = {}  # for repr
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | PairTargets | None]:
-        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or pairs or None."""
-        mixed, targets, _ = run(
+    def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
+        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or pairs or None.
+
+        return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
+        """
+        mixed, targets, packed = run(
             images,
             labels,
             self.num_classes,
@@ -52,7 +56,7 @@ class _Transform(nn.Module):
             out=None,
             backend=self.backend,
         )
-        return mixed, targets
+        return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
 
     def sample_plan(
         self,
@@ -94,7 +98,8 @@ class CutMix(_Transform):
     >>> cutmix = CutMix(num_classes=1000)
     >>> images, targets = cutmix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-    The arguments are those of :func:`cutmix_cuda.cutmix`, and:
+    It mixes in eval mode as well: call it in the training loop alone. The arguments, fixed from then on, are those of
+    :func:`cutmix_cuda.cutmix`, and:
 
     Args:
         inplace: mix the images where they are, at 0.32 of the traffic of a copy for alpha = 1. Needs partner "mirror"
@@ -150,7 +155,8 @@ class Mix(_Transform):
     >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
     >>> images, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-    The arguments are those of :func:`cutmix_cuda.mix`, and:
+    It mixes in eval mode as well: call it in the training loop alone. The arguments, fixed from then on, are those of
+    :func:`cutmix_cuda.mix`, and:
 
     Args:
         seed: as for :class:`CutMix`.

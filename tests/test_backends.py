@@ -61,7 +61,9 @@ print(torch.equal(cutmix_cuda.cutmix(images, seed=1)[0], expected))
     assert answer(code, CUTMIX_CUDA_BACKEND="").split() == ["cutmix_cuda.cutmix.default", "True"]
 
 
-@pytest.mark.parametrize("name, says", [("fastest", "one of cuda, triton, cpu, reference"), ("cuda", "backend 'cuda'")])
+@pytest.mark.parametrize(
+    "name, says", [("fastest", "one of cuda, triton, cpu, reference"), ("cuda", "CUTMIX_CUDA_BACKEND 'cuda'")]
+)
 def test_an_environment_that_asks_for_what_is_not_there(name, says):
     result = run_python(
         "import torch, cutmix_cuda; cutmix_cuda.cutmix(torch.rand(4, 3, 6, 9))", CUTMIX_CUDA_BACKEND=name

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
@@ -277,3 +278,41 @@ def test_a_bad_label_in_a_graph_gives_nan():
     targets = compiled(mix)(torch.rand(4, 3, 6, 9), torch.tensor([0, 99, 2, 3]))
     assert targets.isnan().all(1).tolist() == [False, True, True, False]
     assert not targets[[0, 3]].isnan().any()
+
+
+# ---- Tracing leaves nothing behind
+
+
+def traced_by_export(call, images):
+    module = torch.nn.Module()
+    module.forward = call
+    return torch.export.export(module, (images,)).module()(images)
+
+
+def traced_by_fake_tensors(call, images):
+    with FakeTensorMode():
+        call(torch.rand(images.shape))
+    return call(images)
+
+
+def traced_by_functionalize(call, images):
+    return torch.func.functionalize(call)(images)
+
+
+@pytest.mark.parametrize(
+    ("trace", "fill"), [(traced_by_export, 0.25), (traced_by_fake_tensors, 0.25), (traced_by_functionalize, 0.0)]
+)
+def test_eager_mode_after_tracing(trace, fill, monkeypatch):
+    """What is built once is not built of the tracer's own tensors, whoever comes first."""
+    monkeypatch.setattr("cutmix_cuda.distributions._built", {})
+    monkeypatch.setattr("cutmix_cuda.functional._words", {})
+    images = torch.rand(6, 3, 8, 9)
+
+    def call(images):
+        return cutmix_cuda.mix(images, cutmix_alpha=0.3, cutout=0.5, fill=fill, seed=torch.tensor([3]))[0]
+
+    traced = trace(call, images)
+    eager = call(images)
+    assert_same_bits(traced, eager)
+    reference = cutmix_cuda.mix(images, cutmix_alpha=0.3, cutout=0.5, fill=fill, seed=3, backend="reference")[0]
+    assert_same_bits(eager, reference)

@@ -164,6 +164,12 @@ def test_info_names_the_backend_that_runs(monkeypatch):
     assert re.search(rf"^  CPU tensors +{'cpu' if compiled else 'reference'}$", command_line.report(), re.M)
 
 
+def test_info_says_that_the_variable_is_wrong(monkeypatch):
+    monkeypatch.setattr(_backends, "_DEFAULT", "fastest")
+    wrong = "none: CUTMIX_CUDA_BACKEND must be one of cuda, triton, cpu, reference or None, got 'fastest'"
+    assert wrong in command_line.report()
+
+
 @pytest.mark.parametrize("missing", ["matplotlib", "rich", "skimage", "torchvision"])
 def test_info_works_without_what_the_demo_needs(monkeypatch, capsys, missing):
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:

@@ -95,7 +95,7 @@ CASES: dict[str, Case] = {
     "labels: 2-D integers": Case(
         lambda g: g.cutmix(labels=g.labels[:, None]), ValueError, ("labels", "(4,)", "(4, 1)")
     ),
-    "labels: 0-D": Case(lambda g: g.cutmix(labels=torch.tensor(1)), ValueError, ("labels", "(4,)", "()")),
+    "labels: 0-D": Case(lambda g: g.cutmix(labels=torch.tensor(1)), ValueError, ("labels", "(batch,)", "()")),
     "labels: 1-D floats": Case(
         lambda g: g.cutmix(labels=torch.rand(BATCH)), ValueError, ("labels", "(batch, num_classes)", "float32", "(4,)")
     ),
@@ -133,6 +133,32 @@ CASES: dict[str, Case] = {
     ),
     "num_classes: missing": Case(lambda g: g.cutmix(num_classes=None), ValueError, ("num_classes", "integer labels")),
     "num_classes: 0": Case(lambda g: g.cutmix(num_classes=0), ValueError, ("num_classes", "positive", "0")),
+    "num_classes: too many": Case(
+        lambda g: g.cutmix(num_classes=2**31), ValueError, ("num_classes", "at most 2147483647", "2147483648")
+    ),
+    "images: too many pixels": Case(
+        lambda g: g.cutmix(torch.empty(1, 1, 1).expand(1, 2**16, 2**15)), ValueError, ("height * width", "at most")
+    ),
+    "sample_plan: too high": Case(
+        lambda g: cutmix_cuda.sample_plan(1, 2**31, 1), ValueError, ("height", "at most 2147483647", "2147483648")
+    ),
+    "sample_plan: too many": Case(
+        lambda g: cutmix_cuda.sample_plan(2**30 + 1, 1, 1), ValueError, ("batch_size", "at most 1073741824")
+    ),
+    "mix_targets: a list": Case(
+        lambda g: cutmix_cuda.mix_targets(cast(Any, [0, 1, 2, 3]), g.plan, CLASSES),
+        TypeError,
+        ("labels", "tensor", "list"),
+    ),
+    "mix_targets: 0-D": Case(
+        lambda g: cutmix_cuda.mix_targets(torch.tensor(1), g.plan, CLASSES), ValueError, ("labels", "(batch,)", "()")
+    ),
+    "pairs: -100": Case(
+        lambda g: g.cutmix(labels=torch.full((4,), -100), num_classes=None, targets="pairs"),
+        ValueError,
+        ("labels", "not be negative", "-100", "sample 0"),
+    ),
+    "scope: a list": Case(lambda g: g.cutmix(scope=[]), ValueError, ("scope", "'sample'", "[]")),
     "num_classes: -3": Case(lambda g: g.cutmix(num_classes=-3), ValueError, ("num_classes", "positive", "-3")),
     "num_classes: a float": Case(lambda g: g.cutmix(num_classes=5.0), TypeError, ("num_classes", "int", "5.0")),
     "num_classes: True": Case(lambda g: g.cutmix(num_classes=True), TypeError, ("num_classes", "int", "True")),

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutmix_cuda import MixPlan, reference, sample_plan
+import cutmix_cuda
+from cutmix_cuda import CutMix, Mix, MixPlan, reference, sample_plan
 from cutmix_cuda.distributions import Constant, Laws, Uniform, as_distribution, quantiles
 
 from . import helpers
@@ -343,6 +344,15 @@ def test_seed_and_generator_exclude_each_other():
 # ---- MixPlan
 
 
+@pytest.mark.parametrize("transform", [CutMix(num_classes=5, seed=2), Mix(num_classes=5, cutout=0.3, seed=2)])
+def test_a_transform_returns_its_plan(transform):
+    images, labels = helpers.random_images((6, 3, 8, 9)), torch.arange(6) % 5
+    mixed, targets, plan = transform(images, labels, return_plan=True)
+    helpers.assert_same_bits(cutmix_cuda.mix_images(images, plan), mixed)
+    helpers.assert_same_bits(cutmix_cuda.mix_targets(labels, plan, 5), targets)
+    assert not torch.equal(transform(images, labels, return_plan=True)[2].packed, plan.packed)
+
+
 def test_names_are_views_of_packed():
     plan = sample_plan(6, 30, 40, seed=1)
     rows = helpers.planned(plan)
@@ -428,7 +438,7 @@ GOOD = {"partner": torch.tensor([1, 0]), "boxes": torch.tensor([[0, 0, 3, 4], [1
         ({"partner": torch.tensor([[1, 0]])}, ValueError, r"partner must be of shape \(batch,\), got \(1, 2\)"),
         ({"boxes": torch.zeros(3, 4, dtype=torch.int64)}, ValueError, r"boxes must be of shape \(2, 4\), got \(3, 4\)"),
         ({"boxes": torch.zeros(2, 5, dtype=torch.int64)}, ValueError, r"boxes must be of shape \(2, 4\), got \(2, 5\)"),
-        ({"height": -1}, ValueError, "height and width must not be negative"),
+        ({"height": -1}, ValueError, "height must not be negative, got -1"),
         ({"height": 2}, ValueError, r"0 <= y0 <= y1 <= 2.*row 0 has .*box \[0, 0, 3, 4\]"),
         ({"width": 3}, ValueError, r"0 <= x0 <= x1 <= 3"),
         ({"partner": torch.tensor([1, 2])}, ValueError, r"partners in 0..1.*row 1 has partner 2"),

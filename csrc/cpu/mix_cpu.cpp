@@ -20,7 +20,6 @@ using torch::stable::parallel_for;
 constexpr int64_t kBytesPerTask = 1 << 15;    // less than this is not worth a thread
 constexpr int64_t kTargetsPerTask = 1 << 13;  // target values
 constexpr int64_t kPlanRowsPerTask = 1 << 8;
-constexpr int64_t kPastCachesBytes = 1 << 23;  // images of so many are better written past the caches
 
 int64_t rows_per_task(const Rows& rows) {
     return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
@@ -220,6 +219,7 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* ow
 // The fastest of them on this processor, for images of so many bytes.
 auto copy_rows_for([[maybe_unused]] int64_t bytes) {
 #if CUTMIX_X86
+    constexpr int64_t kPastCachesBytes = 1 << 23;  // of so many, outputs are better written past the caches
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2"))
         return bytes < kPastCachesBytes ? copy_rows_by_lines<false> : copy_rows_by_lines<true>;
 #endif
@@ -449,8 +449,8 @@ void write_class_row(const Targets& targets, const TargetRow& row) {
     TargetRow other = row;
     other.own_class = other.partner_class = -1;
     write_target(targets, other, 0);
-    if (element_bytes == 8) repeat_first<uint64_t>(first, classes);
-    if (element_bytes == 4) repeat_first<uint32_t>(first, classes);
+    if (element_bytes == 8) repeat_first<double>(first, classes);
+    if (element_bytes == 4) repeat_first<float>(first, classes);
     if (element_bytes == 2) repeat_first<uint16_t>(first, classes);
     if (!row.valid) return;
     write_target(targets, row, row.own_class);
