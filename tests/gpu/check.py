@@ -1,7 +1,8 @@
 """Tests, checks and measures on a machine with a GPU, and writes down what came of it: ``make gpu-check``.
 
 1. The tests of this folder, and those of the rest that take their device by parameter, on the GPU.
-2. A small selection of them under compute-sanitizer's memcheck and racecheck, where it is installed.
+2. A small selection of them under compute-sanitizer's memcheck and racecheck, where it is installed. racecheck watches
+   shared memory alone, of which the CUDA kernels have none: it speaks of Triton's.
 3. Only if all tests passed: every kernel against ``copy_`` of the same bytes, and the benchmark (``make bench-gpu``).
 
 The report is benchmarks/results/gpu_check.md, and the same as JSON. The exit status is 0 if nothing went wrong.
@@ -41,7 +42,7 @@ SANITIZED = [
     "tests/gpu/test_parity.py",
     "-k",
     "test_every_alignment and uint8 or test_a_bad_row or test_a_label_outside and int64 or test_labels_and_plans "
-    "or test_every_way_to_draw and clip and mirror",
+    "or test_every_way_to_draw and clip and mirror or test_large_batches and 112",
 ]
 SANITIZER_EXIT_CODE = 86
 SUMMARIES = {
