@@ -50,7 +50,7 @@ def test_bodies_with_interpreted_triton(tmp_path):
     pytest.importorskip("triton")
     some = "triton and (a_bad_row and partner or 31_bits_of_targets)"
     results = run_bodies(tmp_path / "junit.xml", ["tests/gpu", "-k", some], TRITON_INTERPRET="1")
-    assert results["passed"] > 10
+    assert results["passed"] > 5
     assert results["skipped"] == {}
 
 
