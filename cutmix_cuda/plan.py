@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import reference
+from . import _validation, reference
 from ._ops import PLAN_COLUMNS, Kind
 from .boxes import MixedBoxes, mix_boxes
 
@@ -40,6 +39,7 @@ class MixPlan:
                 f"packed must be int32 of shape (batch, {PLAN_COLUMNS}), "
                 f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
             )
+        _validation.check_extent(self.height, self.width)
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -93,9 +93,9 @@ class MixPlan:
                 grid. By default lam stays that of the images: a sample has one target, whatever size it is seen at.
 
         Raises:
-            TypeError, ValueError: height or width is not a whole number, or negative.
+            TypeError, ValueError: height or width is not a whole number, negative, or too large.
         """
-        _check_extent(height, width)
+        _validation.check_extent(height, width)
         partner, *edges, lam, kind, rest = self.packed.long().unbind(1)
         lines = (self.height, height), (self.width, width)
         edges = [(edge * new + old // 2) // max(old, 1) for edge, (old, new) in zip(edges, lines + lines, strict=True)]
@@ -185,7 +185,7 @@ class MixPlan:
         for name, tensor in (("boxes", boxes), ("kind", kind)):
             if tensor.device != partner.device:
                 raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
-        _check_extent(height, width)
+        _validation.check_extent(height, width)
 
         # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
         partner, kind, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, kind, *boxes.unbind(1)))
@@ -252,10 +252,3 @@ def _plainly_valid(rows: np.ndarray, height: int, width: int) -> bool:
     low, high = rows[:, :7].min(axis=0).tolist(), rows[:, :7].max(axis=0).tolist()
     within = min(low) >= 0 and all(value <= bound for value, bound in zip(high, highest, strict=True))
     return within and bool((rows[:, 1:3] <= rows[:, 3:5]).all())
-
-
-def _check_extent(height: int, width: int) -> None:
-    if not all(isinstance(side, (numbers.Integral, torch.SymInt)) for side in (height, width)):
-        raise TypeError(f"height and width must be ints, got {height!r} and {width!r}")
-    if height < 0 or width < 0:
-        raise ValueError(f"height and width must not be negative, got {height} and {width}")

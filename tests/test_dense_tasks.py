@@ -200,7 +200,7 @@ def test_sizes_of_which_no_product_fits_int32():
     most = 2**31 - 1
     plan = MixPlan.from_boxes(torch.tensor([0]), torch.tensor([[0, most - 1, 1, most]]), 1, most)
     assert plan.rescaled(1, most).boxes.tolist() == [[0, most - 1, 1, most]]
-    assert plan.rescaled(most, most // 2).boxes.tolist() == [[0, most // 2, most, most // 2]]
+    assert plan.rescaled(2, most // 2).boxes.tolist() == [[0, most // 2, 2, most // 2]]
     assert MixPlan.from_boxes(torch.tensor([0]), torch.zeros(1, 4).long(), 0, 0).rescaled(5, 5).boxes.tolist() == [
         [0, 0, 0, 0]
     ]
@@ -259,10 +259,16 @@ def test_another_size_is_refused_with_the_way_out():
         mix_images(torch.zeros(16, 6, 8), plan)
     assert "plan.rescaled(6, 8)" in str(caught.value)
     mix_images(torch.zeros(16, 6, 8), plan.rescaled(6, 8))
-    with pytest.raises(ValueError, match="must not be negative, got -1 and 3"):
-        plan.rescaled(-1, 3)
-    with pytest.raises(TypeError, match=re.escape("height and width must be ints, got 6.0 and 8")):
-        plan.rescaled(6.0, 8)
+    for size, error, message in (
+        ((-1, 3), ValueError, "height must not be negative, got -1"),
+        ((6.0, 8), TypeError, "height must be an int, got 6.0"),
+        ((6, True), TypeError, "width must be an int, got True"),
+        ((2**16, 2**15), ValueError, "height * width must be at most 2147483647, got 2147483648"),
+    ):
+        with pytest.raises(error, match=f"^{re.escape(message)}$"):
+            plan.rescaled(*size)
+        with pytest.raises(error, match=f"^{re.escape(message)}$"):
+            MixPlan(plan.packed, *size)
 
 
 # ---- Boxes of objects
