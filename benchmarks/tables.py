@@ -215,7 +215,7 @@ def pictures(device: str, folder: str) -> list[str]:
 
 
 def readme_section(results: dict) -> str:
-    """What the README shows: the centre, the targets, the counts and the throughput."""
+    """What the README shows: the centre, the throughput and the counts."""
     centre = centre_cell(results)
     shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
@@ -223,7 +223,6 @@ def readme_section(results: dict) -> str:
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
         speed_table(centre, only=shown),
         pictures(device, "benchmarks/results/")[0],
-        *([targets_table(results["targets"])] if results["targets"] else []),
         "Kernels and bytes of one call on a GPU, counted and not timed:",
         counted_table(results["counted"]["rows"]),
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",

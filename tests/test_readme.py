@@ -15,8 +15,8 @@ DOCUMENTS = ["README.md", "benchmarks/README.md", "csrc/README.md"]
 
 def readers_things():
     """What a reader has, and the page does not make: loaders with an odd last batch, and a network for segmentation."""
-    images = torch.rand(7, 3, 64, 64)
-    labels, masks = torch.randint(10, (7,)), torch.randint(5, (7, 64, 64))
+    images = torch.rand(7, 3, 32, 32)
+    labels, masks = torch.randint(10, (7,)), torch.randint(5, (7, 32, 32))
     return {
         "loader": DataLoader(TensorDataset(images, labels), batch_size=4),
         "segmentation_loader": DataLoader(TensorDataset(images, masks), batch_size=4),
@@ -24,17 +24,29 @@ def readers_things():
     }
 
 
-def test_examples_run(tmp_path, monkeypatch):
-    """All of them, in the order of the page and in one namespace, as a reader would type them."""
-    monkeypatch.chdir(tmp_path)
+def examples():
+    """The Python of the page, with the numbers of its lines."""
     text = (ROOT / "README.md").read_text()
-    examples = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    assert len(examples) >= 5
+    for example in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        lines_before = text[: example.start(1)].count("\n")
+        yield compile("\n" * lines_before + example[1], str(ROOT / "README.md"), "exec")
+
+
+def test_examples_run_in_the_order_of_the_page():
     torch.manual_seed(0)
     namespace = readers_things()
-    for example in examples:
-        lines_before = text[: example.start(1)].count("\n")
-        exec(compile("\n" * lines_before + example[1], str(ROOT / "README.md"), "exec"), namespace)
+    for example in examples():
+        exec(example, namespace)
+
+
+def test_every_example_continues_the_first_alone():
+    torch.manual_seed(0)
+    first, *others = examples()
+    assert len(others) >= 5
+    begun: dict[str, object] = {}
+    exec(first, begun)
+    for example in others:
+        exec(example, begun | readers_things())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
