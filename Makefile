@@ -3,8 +3,11 @@
 #   make demo         mix real photographs and leave demo.png
 #   make test         run the tests, a process on each core (PYTEST_ARGS="-k plan" picks some, "-n 0" leaves it at one)
 #   make lint         check style, types and formatting;  make format mends what can be mended
-#   make bench        measure on this machine
+#   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
+#   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
+#   make train        what mixing does to a small network on few digits
+#   make install      no more than .venv and the package
 #   make clean        remove everything that was made, .venv as well
 #
 # CUTMIX_CUDA_BUILD and TORCH_CUDA_ARCH_LIST choose what is compiled (see setup.py); a change of either builds anew.
