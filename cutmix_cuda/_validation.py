@@ -14,8 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Kind, Partner
-from .plan import MixPlan
+from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
 
@@ -302,30 +301,4 @@ def check_out(out: Tensor, images: Tensor) -> None:
     if begin < out_end and out_begin < end:
         raise ValueError(
             "out must not overlap images in memory; to mix in place use cutmix_, mix_images_ or inplace=True"
-        )
-
-
-def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None:
-    """Raises unless the plan fits the images."""
-    check_plan_batch(plan, images.shape[0], images.device, "images")
-    height, width = images.shape[-2:]
-    if (plan.height, plan.width) != (height, width):
-        raise ValueError(
-            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and "
-            f"{plan.width}; use plan.rescaled({height}, {width})"
-        )
-    plan.check(in_place=in_place)
-    looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
-    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == Kind.mixup).any():
-        check_blends(images)
-
-
-def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
-    if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
-    if len(plan) != batch:
-        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {len(plan)}")
-    if plan.device != device:
-        raise ValueError(
-            f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"
         )

@@ -13,7 +13,7 @@ from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
 from ._seed import seed_tensor
 from .distributions import Distribution, Laws, check_alpha, constant, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
-from .plan import MixPlan
+from .plan import MixPlan, check_plan, check_plan_batch
 
 
 class Sampling(NamedTuple):
@@ -498,7 +498,7 @@ def _follow(
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
     """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
     _validation.check_images(images)
-    _validation.check_plan(plan, images, in_place=inplace)
+    check_plan(plan, images, in_place=inplace)
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
@@ -625,7 +625,7 @@ def mix_targets(
     form = check_form(targets, share)
     dtype = _validation.check_target_dtype("dtype", dtype)
     _validation.check_labels_tensor(labels)
-    _validation.check_plan_batch(plan, labels.shape[0], labels.device, "labels")
+    check_plan_batch(plan, labels.shape[0], labels.device, "labels")
     op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, form)
     plan.check()
     ops = _backends.ops_for(backend, labels.device)

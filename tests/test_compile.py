@@ -316,3 +316,14 @@ def test_eager_mode_after_tracing(trace, fill, monkeypatch):
     assert_same_bits(traced, eager)
     reference = cutmix_cuda.mix(images, cutmix_alpha=0.3, cutout=0.5, fill=fill, seed=3, backend="reference")[0]
     assert_same_bits(eager, reference)
+
+
+def test_a_plan_made_inside_a_transform_of_torch_func():
+    images = torch.rand(6, 3, 8, 9)
+
+    def call(images):
+        return cutmix_cuda.mix_images(images, cutmix_cuda.sample_plan(6, 8, 9, seed=3))
+
+    expected = call(images)
+    assert_same_bits(torch.func.functionalize(call)(images), expected)
+    assert_same_bits(torch.func.jvp(call, (images,), (images,))[0], expected)
