@@ -118,8 +118,12 @@ def check_images(images: Tensor) -> None:
             f"images must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
             f"got shape {tuple(images.shape)}"
         )
-    check_size("the batch size of images", images.shape[0], MAX_BATCH)
-    check_extent(*images.shape[-2:])
+    batch, *_, height, width = images.shape
+    if batch > MAX_BATCH or height * width > MAX_INT32:
+        raise ValueError(
+            f"images must be at most {MAX_BATCH}, of at most {MAX_INT32} pixels (height times width), "
+            f"got shape {tuple(images.shape)}"
+        )
     if images.requires_grad:
         raise ValueError("images must not require grad, for mixing has no autograd formula; pass images.detach()")
 

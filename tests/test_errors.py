@@ -137,7 +137,9 @@ CASES: dict[str, Case] = {
         lambda g: g.cutmix(num_classes=2**31), ValueError, ("num_classes", "at most 2147483647", "2147483648")
     ),
     "images: too many pixels": Case(
-        lambda g: g.cutmix(torch.empty(1, 1, 1).expand(1, 2**16, 2**15)), ValueError, ("height * width", "at most")
+        lambda g: g.cutmix(torch.empty(1, 1, 1).expand(1, 2**16, 2**15)),
+        ValueError,
+        ("images", "2147483647 pixels", "32768"),
     ),
     "sample_plan: too high": Case(
         lambda g: cutmix_cuda.sample_plan(1, 2**31, 1), ValueError, ("height", "at most 2147483647", "2147483648")
