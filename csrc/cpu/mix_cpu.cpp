@@ -187,7 +187,7 @@ inline void copy_rows(const uint8_t* own, const Source& source, Out&& out, int64
             const int64_t first = std::max<int64_t>(0, top + box.y0), last = std::min(count, top + box.y1);
             for (int64_t row = first; row < last; ++row) {
                 const int64_t begin = row * row_bytes + run.begin, ahead = row + kRowsAhead;
-                if (ahead < last) {
+                if (ahead < last) {  // of own, what lies between the run of the row before and this one's
                     prefetch(own + ahead * row_bytes + run.begin - (row_bytes - run.size()), row_bytes - run.size());
                     prefetch(source.row + ahead * source.step + run.begin, run.size());
                 }
