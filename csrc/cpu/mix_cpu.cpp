@@ -4,8 +4,10 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__) && !defined(CUTMIX_PORTABLE)
+#if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
 #define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,bmi2")))
 #endif
@@ -216,12 +218,28 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* ow
 }
 #endif
 
-// The fastest of them on this processor, for images of so many bytes.
-auto copy_rows_for([[maybe_unused]] int64_t bytes) {
+#if CUTMIX_X86
+// Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
+// is in the caches then.
+bool is_resident(const uint8_t* address) {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    unsigned char resident = 1;  // and stays so where the kernel does not tell
+    mincore(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(address) / page * page), 1, &resident);
+    return resident & 1;
+}
+#endif
+
+using CopyRows = decltype(copy_rows_anywhere);
+
+// The fastest of them on this processor.
+CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
 #if CUTMIX_X86
     constexpr int64_t kPastCachesBytes = 1 << 23;  // of so many, outputs are better written past the caches
+    const Rows& rows = images.out_rows;
+    const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2"))
-        return bytes < kPastCachesBytes ? copy_rows_by_lines<false> : copy_rows_by_lines<true>;
+        return bytes >= kPastCachesBytes && is_resident(images.out + bytes / 2) ? copy_rows_by_lines<true>
+                                                                                : copy_rows_by_lines<false>;
 #endif
     return copy_rows_anywhere;
 }
@@ -292,6 +310,7 @@ struct PixelWork {
     const Images& images;
     const std::vector<CheckedRow>& plan;
     Bytes fill_row;  // empty where nothing is cut out
+    CopyRows* copy;  // out of place
 };
 
 // Rows [begin, end) of all samples' rows.
@@ -300,7 +319,6 @@ void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
     const Rows &in = images.in_rows, &out = images.out_rows;
     const int64_t rows_per_sample = in.slices * in.height;
     const bool dense = in.dense() && out.dense();
-    const auto copy = copy_rows_for(in.batch * rows_per_sample * in.row_bytes());
     while (begin < end) {
         const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
         const int64_t slice = row / in.height, y = row % in.height;
@@ -310,15 +328,15 @@ void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
         uint8_t* to = row_at(images.out, out, sample, slice, y);
         const Kind kind = work.plan[sample].kind();
         if (kind == Kind::kKeep) {
-            copy(own, {}, to, y, count, in, {});
+            work.copy(own, {}, to, y, count, in, {});
         } else if (kind == Kind::kCutout) {
-            copy(own, {work.fill_row.data(), 0}, to, y, count, in, planned.box);
+            work.copy(own, {work.fill_row.data(), 0}, to, y, count, in, planned.box);
         } else {
             const uint8_t* partner = row_at(images.in, in, planned.partner, slice, y);
             if (kind == Kind::kMixUp)
                 blend(images.dtype, planned.lam, own, partner, to, count * in.row_bytes());
             else
-                copy(own, {partner, in.row_bytes()}, to, y, count, in, planned.box);
+                work.copy(own, {partner, in.row_bytes()}, to, y, count, in, planned.box);
         }
         begin += count;
     }
@@ -485,7 +503,8 @@ struct Cpu {
         const std::vector<Pair> pairs = images.in_place ? pairs_of(plan) : std::vector<Pair>();
         const bool cuts =
             images.out && std::any_of(plan.begin(), plan.end(), [](auto& row) { return row.kind() == Kind::kCutout; });
-        const PixelWork work = {images, plan, cuts ? fill_row_of(images) : Bytes()};
+        const PixelWork work = {images, plan, cuts ? fill_row_of(images) : Bytes(),
+                                images.out && !images.in_place ? copy_rows_for(images) : nullptr};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;
         if (images.out)
