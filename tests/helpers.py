@@ -61,7 +61,8 @@ PIXEL_DTYPES = (  # of element sizes 1, 2, 4, 8 and 16
 )
 
 
-INTEGERS = (  # of class indices
+# Of class indices. Said once more than in the package, so that one that goes missing there fails here.
+INTEGERS = (
     torch.uint8,
     torch.int8,
     torch.uint16,

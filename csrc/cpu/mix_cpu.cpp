@@ -216,9 +216,7 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* ow
                                                                const Box& box) {
     copy_rows(own, source, LineWriter<kPastCaches>(out), y, count, rows, box);
 }
-#endif
 
-#if CUTMIX_X86
 // Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
 // is in the caches then.
 bool is_resident(const uint8_t* address) {
