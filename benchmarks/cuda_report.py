@@ -13,8 +13,8 @@ from tables import table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the installed package
 
-from tests.kernels import cuda_kernel  # noqa: E402
-from tests.machine_code import MachineKernel, machine_kernels, tools  # noqa: E402
+from tests.kernels.execution import cuda_kernel  # noqa: E402
+from tests.kernels.machine_code import MachineKernel, machine_kernels, tools  # noqa: E402
 from tests.ptx.toolchain import nvcc  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the installed package
 
 from cutmix_cuda._ops import BLENDED_DTYPES, Kind  # noqa: E402
-from tests.kernels import (  # noqa: E402
+from tests.kernels.execution import (  # noqa: E402
     Call,
     Executed,
     execute,
@@ -31,7 +31,7 @@ from tests.kernels import (  # noqa: E402
     triton_launch,
     vectors_written,
 )
-from tests.machine_code import machine_kernels, resources, tools  # noqa: E402
+from tests.kernels.machine_code import machine_kernels, resources, tools  # noqa: E402
 from tests.ptx.toolchain import nvcc  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -59,7 +59,7 @@ def registers(kind: str, call: Call, done: Executed) -> int | None:
         return None
     if kind == "cuda":
         return machine_kernels(ARCHITECTURE)[done.launch["kernel"]].resources["REG"]
-    from tests.triton_compile import compiled
+    from tests.kernels.triton_compile import compiled
 
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")

@@ -1,6 +1,6 @@
 // Drives mix_math.h, rows.h, values.h, targets.h and launch_geometry.h with random and extreme values on heap buffers
 // of exactly the size they need, to be compiled with the address and undefined-behaviour sanitizers by
-// tests/test_sanitizers.py.
+// tests/kernels/test_sanitizers.py.
 //
 // Called with an argument it reads one knot past a table instead, to show that the sanitizers are there.
 

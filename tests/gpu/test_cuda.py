@@ -17,7 +17,7 @@ from ..helpers import (
     random_labels,
     soft_labels,
 )
-from ..test_layouts import lay_out
+from ..ops.test_layouts import lay_out
 from .on_device import (
     CALLS,
     ON_CPU,

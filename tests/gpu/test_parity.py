@@ -13,9 +13,9 @@ from cutmix_cuda._ops import BLENDED_DTYPES
 from cutmix_cuda.distributions import Constant, Uniform
 
 from ..helpers import PARTNERS, PLACEMENTS, SCOPES, assert_same_bits, random_images, random_labels, soft_labels
-from ..test_layouts import DTYPES, LAYOUTS_4D, lay_out
-from ..test_ops import BAD_ROWS
-from ..test_targets import FLOATS, INTEGERS
+from ..ops.test_layouts import DTYPES, LAYOUTS_4D, lay_out
+from ..ops.test_ops import BAD_ROWS
+from ..ops.test_targets import FLOATS, INTEGERS
 from .on_device import CALLS, ON_CPU, OWN_INVERSE, calls_for, check, make_batch
 
 ELEMENTS = (torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.complex128)  # 1, 2, 4, 8 and 16 bytes

@@ -1,0 +1,1 @@
+"""The functions, transforms and values that a user calls."""

@@ -1,0 +1,1 @@
+"""Beside the peers whose places the package takes."""

@@ -1,0 +1,204 @@
+"""What a launch on a training batch costs: memory that is moved, and instructions, counted by executing the kernels.
+
+Traffic with DRAM is counted in sectors of 32 bytes, each once, as a cache large enough for a block's neighbours leaves
+it; requests to the cache are counted sector by sector each time. Nothing here is a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cutmix_cuda._ops import Kind
+
+from .execution import (
+    SECTOR,
+    VECTOR,
+    Executed,
+    box_edges,
+    execute,
+    image_sectors,
+    needs_cuda,
+    needs_triton,
+    training_call,
+    vectors_written,
+)
+
+DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
+LAYOUTS = {"channels-first": False, "channels-last": True}
+ARCHITECTURE = 90
+INSTRUCTIONS_OUT_OF_PLACE, INSTRUCTIONS_IN_PLACE = 64, 96  # a warp, for each 16 bytes that a lane writes
+# The same of mixup, which works on elements. While memory moves a vector in and one out, an H100 issues about 280; out
+# of place mixup reads two, and has 420. Bytes come near to that, in PTX: its moves between registers, a sixth of all,
+# are no machine code.
+INSTRUCTIONS_OF_MIXUP = {
+    torch.uint8: 300,
+    torch.float16: 125,
+    torch.bfloat16: 160,
+    torch.float32: 80,
+    torch.float64: 72,
+}
+
+CASES = [
+    *(
+        pytest.param("cuda", dtype, last, id=f"cuda-{str(dtype)[6:]}-{layout}", marks=needs_cuda)
+        for dtype in DTYPES
+        for layout, last in LAYOUTS.items()
+    ),
+    *(
+        pytest.param("triton", dtype, False, id=f"triton-{str(dtype)[6:]}-channels-first", marks=needs_triton)
+        for dtype in (torch.uint8, torch.float32)
+    ),
+]
+every_case = pytest.mark.parametrize(("kind", "dtype", "channels_last"), CASES)
+
+
+def requested_sectors(done: Executed, opcode: str) -> int:
+    """Sectors of all requests of a launch."""
+    return sum(count.sectors for count in done.report.matching(opcode))
+
+
+def assert_small_traffic(done: Executed) -> None:
+    """Plan, targets and labels: written once and whole, and read no more than their sectors."""
+    buffers = done.report.buffers
+    for name, tensor in (("plan", done.plan), ("targets", done.targets)):
+        assert buffers[name].bytes_written == tensor.nbytes
+        assert buffers[name].sectors_written * SECTOR <= 1.05 * tensor.nbytes
+        assert buffers[name].sectors_read == 0
+    assert buffers["labels"].sectors_read * SECTOR <= 1.05 * done.plan.shape[0] * 8
+    assert buffers["seed"].sectors_read == 0, "a seed on the host comes by value"
+
+
+def batch_of(dtype: torch.dtype) -> int:
+    """Samples in as many bytes as a batch of 64 has in uint8."""
+    return 64 // dtype.itemsize
+
+
+@every_case
+def test_out_of_place(kind, dtype, channels_last):
+    call = training_call("cutmix", dtype, channels_last, batch=batch_of(dtype))
+    done = execute(kind, call, ARCHITECTURE)
+    images, out = done.report.buffers["images"], done.report.buffers["out"]
+    edges, nbytes = box_edges(call, done.plan), call.images.nbytes
+    assert edges > 0
+
+    needed, _ = image_sectors(call, done.plan)
+    assert not (needed & ~images.read).any()
+    assert np.count_nonzero(images.read & ~needed) <= edges
+    # Whoever owns a vector, it is loaded once; where an edge crosses it, from both.
+    assert nbytes <= images.bytes_read <= nbytes + VECTOR * edges
+    assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
+    assert out.sectors_read == 0 and images.sectors_written == 0
+    assert_small_traffic(done)
+
+    # Requests find whole sectors, and nobody asks twice.
+    assert requested_sectors(done, "ld.global") <= 1.05 * nbytes / SECTOR + edges
+    assert requested_sectors(done, "st.global") <= 1.01 * (nbytes + done.targets.nbytes + done.plan.nbytes) / SECTOR
+    stores = done.report.matching("st.global.v4")
+    lanes = sum(count.bytes for count in stores) / VECTOR / sum(count.requests for count in stores)
+    assert lanes >= 24, "of 32 lanes that could store 16 bytes each"
+    if kind == "cuda":
+        spent = done.report.warp_instructions / vectors_written(call, done.report)
+        assert spent <= INSTRUCTIONS_OUT_OF_PLACE, done.report.hottest()
+
+
+@every_case
+def test_in_place(kind, dtype, channels_last):
+    call = training_call("cutmix_", dtype, channels_last, batch=batch_of(dtype))
+    done = execute(kind, call, ARCHITECTURE)
+    images, edges = done.report.buffers["images"], box_edges(call, done.plan)
+
+    read, written = image_sectors(call, done.plan)
+    assert 0 < np.count_nonzero(written) < len(written)
+    assert np.array_equal(images.written, written)
+    # Beside the pixels that are pasted, no more than the vectors on an edge, whose outside is kept.
+    assert not (read & ~images.read).any()
+    assert not (images.read & ~(read | written)).any()
+    assert np.count_nonzero(images.read & ~read) <= edges
+    assert_small_traffic(done)
+    if kind == "cuda":
+        spent = done.report.warp_instructions / vectors_written(call, done.report)
+        assert spent <= INSTRUCTIONS_IN_PLACE, done.report.hottest()
+
+
+@needs_cuda
+@pytest.mark.parametrize(("op", "budget"), [("cutmix", INSTRUCTIONS_OUT_OF_PLACE), ("cutmix_", INSTRUCTIONS_IN_PLACE)])
+def test_a_seed_on_the_device(op, budget):
+    """Drawing the partners in the kernel stays within the budget where there are the fewest vectors to share it."""
+    call = training_call(op, torch.uint8, channels_last=True)
+    done = execute("cuda", call, ARCHITECTURE, seed_on_device=True)
+    assert done.report.buffers["seed"].sectors_read == 1
+    assert done.report.warp_instructions / vectors_written(call, done.report) <= budget, done.report.hottest()
+
+
+# ---- Other kinds than cutmix
+
+every_dtype = pytest.mark.parametrize("dtype", INSTRUCTIONS_OF_MIXUP, ids=str)
+
+
+@needs_cuda
+@every_dtype
+def test_mixup_out_of_place(dtype):
+    """Own and partner are read once each, and the result is written once."""
+    call = training_call("cutmix", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
+    done = execute("cuda", call, ARCHITECTURE)
+    images, out, nbytes = done.report.buffers["images"], done.report.buffers["out"], call.images.nbytes
+    assert (images.bytes_read, images.sectors_read) == (2 * nbytes, nbytes // SECTOR)
+    assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
+    assert out.sectors_read == 0 and images.sectors_written == 0
+    assert_small_traffic(done)
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_OF_MIXUP[dtype], done.report.hottest()
+
+
+@needs_cuda
+@every_dtype
+def test_mixup_in_place(dtype):
+    """Each sample is read once, for itself and for its partner, and written once."""
+    call = training_call("cutmix_", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
+    done = execute("cuda", call, ARCHITECTURE)
+    images, nbytes = done.report.buffers["images"], call.images.nbytes
+    assert (images.bytes_read, images.sectors_read) == (nbytes, nbytes // SECTOR)
+    assert (images.bytes_written, images.sectors_written) == (nbytes, nbytes // SECTOR)
+    assert_small_traffic(done)
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_OF_MIXUP[dtype], done.report.hottest()
+
+
+@needs_cuda
+@pytest.mark.parametrize("channels_last", LAYOUTS.values(), ids=LAYOUTS)
+def test_cutout_out_of_place(channels_last):
+    """The inside of a box is read from nobody."""
+    call = training_call("cutmix", torch.uint8, channels_last, kind=Kind.cutout)
+    done = execute("cuda", call, ARCHITECTURE)
+    images, out, nbytes = done.report.buffers["images"], done.report.buffers["out"], call.images.nbytes
+    needed, cut = image_sectors(call, done.plan)
+    assert not (needed & ~images.read).any()
+    assert np.array_equal(images.read | cut, np.ones_like(cut))
+    assert np.count_nonzero(images.read & ~needed) <= box_edges(call, done.plan)
+    inside = sum(3 * (y1 - y0) * (x1 - x0) for _, y0, x0, y1, x1, *_ in done.plan.tolist())
+    assert inside > nbytes / 8
+    assert images.bytes_read <= nbytes - inside + VECTOR * box_edges(call, done.plan)
+    assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
+    assert_small_traffic(done)
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_OUT_OF_PLACE, done.report.hottest()
+
+
+@needs_cuda
+@pytest.mark.parametrize("channels_last", LAYOUTS.values(), ids=LAYOUTS)
+def test_cutout_in_place(channels_last):
+    """Nothing is written but the box, and nothing is read but the vectors on its edges."""
+    call = training_call("cutmix_", torch.uint8, channels_last, kind=Kind.cutout)
+    done = execute("cuda", call, ARCHITECTURE)
+    images, edges = done.report.buffers["images"], box_edges(call, done.plan)
+    read, cut = image_sectors(call, done.plan)
+    assert 0 < np.count_nonzero(cut) < len(cut)
+    assert not read.any()
+    assert np.array_equal(images.written, cut)
+    assert not (images.read & ~cut).any()
+    assert images.bytes_read <= VECTOR * edges
+    assert_small_traffic(done)
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_IN_PLACE, done.report.hottest()

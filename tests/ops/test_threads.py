@@ -1,0 +1,78 @@
+"""How many threads do the work changes nothing in the result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cutmix_cuda
+
+from ..helpers import (
+    BACKENDS,
+    assert_same_bits,
+    assert_same_images,
+    oracle_images,
+    oracle_targets,
+    planned,
+    random_images,
+    random_labels,
+)
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# The CPU backend cuts a batch into tasks of 32 KiB: odd rows, so that tasks begin and end inside a sample.
+@pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
+@pytest.mark.parametrize("shape", [(7, 3, 61, 67), (301, 1, 9, 11), (3, 5, 1, 4099)], ids=str)
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "sliced"])
+@pytest.mark.parametrize("scope", ["sample", "pair"])  # two kinds in a pair, or one
+def test_thread_counts(backend, shape, layout, scope, set_threads):
+    classes = 211
+    images, labels = random_images(shape), random_labels(shape[0], classes)
+    view = {
+        "nchw": images,
+        "channels_last": images.contiguous(memory_format=torch.channels_last),
+        "sliced": torch.nn.functional.pad(images, (1, 2))[..., 1:-2],
+    }[layout]
+    how = {"cutout": 0.2, "fill": 0.5, "scope": scope}
+    plan = cutmix_cuda.Mix(**how, backend="reference").sample_plan(shape[0], *shape[-2:], seed=5)
+    rows = planned(plan)
+    expected = oracle_images(images, rows, fill=0.5), oracle_targets(labels, rows, classes)
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        assert torch.get_num_threads() == threads
+        how |= {"seed": 5, "return_plan": True, "backend": backend}
+        own = view.clone(memory_format=torch.preserve_format)
+        for given, inplace in ((view, False), (own, True)):
+            mixed, targets, drawn = cutmix_cuda.mix(given, labels, classes, inplace=inplace, **how)
+            assert torch.equal(drawn.packed, plan.packed)
+            assert_same_images(mixed, expected[0], rows)
+            assert_same_bits(targets, expected[1])
+
+
+# From 8 MiB on the CPU backend writes past the caches, whole lines at aligned addresses; rows of 2801 bytes have none.
+@pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
+@pytest.mark.parametrize("width", [2801, 2816])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_outputs_that_no_cache_holds(backend, width, channels_last, set_threads):
+    set_threads(2)
+    images = random_images((4, 2, 375, width), torch.uint8)
+    assert images.numel() >= 1 << 23
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    how = {"cutout": 0.5, "mixup_alpha": None, "fill": 7, "seed": 6, "return_plan": True, "backend": backend}
+    mixed, _, plan = cutmix_cuda.mix(images, **how)
+    assert set(plan.kind.tolist()) == {1, 3}
+    expected = oracle_images(images, planned(plan), fill=7)
+    assert_same_bits(mixed, expected)
+    for offset in (1, 64):
+        memory = torch.full((offset + images.numel() + 64,), 99, dtype=torch.uint8)
+        out = memory[offset:].as_strided(images.shape, images.stride())
+        cutmix_cuda.mix(images, out=out, **how)
+        assert torch.equal(out, expected)
+        assert (memory[:offset] == 99).all() and (memory[offset + images.numel() :] == 99).all()

@@ -1,0 +1,1 @@
+"""What stands around the package: build, command line, README, benchmarks."""

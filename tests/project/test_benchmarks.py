@@ -1,0 +1,316 @@
+"""The benchmark: its checks catch wrong contenders, its counts and tables are right, and all of it runs."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import cutmix_cuda
+
+pytest.importorskip("kornia")
+pytest.importorskip("timm")
+pytest.importorskip("torchvision")
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch):
+    """Its modules import each other by bare names, as scripts in one folder do."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+@pytest.fixture
+def small():
+    from grid import Case
+
+    return Case(batch=6, size=16, classes=5)
+
+
+def contender(name: str):
+    from contenders import all_contenders
+
+    found, missing = all_contenders(CPU, with_compiled=False)
+    assert not missing
+    return next(one for one in found if one.name == name)
+
+
+def spoiled(one, spoil):
+    """The same contender, with something done to its results."""
+
+    def prepare(case):
+        call = one.prepare(case)
+        return lambda inputs: spoil(inputs, *call(inputs))
+
+    return replace(one, prepare=prepare)
+
+
+# ---- Checks
+
+
+def other_pixel(inputs, images, targets):
+    images[0, 0, 0, 0] += 1
+    return images, targets
+
+
+def one_channel_not_pasted(inputs, images, targets):
+    images[:, 1] = inputs.images[:, 1]
+    return images, targets
+
+
+def other_weights(inputs, images, targets):
+    return images, targets.roll(1, 0)
+
+
+def nothing_mixed(inputs, images, targets):
+    return inputs.images.clone(), torch.nn.functional.one_hot(inputs.labels, targets.shape[1]).float()
+
+
+def changed_input(inputs, images, targets):
+    inputs.images[-1] = 0
+    return images, targets
+
+
+@pytest.mark.parametrize("spoil", [other_pixel, one_channel_not_pasted, other_weights, nothing_mixed, changed_input])
+def test_a_contender_that_does_something_else_is_caught(small, spoil):
+    from checks import WrongResult, check
+    from contenders import TORCHVISION
+
+    one = contender(TORCHVISION)
+    check(one, small, CPU)
+    with pytest.raises(WrongResult):
+        check(spoiled(one, spoil), small, CPU)
+
+
+def test_a_copy_that_claims_to_be_in_place_is_caught(small):
+    from checks import WrongResult, check
+    from contenders import OURS
+
+    with pytest.raises(WrongResult, match="in place"):
+        check(replace(contender(OURS), in_place=True), small, CPU)
+
+
+def test_another_scope_than_it_claims_is_caught(small):
+    from checks import WrongResult, check
+    from contenders import OURS, TORCHVISION
+
+    for name, scope in ((OURS, "batch"), (TORCHVISION, "sample")):
+        with pytest.raises(WrongResult, match=f"once a {scope}"):
+            check(replace(contender(name), scope=scope), small, CPU)
+
+
+def test_plan_is_read_off_mixed_images():
+    from checks import observed_plan
+
+    drawn = cutmix_cuda.sample_plan(8, 12, 9, seed=3)
+    coded = torch.arange(8.0).reshape(-1, 1, 1, 1).expand(8, 2, 12, 9).contiguous()
+    seen = observed_plan(cutmix_cuda.mix_images(coded, drawn))
+    for index in range(8):
+        y0, x0, y1, x1 = drawn.boxes[index].tolist()
+        if y0 < y1 and x0 < x1:
+            assert seen.boxes[index].tolist() == [y0, x0, y1, x1]
+            assert seen.partner[index] == drawn.partner[index]
+        else:
+            assert seen.lam[index] == 1
+    torch.testing.assert_close(seen.lam, drawn.lam, rtol=0, atol=0)
+
+
+def test_plain_cutmix_through_the_check(small):
+    from checks import check
+    from contenders import Contender, plain_cutmix
+
+    for per_sample in (False, True):
+        one = Contender(
+            "plain",
+            "peer",
+            lambda case, each=per_sample: lambda inputs: plain_cutmix(inputs.images, inputs.labels, case.classes, each),
+            scope="sample" if per_sample else "batch",
+        )
+        check(one, small, CPU)
+
+
+def test_mean_box_share():
+    from grid import MEAN_BOX_SHARE
+
+    plan = cutmix_cuda.sample_plan(200_000, 4096, 4096, seed=0)
+    assert float((1 - plan.lam).double().mean()) == pytest.approx(MEAN_BOX_SHARE, abs=2e-3)  # 3.5 standard errors
+
+
+# ---- Counts
+
+
+def test_counts_of_one_copy_and_one_addition(small):
+    from contenders import Contender
+    from counted import count_call
+
+    def prepare(case):
+        def call(inputs):
+            inputs.out[:, :, :8, :8] = inputs.images[:, :, 8:, 8:]  # a quarter read, a quarter written
+            return inputs.labels + 1
+
+        return call
+
+    count = count_call(Contender("by hand", "peer", prepare), small, 1)
+    assert (count["image_kernels"], count["label_kernels"], count["transfers"]) == (1, 1, 0)
+    assert count["image_passes"] == pytest.approx(0.5)
+    assert count["label_bytes"] == 2 * 8 * small.batch
+
+
+def test_counts_of_the_snippet(small):
+    from contenders import SNIPPET_MEAN_BOX
+    from counted import count_call
+
+    count = count_call(contender(SNIPPET_MEAN_BOX), small, 4)
+    side = 9  # the square nearest to 0.32 of 16 x 16
+    assert count["image_kernels"] == 2  # gather, then copy: read and written twice
+    assert count["image_passes"] == pytest.approx(4 * side**2 / 16**2, abs=0.01)  # the indices are a few bytes more
+
+
+def test_timm_elem_launches_a_kernel_a_sample(small):
+    from contenders import TIMM_ELEM
+    from counted import count_call
+
+    count = count_call(contender(TIMM_ELEM), replace(small, size=224, batch=32), 32)
+    assert count["image_kernels"] == 33  # a clone, and a copy for each sample
+    assert count["transfers"] == 1
+
+
+def test_our_rows_come_from_the_report_if_there_is_one(tmp_path):
+    from counted import read_ours
+
+    assert read_ours(tmp_path / "absent.json") == []
+    (tmp_path / "report.json").write_text(json.dumps({"benchmark_rows": [{"name": "ours"}]}))
+    assert read_ours(tmp_path / "report.json") == [{"name": "ours"}]
+
+
+# ---- Times, targets and tables
+
+
+def test_every_stopwatch_gets_its_rounds():
+    from timing import Effort, time_in_turn
+
+    class Ticks:
+        method = "counted"
+
+        def __init__(self, *seconds):
+            self.seconds, self.laps = seconds, 0
+
+        def lap(self):
+            self.laps += 1
+            return self.seconds[self.laps % len(self.seconds)]
+
+    watches = {"steady": Ticks(2.0), "uneven": Ticks(1.0, 5.0)}
+    timings = time_in_turn(watches, Effort(10.0, 3, 8))
+    assert [len(timings[name].seconds) for name in watches] == [8, 8]
+    assert timings["steady"].as_dict()["median_s"] == 2.0
+    assert timings["uneven"].quartiles() == (1.0, 5.0)
+    assert timings["uneven"].as_dict()["mean_s"] == 3.0
+
+
+def test_targets_are_judged_by_the_ratio_of_medians():
+    from contenders import OURS, TORCHVISION
+    from grid import CENTRE
+    from targets import judge
+    from timing import Timing
+
+    def verdicts(ours, theirs):
+        timings = {CENTRE: {OURS: Timing([ours] * 3, ""), TORCHVISION: Timing([theirs] * 3, "")}}
+        return [(row["measured"], row["met"]) for row in judge(timings)]
+
+    assert verdicts(1.0, 2.5) == [("2.50x", True)]
+    assert verdicts(1.0, 1.9) == [("1.90x", False)]
+
+
+def test_tables_go_between_the_markers_alone(tmp_path):
+    from tables import MARKERS, put_between_markers
+
+    begin, end = (marker.format("cpu") for marker in MARKERS)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{begin}\nold\n{end}\nbelow\n")
+    assert put_between_markers(readme, "cpu", "new")
+    assert readme.read_text() == f"above\n{begin}\n\nnew\n\n{end}\nbelow\n"
+    assert not put_between_markers(readme, "cuda", "other")
+    assert "other" not in readme.read_text()
+
+
+def test_losses_have_to_agree_before_they_are_timed(monkeypatch):
+    import cross_entropy
+
+    inputs = cross_entropy.random_inputs(cross_entropy.Sizes(8, 10), CPU)
+    cross_entropy.check_losses(inputs)
+    right = cross_entropy.LOSSES[cross_entropy.PAIRS]
+    for wrong in (
+        lambda inputs: right(inputs) + 1e-3,
+        lambda inputs: 1.001 * right(inputs) - 0.001 * right(inputs).detach(),
+    ):
+        monkeypatch.setitem(cross_entropy.LOSSES, cross_entropy.PAIRS, wrong)
+        with pytest.raises(AssertionError):
+            cross_entropy.check_losses(inputs)
+
+
+def test_losses_are_compared_with_soft_targets():
+    from tables import loss_table
+
+    timing = {"q1_s": 0.001, "q3_s": 0.004}
+    by = {"soft targets": timing | {"median_s": 0.003}, "pairs": timing | {"median_s": 0.002}}
+    rows = loss_table([{"batch": 8, "classes": 10, "by": by}]).splitlines()
+    assert rows[0] == "| loss and gradient of | 8 x 10 |"
+    assert rows[2] == "| soft targets | 3.00 ms (1.00 ms .. 4.00 ms), 1.00x |"
+    assert rows[3] == "| pairs | 2.00 ms (1.00 ms .. 4.00 ms), 1.50x |"
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(1.234e-6, "1.23 us"), (9.996e-4, "1.00 ms"), (0.0123, "12.3 ms"), (4.5, "4.50 s"), (321, "321 s")],
+)
+def test_durations(seconds, words):
+    from tables import duration
+
+    assert duration(seconds) == words
+
+
+# ---- All of it
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny batches are slow where threads of their own share the cores with other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, monkeypatch, one_thread):
+    import run
+
+    monkeypatch.setattr(sys, "argv", ["run.py", "--quick", "--output", str(tmp_path)])
+    run.main()
+
+    results = json.loads((tmp_path / "cpu.json").read_text())
+    assert results["machine"]["threads"] == 1
+    assert results["checks"] > 30
+    assert results["missing"] == {}
+    for cell in results["cells"]:
+        for name, timing in cell["timings"].items():
+            assert 0 < timing["q1_s"] <= timing["median_s"] <= timing["q3_s"], (cell["case"], name)
+    names = {name for cell in results["cells"] for name in cell["timings"]}
+    assert {"ours, in place", "torchvision v2.CutMix", "timm Mixup elem", "kornia RandomCutMixV2", "clone"} <= names
+    assert {row["name"] for row in results["counted"]["rows"]} >= {"torchvision v2.CutMix", "two-line snippet"}
+    assert {row["what"] for row in results["targets"]} == {"a call of ours, out of place", "a call of ours, in place"}
+
+    assert [(cell["batch"], cell["classes"]) for cell in results["losses"]] == [(8, 10), (4, 100)]
+    assert all(timing["median_s"] > 0 for cell in results["losses"] for timing in cell["by"].values())
+
+    report = (tmp_path / "cpu.md").read_text()
+    for name in results["losses"][0]["by"]:
+        assert f"| {name} |" in report
+    for name in names:
+        assert f"| {name} |" in report
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["cpu_share_of_ceiling.png", "cpu_throughput.png", "cpu_time_over_bytes.png"]
+    assert all((tmp_path / picture).stat().st_size > 10_000 for picture in pictures)

@@ -1,0 +1,392 @@
+"""What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
+
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from setuptools import Distribution
+
+import cutmix_cuda
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+
+
+def load_setup():
+    """setup.py as a module; it does nothing when imported."""
+    spec = importlib.util.spec_from_file_location("cutmix_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+setup = load_setup()
+
+
+def run(*command, cwd, **variables) -> str:
+    """What `command` prints, errors and all; it must succeed."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUTMIX_CUDA_BUILD"} | variables
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """The unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(ROOT, folder / "checkout", ignore=MADE)
+    run(sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", folder, cwd=folder / "checkout")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+PURE = [{"CUTMIX_CUDA_BUILD": "python"}, {"CXX": "/nonexistent/c++"}]
+
+
+@pytest.fixture(scope="module", params=PURE, ids=["asked for", "no compiler"])
+def pure_wheel(request, sdist, tmp_path_factory) -> Path:
+    """The wheel without compiled parts, built from the source distribution in a folder that was built in before."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = shutil.copytree(sdist, folder / "source")
+    left_over = source / "build" / "lib" / "cutmix_cuda" / "renamed_since.py"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--verbose")
+    printed = run(*pip, "--wheel-dir", folder, source, cwd=folder, **request.param)
+    assert "  mode           python\n" in printed
+    reason = "CUTMIX_CUDA_BUILD=python" if "CUTMIX_CUDA_BUILD" in request.param else "there is no C++ compiler"
+    assert f"left out: cpu ({reason}" in printed
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def python_files(folder: str) -> set[str]:
+    return {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.py")}
+
+
+def test_sdist_holds_what_a_build_needs(sdist):
+    checkout = sdist.parent / "checkout"
+    needed = [path for path in (checkout / "csrc").rglob("*") if path.is_file()]
+    needed += [*(checkout / "cutmix_cuda").rglob("*.py"), *(checkout / "triton_kernels").rglob("*.py")]
+    needed += [checkout / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")]
+    missing = [path for path in needed if not (sdist / path.relative_to(checkout)).is_file()]
+    assert len(needed) > 10
+    assert missing == []
+    assert not (sdist / "tests").exists()
+
+
+def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
+    assert pure_wheel.name == f"cutmix_cuda-{cutmix_cuda.__version__}-py3-none-any.whl"
+    names = [Path(name) for name in zipfile.ZipFile(pure_wheel).namelist()]
+    information = f"cutmix_cuda-{cutmix_cuda.__version__}.dist-info"
+    assert {path.parts[0] for path in names} == {"cutmix_cuda", information}
+    assert Path(information, "licenses", "LICENSE") in names
+
+    packed = {path.relative_to("cutmix_cuda").as_posix() for path in names if path.parts[0] == "cutmix_cuda"}
+    kernels = {f"triton_kernels/{name}" for name in python_files("triton_kernels")}
+    assert packed == python_files("cutmix_cuda") | kernels | {"py.typed"}
+
+
+MIX = """
+import sys; sys.path[:0] = sys.argv[1:]
+import torch, cutmix_cuda
+images = torch.arange(4 * 3 * 16 * 24).reshape(4, 3, 16, 24)
+torch.save(cutmix_cuda.cutmix(images, torch.tensor([4, 1, 0, 2]), 5, seed=11), "mixed.pt")
+print(*cutmix_cuda.available_backends())
+"""
+
+
+def test_pure_wheel_mixes_the_same_pixels(pure_wheel, tmp_path):
+    """Installed where nothing can be compiled, the package gives what the installed one gives here."""
+    zipfile.ZipFile(pure_wheel).extractall(tmp_path / "site")
+    backends = run(sys.executable, "-I", "-c", MIX, tmp_path / "site", cwd=tmp_path).splitlines()[-1].split()
+    assert "reference" in backends
+    assert not {"cpu", "cuda"} & set(backends)
+    images, targets = torch.load(tmp_path / "mixed.pt")
+    run(sys.executable, "-I", "-c", MIX, cwd=tmp_path)
+    installed_images, installed_targets = torch.load(tmp_path / "mixed.pt")
+    assert torch.equal(images, installed_images)
+    assert torch.equal(targets, installed_targets)
+
+
+def test_find_torch_names_the_torch_that_runs():
+    found = setup.find_torch()
+    assert (found.version, found.cuda) == (torch.__version__, torch.version.cuda)
+    assert (found.include / "torch" / "csrc" / "stable" / "library.h").is_file()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("2.14.1+cu130", (2, 14)), ("2.10.0a0+git1f2e3d", (2, 10)), ("13.0", (13, 0))]
+)
+def test_release(version, expected):
+    assert setup.release(version) == expected
+
+
+@pytest.mark.parametrize(
+    ("requested", "no_cpu", "no_cuda", "mode", "left_out"),
+    [
+        (None, None, None, "cuda", []),
+        (None, None, "no nvcc", "cpu", ["cuda (no nvcc)"]),
+        (None, "no g++", None, "python", ["cuda (no g++)", "cpu (no g++)"]),
+        (None, "no g++", "no nvcc", "python", ["cuda (no g++)", "cpu (no g++)"]),
+        ("cuda", None, None, "cuda", []),
+        ("cpu", None, None, "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
+        ("cpu", None, "no nvcc", "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
+        ("python", None, None, "python", ["cuda (CUTMIX_CUDA_BUILD=python)", "cpu (CUTMIX_CUDA_BUILD=python)"]),
+    ],
+)
+def test_choose_mode(requested, no_cpu, no_cuda, mode, left_out):
+    assert setup.choose_mode(requested, no_cpu, no_cuda) == (mode, left_out)
+
+
+@pytest.mark.parametrize(
+    ("requested", "no_cpu", "no_cuda", "message"),
+    [
+        ("cuda", None, "no nvcc", "CUTMIX_CUDA_BUILD=cuda is impossible: no nvcc"),
+        ("cuda", "no g++", None, "CUTMIX_CUDA_BUILD=cuda is impossible: no g++"),
+        ("cpu", "no g++", None, "CUTMIX_CUDA_BUILD=cpu is impossible: no g++"),
+        ("gpu", None, None, "CUTMIX_CUDA_BUILD: 'gpu' is none of cuda, cpu, python"),
+    ],
+)
+def test_choose_mode_says_why_not(requested, no_cpu, no_cuda, message):
+    with pytest.raises(SystemExit, match=f"^{re.escape(message)}$"):
+        setup.choose_mode(requested, no_cpu, no_cuda)
+
+
+CPU_TORCH = setup.Torch(Path("torch"), "2.14.1+cpu", None)
+CUDA_TORCH = setup.Torch(Path("torch"), "2.14.1+cu130", "13.0")
+
+
+def toolkit(version="13.0", archs=("7.5", "8.0", "9.0", "12.0")):
+    return setup.Toolkit(Path("cuda"), version, frozenset(archs))
+
+
+@pytest.mark.parametrize(
+    ("torch_found", "toolkit_found", "reason"),
+    [
+        (CUDA_TORCH, toolkit(), None),
+        (CUDA_TORCH, toolkit("13.2"), None),
+        (CUDA_TORCH, toolkit("12.8"), "torch 2.14.1+cu130 is for CUDA 13.0, and the toolkit in cuda is 12.8"),
+        (
+            setup.Torch(Path("torch"), "2.10.0+cu128", "12.8"),
+            toolkit(),
+            "torch 2.10.0+cu128 is for CUDA 12.8, and the toolkit in cuda is 13.0",
+        ),
+        (CUDA_TORCH, None, "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"),
+        (CPU_TORCH, toolkit(), "torch 2.14.1+cpu is a build without CUDA"),
+    ],
+)
+def test_cuda_obstacle(torch_found, toolkit_found, reason, monkeypatch):
+    monkeypatch.setattr(setup, "nvcc_obstacle", lambda toolkit: None)
+    assert setup.cuda_obstacle(torch_found, toolkit_found) == reason
+
+
+def test_cpu_obstacle(monkeypatch):
+    assert "torch was not found" in setup.cpu_obstacle(None)
+    assert setup.cpu_obstacle(setup.Torch(Path("torch"), "2.9.1", None)) == "torch 2.9.1 is older than 2.10"
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    assert setup.cpu_obstacle(CPU_TORCH) == "there is no C++ compiler '/nonexistent/c++'"
+    monkeypatch.setenv("CXX", "false")
+    assert setup.cpu_obstacle(CPU_TORCH).startswith("the C++ compiler 'false' failed: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "archs"),
+    [
+        ("8.0", ["8.0"]),
+        ("8.0;9.0+PTX", ["8.0", "9.0+PTX"]),
+        (" 8.0 9.0a, 12.0+PTX ", ["8.0", "9.0a", "12.0+PTX"]),
+    ],
+)
+def test_parse_archs(text, archs):
+    assert setup.parse_archs(text) == archs
+
+
+@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x"])
+def test_parse_archs_names_what_it_cannot_read(text):
+    with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST: '.*' is not like 8.0 or 9.0.PTX"):
+        setup.parse_archs(text)
+
+
+@pytest.mark.parametrize(
+    ("known", "archs"),
+    [
+        ("5.0 7.0 7.5 8.0 8.6 8.9 9.0", "7.0 7.5 8.0 8.6+PTX 8.9 9.0+PTX"),  # CUDA 12.6
+        ("7.5 8.0 8.6 8.7 8.9 9.0 10.0 10.3 11.0 12.0 12.1", "7.5 8.0 8.6+PTX 8.9 9.0 10.0 12.0+PTX"),  # CUDA 13.0
+    ],
+)
+def test_default_archs_are_those_that_nvcc_knows_with_ptx_of_the_newest(known, archs):
+    assert setup.choose_archs(None, toolkit(archs=known.split())) == archs.split()
+
+
+def test_choose_archs():
+    assert setup.choose_archs("9.0a", toolkit()) == ["9.0a"]
+    with pytest.raises(SystemExit, match="CUDA 13.0 cannot compile for 7.0 10.0.PTX"):
+        setup.choose_archs("7.0;8.0;10.0+PTX", toolkit())
+
+
+def test_gencode_flags():
+    assert setup.gencode_flags(["8.0", "12.0+PTX"]) == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_120,code=sm_120",
+        "-gencode=arch=compute_120,code=compute_120",
+    ]
+
+
+def write_script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "compiler", "options"),
+    [
+        ("", "", []),
+        ("/opt/gcc/bin/g++", "/opt/gcc/bin/g++", []),
+        ("ccache g++", "g++", []),
+        ("ccache '/opt/my gcc/g++' -m64 -isystem folder", "/opt/my gcc/g++", ["-m64", "-isystem", "folder"]),
+    ],
+)
+def test_split_compiler(command, compiler, options):
+    assert setup.split_compiler(command) == (compiler, options)
+
+
+def test_nvcc_gets_the_host_compiler_alone_and_its_options_apart(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++-12 -m64 -std=gnu++14")
+    command = setup.nvcc_command(Path("nvcc"), ["8.0"])
+    assert command[command.index("-ccbin") + 1] == "g++-12"
+    assert "-Xcompiler=-m64" in command
+    assert [argument for argument in command if "ccache" in argument or "gnu++14" in argument] == []
+    monkeypatch.delenv("CXX")
+    assert "-ccbin" not in setup.nvcc_command(Path("nvcc"), ["8.0"])
+
+
+FAKE_NVCC = """
+case "$1" in
+--dryrun) echo '#$ _HERE_='"$(dirname "$0")" >&2; echo '#$ TOP='"$(dirname "$0")/.." >&2 ;;
+--version) echo 'Cuda compilation tools, release 12.8, V12.8.93' ;;
+--list-gpu-arch) echo compute_90; echo compute_120 ;;
+*) echo 'host_config.h:1: error: unsupported GNU version' >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def wrapped_nvcc(tmp_path) -> tuple[Path, Path]:
+    """An nvcc that stands in for a real one, in a toolkit's folder, and a wrapper of it elsewhere."""
+    real = write_script(tmp_path / "cuda-12.8" / "bin" / "nvcc", FAKE_NVCC)
+    return real, write_script(tmp_path / "elsewhere" / "nvcc", f'exec {real} "$@"')
+
+
+def test_a_wrapper_is_resolved_to_its_toolkit(wrapped_nvcc):
+    real, wrapper = wrapped_nvcc
+    expected = setup.Toolkit(real.parent.parent, "12.8", frozenset({"9.0", "12.0"}))
+    assert setup.resolve_toolkit(wrapper) == expected
+    assert expected.nvcc == real
+
+
+def test_an_nvcc_that_does_not_work_is_left_out_or_refused(tmp_path, monkeypatch):
+    broken = write_script(tmp_path / "bin" / "nvcc", "echo no host compiler; exit 1")
+    with pytest.raises(OSError, match="does not tell its folder, its version and"):
+        setup.resolve_toolkit(broken)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    plan = setup.resolve()
+    assert plan.mode in ("cpu", "python")
+    assert plan.toolkit is None
+    assert plan.left_out[0].startswith("cuda (")
+
+
+def test_an_nvcc_that_refuses_the_host_compiler_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
+    real, _ = wrapped_nvcc
+    monkeypatch.setattr(setup, "find_torch", lambda: setup.Torch(Path("torch"), "2.10.0+cu128", "12.8"))
+    monkeypatch.setattr(setup, "cpu_obstacle", lambda torch: None)
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    reason = f"the CUDA compiler '{real}' failed: host_config.h:1: error: unsupported GNU version"
+    assert setup.resolve() == setup.Plan("cpu", setup.find_torch(), left_out=[f"cuda ({reason})"])
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
+    with pytest.raises(SystemExit, match=re.escape(f"CUTMIX_CUDA_BUILD=cuda is impossible: {reason}")):
+        setup.resolve()
+
+
+def test_nvcc_obstacle(monkeypatch):
+    nvcc = setup.find_nvcc()
+    if nvcc is None or setup.compiler_obstacle():
+        pytest.skip("needs nvcc and a C++ compiler")
+    found = setup.resolve_toolkit(nvcc)
+    assert setup.nvcc_obstacle(found) is None
+    monkeypatch.setenv("CXX", "false")
+    assert setup.nvcc_obstacle(found).startswith(f"the CUDA compiler '{found.nvcc}' failed: nvcc fatal")
+
+
+def test_find_nvcc_prefers_cuda_home_to_the_path(wrapped_nvcc, monkeypatch):
+    real, wrapper = wrapped_nvcc
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
+    assert setup.find_nvcc() == wrapper
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    assert setup.find_nvcc() == real
+
+
+def test_another_cuda_major_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
+    if torch.version.cuda is None or torch.version.cuda.startswith("12."):
+        pytest.skip("needs a torch of another CUDA major version than 12")
+    real, _ = wrapped_nvcc
+    monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    plan = setup.resolve()
+    assert plan.mode in ("cpu", "python")
+    assert plan.toolkit is None
+    assert plan.left_out[0].startswith("cuda (")
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
+    with pytest.raises(SystemExit, match="CUTMIX_CUDA_BUILD=cuda is impossible"):
+        setup.resolve()
+
+
+def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
+    if setup.compiler_obstacle():
+        pytest.skip("needs a C++ compiler")
+    source = tmp_path / "probe.cpp"
+    source.write_text("int probe() { return 0; }\n")
+
+    def build() -> int:
+        """When the library that then stands there was made."""
+        extension = setup.Extension("probe", [str(source)], language="c++")
+        command = setup.BuildExt(Distribution({"name": "probe", "version": "1", "ext_modules": [extension]}))
+        command.build_lib, command.build_temp = str(tmp_path), str(tmp_path / "temp")
+        command.ensure_finalized()
+        command.run()
+        return Path(command.get_ext_fullpath("probe")).stat().st_mtime_ns
+
+    first = build()
+    assert build() == first
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    second = build()
+    assert second > first
+    assert build() == second
+    monkeypatch.setenv("CXX", f"env {os.environ.get('CXX', 'c++')}")
+    assert build() > second
+
+
+def test_installed_build_tells_its_version():
+    build_info = pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
+    assert build_info.version == cutmix_cuda.__version__
