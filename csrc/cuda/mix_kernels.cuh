@@ -441,10 +441,11 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
 
 // ---- In place
 
-// The sample that owns the `index`-th pair of a map that is its own inverse: i and shift - i (mod batch).
+// The sample that owns the `index`-th pair of a map that reflects: i and shift - i (mod circle).
 //
 // Up to the shift partners are shift - i, and the owners, who have the lower index, are 0..shift/2. Beyond it they are
-// shift + batch - i, and the owners follow from shift + 1 on.
+// shift + circle - i, and the owners follow from shift + 1 on. The sample that is paired with the last of an even batch
+// is one of them.
 CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
     return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
 }
