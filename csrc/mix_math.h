@@ -194,7 +194,7 @@ enum class Placement : int32_t { kClip = 0, kInside = 1 };
 
 struct Sampling {
     const float* quantiles;  // kKinds tables, in the order of the kinds
-    int32_t batch, height, width;
+    int32_t height, width;
     float cutmix_below, mixup_below, cutout_below;  // of a random number in [0, 1), looked at in this order
     Scope scope;
     PartnerRule partner;
@@ -219,9 +219,8 @@ CUTMIX_HD Kind kind_of(const Sampling& sampling, uint32_t word) {
 }
 
 // Words of a draw: 0 lambda, 1 centre x, 2 centre y, 3 which kind.
-CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, PartnerMap map, uint32_t index) {
+CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, uint32_t index, uint32_t partner) {
     const int32_t height = sampling.height, width = sampling.width;
-    const uint32_t partner = partner_of(map, index, static_cast<uint32_t>(sampling.batch));
     const Words draw = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
     const Kind kind = kind_of(sampling, draw.word[3]);
     const bool alone = partner == index && kind != Kind::kCutout;

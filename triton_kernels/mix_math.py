@@ -154,14 +154,13 @@ def kind_of(bounds, word, KINDS: tl.constexpr):
 
 
 @triton.jit
-def sample_row(sampling, seed, mapping, index, KINDS: tl.constexpr):
-    """A sample's row of the plan. Mirrors mix_math.h::sample_row.
+def sample_row(sampling, seed, index, partner, KINDS: tl.constexpr):
+    """The row of the plan of a sample that has a partner. Mirrors mix_math.h::sample_row.
 
-    sampling is (quantiles, batch, height, width, bounds, scope, placement, correct_lam); without KINDS there is none
-    but cutmix.
+    sampling is (quantiles, height, width, bounds, scope, placement, correct_lam); without KINDS there is none but
+    cutmix.
     """
-    quantiles, batch, height, width, bounds, scope, placement, correct_lam = sampling
-    partner = partner_of(mapping, index, batch)
+    quantiles, height, width, bounds, scope, placement, correct_lam = sampling
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
     kind = kind_of(bounds, word_kind, KINDS)
     mixed = ((partner != index) | (kind == CUTOUT)) & (height != 0) & (width != 0)
