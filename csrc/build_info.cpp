@@ -45,7 +45,6 @@ py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32
                                  double cutmix_below, double mixup_below, double cutout_below, int32_t scope,
                                  int32_t partner, int32_t placement, bool correct_lam) {
     const Sampling sampling = {knots_of(table, kKinds),
-                               batch,
                                height,
                                width,
                                static_cast<float>(cutmix_below),
@@ -58,7 +57,8 @@ py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32
     const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
     py::array_t<int32_t> plan({py::ssize_t{batch}, py::ssize_t{8}});
     for (int32_t i = 0; i < batch; ++i) {
-        const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(i));
+        const uint32_t partner = partner_of(map, static_cast<uint32_t>(i), static_cast<uint32_t>(batch));
+        const PlanRow row = sample_row(sampling, seed, static_cast<uint32_t>(i), partner);
         std::memcpy(plan.mutable_data(i, 0), &row, sizeof row);
     }
     return plan;
@@ -194,7 +194,6 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
             *sampling;
         call.plan.sampled = at<PlanRow>(plan);
         call.plan.sampling = {at<const float>(quantiles),
-                              batch,
                               height,
                               width,
                               static_cast<float>(cutmix_below),

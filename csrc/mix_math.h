@@ -131,31 +131,43 @@ CUTMIX_HD float share_outside(Box box, int32_t height, int32_t width) {
     return sub_rn(1.0f, div_rn(static_cast<float>(area), static_cast<float>(height * width)));
 }
 
-// ---- Partners: an affine map of the index, (sign * index + shift) mod batch, that every thread computes for itself
+// ---- Partners: an affine map of the index that every thread computes for itself
+//
+// index + shift (mod batch), or shift - index, which is its own inverse. Modulo an odd number the latter pairs all but
+// one sample, a new one at each shift. An even batch is taken as an odd one and a last sample, which is paired with the
+// one that is left: the circle method, by which each of the others is the partner at exactly one of the shifts.
 
 enum class PartnerRule : int32_t {
     kRoll = 0,    // index - 1, as torchvision
     kFlip = 1,    // batch - 1 - index, as timm
     kShift = 2,   // index + s, s drawn once a batch
-    kMirror = 3,  // s - index, s drawn once a batch: its own inverse, with a new pairing at every call
+    kMirror = 3,  // s - index, s drawn once a batch: a new pairing at every call
 };
 
 struct PartnerMap {
-    bool reflects;   // sign: -1 if set, else +1
-    uint32_t shift;  // in [0, batch]
+    bool reflects;   // shift - index if set, else index + shift
+    uint32_t shift;  // in [0, batch)
 };
+
+// The modulus of maps that reflect: the batch without the last sample of an even one.
+CUTMIX_HD uint32_t circle_of(uint32_t batch) { return (batch - 1) | 1; }
 
 CUTMIX_HD PartnerMap partner_map(PartnerRule rule, uint64_t seed, uint32_t batch) {
     if (rule == PartnerRule::kRoll) return {false, batch - 1};
-    if (rule == PartnerRule::kFlip) return {true, batch - 1};
+    // Modulo batch - 1, batch - 1 - index is -index.
+    if (rule == PartnerRule::kFlip) return {true, batch % 2 == 0 ? 0 : batch - 1};
     const uint32_t word = philox(seed, 0, kPerBatch).word[0];
     if (rule == PartnerRule::kShift) return {false, 1 + mulhi(word, batch - 1)};
-    // An odd shift of an even batch leaves nobody alone; an odd batch leaves exactly one sample alone.
-    return {true, batch % 2 == 0 ? 2 * mulhi(word, batch / 2) + 1 : mulhi(word, batch)};
+    return {true, mulhi(word, circle_of(batch))};
 }
 
 CUTMIX_HD uint32_t partner_of(PartnerMap map, uint32_t index, uint32_t batch) {
-    if (map.reflects) return map.shift >= index ? map.shift - index : map.shift + batch - index;
+    if (map.reflects) {
+        const uint32_t circle = circle_of(batch);
+        if (index == circle) return (map.shift + map.shift % 2 * circle) / 2;  // the one that the circle leaves
+        const uint32_t partner = map.shift >= index ? map.shift - index : map.shift + circle - index;
+        return partner == index && circle < batch ? circle : partner;
+    }
     const uint32_t sum = index + map.shift;
     return sum >= batch ? sum - batch : sum;
 }
@@ -182,7 +194,7 @@ enum class Placement : int32_t { kClip = 0, kInside = 1 };
 
 struct Sampling {
     const float* quantiles;  // kKinds tables, in the order of the kinds
-    int32_t batch, height, width;
+    int32_t height, width;
     float cutmix_below, mixup_below, cutout_below;  // of a random number in [0, 1), looked at in this order
     Scope scope;
     PartnerRule partner;
@@ -207,9 +219,8 @@ CUTMIX_HD Kind kind_of(const Sampling& sampling, uint32_t word) {
 }
 
 // Words of a draw: 0 lambda, 1 centre x, 2 centre y, 3 which kind.
-CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, PartnerMap map, uint32_t index) {
+CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, uint32_t index, uint32_t partner) {
     const int32_t height = sampling.height, width = sampling.width;
-    const uint32_t partner = partner_of(map, index, static_cast<uint32_t>(sampling.batch));
     const Words draw = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
     const Kind kind = kind_of(sampling, draw.word[3]);
     const bool alone = partner == index && kind != Kind::kCutout;

@@ -57,7 +57,6 @@ inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
         plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
     }
     plan->sampling = {static_cast<const float*>(quantiles.const_data_ptr()),
-                      plan->batch,
                       plan->height,
                       plan->width,
                       static_cast<float>(args.cutmix_below),

@@ -237,8 +237,9 @@ def cutmix(
         scope: who shares a draw of lambda and box: each "sample" has its own, the two of a "pair", or the "batch".
             Pairs are of samples that are each other's partner, so "pair" is for partner "mirror" and "flip".
         partner: whose pixels are pasted into sample i: "mirror" (s - i) mod B with s drawn at each call, so that the
-            pairing is new each time and its own inverse; "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
-            B - 1 - i, as timm. A sample that is its own partner is kept.
+            pairing is new each time, its own inverse, and uniform over the other samples (of an even B it is mod B - 1,
+            and the last sample takes the one that is left); "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
+            B - 1 - i, as timm. A sample that is its own partner, as one of an odd B, is kept.
         placement: "clip", a box centred anywhere and clipped at the border, as the paper and torchvision; "inside", a
             box that lies inside the image.
         correct_lam: recompute lambda from the box's real area. If not, lambda stays as drawn.

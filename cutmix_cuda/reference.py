@@ -100,22 +100,33 @@ def share_outside(box: tuple[Tensor, ...], height: int, width: int) -> Tensor:
     return 1.0 - area / torch.full_like(area, height * width)
 
 
+def circle_of(batch: int) -> int:
+    """The modulus of maps that reflect. Mirrors mix_math.h::circle_of."""
+    return (batch - 1) | 1
+
+
 def partner_map(rule: int, seed: Tensor, batch: int) -> tuple[bool, Tensor | int]:
     """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
     if rule == Partner.roll:
         return False, batch - 1
     if rule == Partner.flip:
-        return True, batch - 1
+        return True, 0 if batch % 2 == 0 else batch - 1
     word = philox(seed, torch.zeros_like(seed), _PER_BATCH)[0]
     if rule == Partner.shift:
         return False, 1 + mulhi(word, batch - 1)
-    return True, 2 * mulhi(word, batch // 2) + 1 if batch % 2 == 0 else mulhi(word, batch)
+    return True, mulhi(word, circle_of(batch))
 
 
 def partner_of(mapping: tuple[bool, Tensor | int], index: Tensor, batch: int) -> Tensor:
     """The partner of each index under a partner map. Mirrors mix_math.h::partner_of."""
     reflects, shift = mapping
-    return (shift - index if reflects else index + shift) % batch
+    if not reflects:
+        return (index + shift) % batch
+    circle = circle_of(batch)
+    partner = (shift - index) % circle
+    if batch % 2 == 0:
+        partner = torch.where(partner == index, circle, partner)
+    return torch.where(index == circle, (shift + shift % 2 * circle) // 2, partner)
 
 
 def draw_index(scope: int, index: Tensor, partner: Tensor) -> Tensor:

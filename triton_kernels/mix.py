@@ -52,7 +52,7 @@ from torch import Tensor
 
 from .._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
 from .._validation import FLOAT_DTYPES, INTEGER_DTYPES
-from .mix_math import CUTOUT, KEEP, MIXUP, mixed_value, partner_map, sample_row, valid_row
+from .mix_math import CUTOUT, KEEP, MIXUP, mixed_value, partner_map, partner_of, sample_row, valid_row
 from .rows import Rows, rows_of, same_order
 from .values import blended_words, float_to_bfloat16
 
@@ -322,13 +322,13 @@ def mix_kernel(
     # The row of the plan.
     if quantiles is not None:
         bounds = (cutmix_below, mixup_below, cutout_below)
-        sampling = (quantiles, batch, height, width, bounds, scope, placement, correct_lam)
+        sampling = (quantiles, height, width, bounds, scope, placement, correct_lam)
         if device_seed is not None:
             seed = tl.load(device_seed)
         else:
             seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
         mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(sampling, seed, mapping, index, KINDS)
+        row = sample_row(sampling, seed, index, partner_of(mapping, index, batch), KINDS)
         valid = batch > 0
         if chunk == 0:
             write_row(plan, index, row)
@@ -341,7 +341,7 @@ def mix_kernel(
         there = (partner >= 0) & (partner < batch)
         partner = tl.where(there, partner, index)
         if quantiles is not None:
-            other_row = sample_row(sampling, seed, mapping, partner, KINDS)
+            other_row = sample_row(sampling, seed, partner, index, KINDS)
             other_valid = valid
         else:
             other_row, other_valid = given_row(plan, partner, batch, height, width, ELEMENT is not None)

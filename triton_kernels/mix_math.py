@@ -100,27 +100,34 @@ def share_outside(box, height, width):
 
 
 @triton.jit
+def circle_of(batch):
+    """The modulus of maps that reflect. Mirrors mix_math.h::circle_of."""
+    return (batch - 1) | 1
+
+
+@triton.jit
 def partner_map(rule, seed, batch):
     """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
     reflects = (rule == PARTNER_FLIP) | (rule == PARTNER_MIRROR)
-    shift = batch - 1
+    shift = tl.where((rule == PARTNER_FLIP) & (batch % 2 == 0), 0, batch - 1)
     if (rule == PARTNER_SHIFT) | (rule == PARTNER_MIRROR):
         word = philox(seed, 0, PER_BATCH)[0]
         if rule == PARTNER_SHIFT:
             shift = 1 + mulhi(word, batch - 1).to(tl.int32)
         else:
-            odd = mulhi(word, batch).to(tl.int32)
-            even = 2 * mulhi(word, batch // 2).to(tl.int32) + 1
-            shift = tl.where(batch % 2 == 0, even, odd)
+            shift = mulhi(word, circle_of(batch)).to(tl.int32)
     return reflects, shift
 
 
 @triton.jit
 def partner_of(mapping, index, batch):
     """The partner of an index under a partner map. Mirrors mix_math.h::partner_of."""
-    difference = mapping[1] - index
-    total = mapping[1] + index
-    reflected = tl.where(difference >= 0, difference, difference + batch)
+    shift, circle = mapping[1], circle_of(batch)
+    difference = shift - index
+    total = shift + index
+    reflected = tl.where(difference >= 0, difference, difference + circle)
+    reflected = tl.where((reflected == index) & (circle < batch), circle, reflected)
+    reflected = tl.where(index == circle, (shift + shift % 2 * circle) // 2, reflected)
     shifted = tl.where(total >= batch, total - batch, total)
     return tl.where(mapping[0], reflected, shifted)
 
@@ -147,14 +154,13 @@ def kind_of(bounds, word, KINDS: tl.constexpr):
 
 
 @triton.jit
-def sample_row(sampling, seed, mapping, index, KINDS: tl.constexpr):
-    """A sample's row of the plan. Mirrors mix_math.h::sample_row.
+def sample_row(sampling, seed, index, partner, KINDS: tl.constexpr):
+    """The row of the plan of a sample that has a partner. Mirrors mix_math.h::sample_row.
 
-    sampling is (quantiles, batch, height, width, bounds, scope, placement, correct_lam); without KINDS there is none
-    but cutmix.
+    sampling is (quantiles, height, width, bounds, scope, placement, correct_lam); without KINDS there is none but
+    cutmix.
     """
-    quantiles, batch, height, width, bounds, scope, placement, correct_lam = sampling
-    partner = partner_of(mapping, index, batch)
+    quantiles, height, width, bounds, scope, placement, correct_lam = sampling
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
     kind = kind_of(bounds, word_kind, KINDS)
     mixed = ((partner != index) | (kind == CUTOUT)) & (height != 0) & (width != 0)

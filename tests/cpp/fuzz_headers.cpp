@@ -59,7 +59,6 @@ void fuzz_plan() {
     const Extent extent = any_extent();
     const auto batch = static_cast<int32_t>(between(0, 3) ? between(1, 20) : between(1, 1 << 30));
     const Sampling sampling = {table.get(),
-                               batch,
                                extent.height,
                                extent.width,
                                any_bound(),
@@ -72,7 +71,8 @@ void fuzz_plan() {
     const uint64_t seed = random_bits();
     const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
     for (int draw = 0; draw < 50; ++draw) {
-        const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(between(0, batch - 1)));
+        const uint32_t index = static_cast<uint32_t>(between(0, batch - 1));
+        const PlanRow row = sample_row(sampling, seed, index, partner_of(map, index, static_cast<uint32_t>(batch)));
         require(valid_row(row, batch, extent.height, extent.width, true), "a sampled row leads outside");
         const bool mixup = row.kind == static_cast<int32_t>(Kind::kMixUp);
         require(valid_row(row, batch, extent.height, extent.width, false) == !mixup, "mixup of what has no mean");

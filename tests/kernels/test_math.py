@@ -209,6 +209,23 @@ def test_partners(cxx, rule, seed, batch):
     assert_twins(mine, reference.partner_of(mapping, as_tensor(index), batch))
 
 
+@pytest.mark.parametrize("batch", [*range(1, 10), 100, 101])
+def test_mirror_is_uniform_over_the_others(cxx, batch):
+    """Over the shifts, which are drawn uniformly, each sample meets every other once and, of an odd batch, itself."""
+    shifts = batch if batch % 2 == 1 else batch - 1
+    shift, index = np.indices((shifts, batch))
+    for partner in (
+        cxx.partner_of(True, shift, index, batch),
+        reference.partner_of((True, as_tensor(shift)), as_tensor(index), batch).numpy(),
+    ):
+        np.testing.assert_array_equal(np.take_along_axis(np.atleast_2d(partner), partner, axis=1), index)
+        met = [sorted(partner[:, i]) for i in range(batch)]
+        assert met == [[j for j in range(batch) if j != i or batch % 2 == 1] for i in range(batch)]
+    words = np.linspace(0, 2**32 - 1, 1000).astype(np.uint64)
+    drawn = words * shifts >> 32
+    assert {cxx.partner_map(Partner.mirror, seed, batch)[1] for seed in range(1000)} == set(drawn.tolist())
+
+
 @pytest.mark.parametrize("rule", helpers.PARTNERS)
 @given(seeds, st.integers(1, 2**30), st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @example(-1, 2**30, [0.0, 0.5, 1.0])
@@ -219,6 +236,9 @@ def test_partners_in_a_huge_batch(cxx, rule, seed, batch, places):
     twin = reference.partner_of(mapping, as_tensor(index), batch)
     assert_twins(mine, twin)
     assert 0 <= twin.min() <= twin.max() < batch
+    if rule in ("flip", "mirror"):
+        assert reference.partner_of(mapping, twin, batch).tolist() == index.tolist()
+        assert batch % 2 == 1 or (twin.numpy() != index).all()
 
 
 @pytest.mark.parametrize("scope", helpers.SCOPES)

@@ -320,6 +320,21 @@ def test_a_seed_on_the_device(kind, in_place):
 
 
 @every_kind
+@pytest.mark.parametrize("batch", [2, 7, 8])
+def test_every_pairing_in_place(kind, batch):
+    """Each pair has one owner, whatever the shift: also that of the last sample of an even batch."""
+    images, labels = random_images((batch, 1, 2, 16), torch.uint8), random_labels(batch, CLASSES)
+    pairings = {}
+    for seed in map(torch.tensor, itertools.count()):
+        if len(pairings) == (batch if batch % 2 == 1 else batch - 1):
+            break
+        _, shift = reference.partner_map(Partner.mirror, seed, batch)
+        pairings[int(shift)] = sampling(scope=Scope.pair, placement=Placement.inside, seed=seed.reshape(1))
+    for how in pairings.values():
+        assert_as_reference(kind, "cutmix_", images, labels, *how, CLASSES, 0.0, torch.float32)
+
+
+@every_kind
 @pytest.mark.parametrize("drawn", list(Kind), ids=lambda drawn: drawn.name)
 @pytest.mark.parametrize("lam", [0.0, 1.0])
 def test_lambda_of_zero_and_one(kind, lam, drawn):

@@ -28,7 +28,7 @@ from .execution import (
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 LAYOUTS = {"channels-first": False, "channels-last": True}
 ARCHITECTURE = 90
-INSTRUCTIONS_OUT_OF_PLACE, INSTRUCTIONS_IN_PLACE = 64, 96  # a warp, for each 16 bytes that a lane writes
+INSTRUCTIONS_OUT_OF_PLACE, INSTRUCTIONS_IN_PLACE = 64, 100  # a warp, for each 16 bytes that a lane writes
 # The same of mixup, which works on elements. While memory moves a vector in and one out, an H100 issues about 280; out
 # of place mixup reads two, and has 420. Bytes come near to that, in PTX: its moves between registers, a sixth of all,
 # are no machine code.
