@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import _validation
 from ._ops import Kind
+from ._serialization import register
 
 
 class MixedBoxes(NamedTuple):
@@ -27,6 +28,9 @@ class MixedBoxes(NamedTuple):
     labels: list[Tensor] | None
     visible: list[Tensor]
     weight: list[Tensor]
+
+
+register(MixedBoxes, MixedBoxes._fields)
 
 
 class _Objects(NamedTuple):
