@@ -274,7 +274,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
         )
     plan.check(in_place=in_place)
     looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
-    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == Kind.mixup).any():
+    classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
+    if classes and looked_at and (plan.kind == Kind.mixup).any():
         _validation.check_blends(images)
 
 
