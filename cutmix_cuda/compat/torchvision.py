@@ -60,6 +60,11 @@ def _labels_by_name(sample: Any) -> Any:
     return sample[(exact + similar)[0]]
 
 
+def _plain(image: Tensor) -> Tensor:
+    """An image without its type. Not asked for where it has none, because torch.compile cannot trace that."""
+    return image if type(image) is Tensor else image.as_subclass(Tensor)
+
+
 def _wrapped(image: Tensor, *, like: Any) -> Any:
     """A mixed image as the type that it came as."""
     return tv_tensors.wrap(image, like=like) if isinstance(like, tv_tensors.TVTensor) else image
@@ -157,7 +162,7 @@ class _BatchMix(v2.Transform):
     def _mix(self, leaves: list[Any], at_images: list[int], at_labels: int | None) -> None:
         """Puts mixed images and targets in their places. The first image and the targets are made in one launch."""
         labels, settings = self._labels_and_settings(None if at_labels is None else leaves[at_labels])
-        images = [leaves[at].as_subclass(Tensor) for at in at_images]
+        images = [_plain(leaves[at]) for at in at_images]
         first, targets, packed = run(
             images[0],
             labels,
@@ -189,7 +194,7 @@ class _BatchMix(v2.Transform):
     def _is_customised(self) -> bool:
         """Whether a hook of torchvision was overridden, in a subclass or on the instance."""
         hooks = ("make_params", "transform")
-        return any(getattr(getattr(self, hook), "__func__", None) is not getattr(_BatchMix, hook) for hook in hooks)
+        return any(hook in vars(self) or getattr(type(self), hook) is not getattr(_BatchMix, hook) for hook in hooks)
 
     def _transform_each(self, leaves: list[Any], at_images: list[int], at_labels: int | None) -> None:
         """Puts in the places of images, labels and tensors of other types what the hooks make of them."""
@@ -237,7 +242,7 @@ class _BatchMix(v2.Transform):
                 backend=self.backend,
             )
         if isinstance(inpt, self._mixed) or _is_pure(inpt):
-            image = inpt.as_subclass(Tensor)
+            image = _plain(inpt)
             return _wrapped(mix_images(image, self._plan_of(params, image), backend=self.backend), like=inpt)
         return inpt
 

@@ -528,6 +528,28 @@ def test_hooks_are_of_one_box_for_all():
             mix(IMAGES, LABELS)
 
 
+@pytest.fixture
+def checked_distributions():
+    """torch.compile switches the checks of torch.distributions off for good, and torchvision's arguments with them."""
+    torch._dynamo.reset()
+    yield
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
+
+
+@both
+@pytest.mark.usefixtures("checked_distributions")
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("hooks", [None, SetParams])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
+def test_in_one_graph(ours, theirs, seed, hooks):
+    results = []
+    for compiler in (lambda mix: mix, torch.compile(fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        mix = compiler(ours(num_classes=CLASSES, seed=seed) if hooks is None else hooked(hooks, ours, seed=seed))
+        results.append([mix(IMAGES, LABELS) for _ in range(3)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 # ---- In a training script
 
 
