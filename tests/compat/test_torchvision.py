@@ -528,20 +528,12 @@ def test_hooks_are_of_one_box_for_all():
             mix(IMAGES, LABELS)
 
 
-@pytest.fixture
-def checked_distributions():
-    """torch.compile switches the checks of torch.distributions off for good, and torchvision's arguments with them."""
-    torch._dynamo.reset()
-    yield
-    torch.distributions.Distribution.set_default_validate_args(__debug__)
-
-
 @both
-@pytest.mark.usefixtures("checked_distributions")
 @pytest.mark.parametrize("seed", [None, 3])
 @pytest.mark.parametrize("hooks", [None, SetParams])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
 def test_in_one_graph(ours, theirs, seed, hooks):
+    torch._dynamo.reset()
     results = []
     for compiler in (lambda mix: mix, torch.compile(fullgraph=True, backend="aot_eager")):
         torch.manual_seed(0)
