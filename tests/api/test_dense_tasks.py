@@ -103,6 +103,58 @@ def test_a_mask_of_classes_cannot_be_blended():
         mix_images(torch.zeros(4, 12, 16, dtype=torch.int64), plan)
 
 
+MASK_DTYPES = [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]
+
+
+def torchvisions_mask(dtype: torch.dtype) -> Tensor:
+    """Of the classes 0 and 10."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    return tv_tensors.Mask(10 * torch.randint(2, (16, 12, 16), generator=generator(0)).to(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
+def test_torchvisions_masks_are_of_classes_whatever_their_dtype(backend, dtype):
+    """They follow boxes that are pasted and filled, and are never blended."""
+    mask, plan = torchvisions_mask(dtype).to(backend.device), boxed_plan(backend.device)
+    expected = followed(mask.cpu().as_subclass(Tensor), sources(plan), 10)
+    out = torch.empty_like(mask)
+    how = {"fill": 10, "backend": backend.name}
+    for mixed in (
+        mix_images(mask, plan, **how),
+        mix_images(mask, plan, out=out, **how),
+        cutmix_cuda.mix_images_(mask.clone(), plan, **how),
+        cutmix_cuda.apply_plan(mask, None, plan, **how)[0],
+    ):
+        assert_same_bits(mixed.as_subclass(Tensor), expected)
+    before = mask.clone()
+    blended = Mix(cutmix_alpha=None).sample_plan(16, 12, 16, seed=1, device=backend.device)
+    for function in (mix_images, cutmix_cuda.mix_images_):
+        with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
+            function(mask, blended, backend=backend.name)
+    with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
+        cutmix_cuda.mix(mask, backend=backend.name)
+    assert torch.equal(mask, before)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
+def test_torchvisions_masks_are_kept_where_nobody_looks(backend, dtype, monkeypatch):
+    """As on a GPU, where looking at the plan would make the host wait: a sample to be blended stays as it is."""
+    monkeypatch.setattr(cutmix_cuda.functional, "check_plan", lambda *_, **__: None)
+    mask, plan = torchvisions_mask(dtype).to(backend.device), Mix().sample_plan(16, 12, 16, seed=1)
+    blends = plan.kind == 2
+    assert set(plan.kind.tolist()) == {1, 2}
+    boxes = torch.where(blends[:, None], 0, plan.boxes)
+    expected = followed(mask.cpu().as_subclass(Tensor), sources(MixPlan.from_boxes(plan.partner, boxes, 12, 16)))
+    how = {"targets": "pairs", "backend": backend.name}
+    for apply in (cutmix_cuda.apply_plan, cutmix_cuda.apply_plan_):
+        labels = torch.arange(16, device=backend.device)
+        mixed, pairs = apply(mask.clone(), labels, plan.to(backend.device), **how)
+        assert_same_bits(mixed.as_subclass(Tensor), expected)
+        assert torch.equal(pairs.lam.isnan().cpu(), blends)
+
+
 @every_backend
 def test_a_teachers_probabilities(backend):
     """Mixed by the share of each image that is there; the plan's weight is that of the image's pixels."""
