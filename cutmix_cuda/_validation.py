@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
+from ._tv_tensors import is_tv_tensor
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
 
@@ -130,6 +131,11 @@ def check_images(images: Tensor) -> None:
 
 def check_blends(images: Tensor) -> None:
     """Raises unless mixup can blend the images."""
+    if is_tv_tensor(images, "Mask"):
+        raise TypeError(
+            "images must not be a tv_tensors.Mask for mixup, because the mean of two classes is neither; a mask whose "
+            "values are intensities may be passed as images.as_subclass(torch.Tensor)"
+        )
     if images.dtype not in BLENDED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_names(BLENDED_DTYPES)} for mixup, got {images.dtype}, whose values have no mean"

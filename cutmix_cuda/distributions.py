@@ -1,9 +1,10 @@
-"""Distributions of lambda, the share of its own pixels that a sample keeps.
+"""Distributions of lambda, the fraction of its own pixels that a sample keeps.
 
 Every backend draws lambda by the inverse of its distribution function, from a table of 4097 float32 knots,
-Q(k / 4096), computed once in float64 on the host. The distribution function is exact at every knot and off by less than
-1/4096 between them, up to the rounding of lambda to float32 (at alpha = 0.01 most draws round to 0 or 1). Any
-one-dimensional law costs the kernels the same.
+Q(k / 4096), computed once in float64 on the host, and linear between them. The distribution function of what is drawn
+is off by less than 1/4096 from that of the distribution rounded to float32. By that rounding everything above
+1 - 2^-25 becomes 1, with which a sample stays as it is: with Beta(alpha, alpha) 1.6 % of the draws at alpha = 0.2, 9 %
+at 0.1, 21 % at 0.05 and 42 % at 0.01. Any one-dimensional distribution costs the kernels the same.
 """
 
 from __future__ import annotations
@@ -21,10 +22,17 @@ from ._validation import check_positive, check_share
 
 
 class Distribution:
-    """A law of lambda on [0, 1]. A subclass is a frozen dataclass that gives its inverse distribution function."""
+    """A distribution of lambda on [0, 1]. A subclass is a frozen dataclass that gives the inverse of its function."""
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
-        """Q at each probability in [0, 1], float64 in [0, 1]."""
+        """The quantiles Q at probabilities, float64 (n,) in [0, 1], which rise from 0 to 1.
+
+        Returns:
+            An array of the same shape, in [0, 1], that nowhere decreases.
+
+        Raises:
+            ValueError: where a table is made of it, the first time that it is drawn from, if it is something else.
+        """
         raise NotImplementedError
 
 
@@ -83,7 +91,11 @@ def check_alpha(name: str, alpha: float | Distribution) -> float | Distribution:
 
     Raises TypeError for anything else and ValueError for a number that is not positive and finite.
     """
-    return alpha if isinstance(alpha, Distribution) else check_positive(name, alpha)
+    if not isinstance(alpha, Distribution):
+        return check_positive(name, alpha)
+    if type(alpha).__hash__ is None:
+        raise TypeError(f"{name} must be hashable, to find its table again: a frozen dataclass, got {alpha!r}")
+    return alpha
 
 
 def as_distribution(alpha: float | Distribution) -> Distribution:
@@ -112,12 +124,26 @@ def quantiles(laws: Laws, device: torch.device) -> Tensor:
     return _tables(laws.cutmix, laws.mixup, laws.cutout_area, device)
 
 
+_ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
+
+
 def knots_of(distribution: Distribution) -> np.ndarray:
-    """The quantiles Q(k / 4096), k = 0..4096, float64 in [0, 1]."""
+    """The quantiles Q(k / 4096), k = 0..4096, float64 in [0, 1]. Raises ValueError unless inverse_cdf is one."""
     probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
-    knots = distribution.inverse_cdf(probability)
-    if not np.isfinite(knots).all():
-        raise ValueError(f"alpha must have finite quantiles, and inverse_cdf of {distribution!r} gives NaN or infinity")
+    name = f"inverse_cdf of {distribution!r}"
+    knots = np.asarray(distribution.inverse_cdf(probability.copy()), dtype=np.float64)
+    if knots.shape != probability.shape:
+        raise ValueError(
+            f"{name} must return an array of the shape of its argument, {probability.shape}, got {knots.shape}"
+        )
+    for bad, must in (
+        (~np.isfinite(knots), "be finite"),
+        ((knots < -_ROUNDING) | (knots > 1 + _ROUNDING), "stay in [0, 1]"),
+        (np.diff(knots, prepend=knots[0]) < -_ROUNDING, "not decrease"),
+    ):
+        if bad.any():
+            at = int(bad.argmax())
+            raise ValueError(f"{name} must {must}, got {knots[at]} at probability {probability[at]}")
     return np.clip(knots, 0.0, 1.0)
 
 

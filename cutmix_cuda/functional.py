@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from . import _backends, _validation, reference
 from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
 from ._seed import seed_tensor
+from ._tv_tensors import classes_of
 from .distributions import Distribution, Laws, check_alpha, constant, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
@@ -506,22 +507,24 @@ def _follow(
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     words = fill_words(_validation.check_number("fill", fill), images.dtype)
+    pixels = classes_of(images)
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = images, ops.mix_(images, *arguments, *words)
+        mixed, dense = images, ops.mix_(pixels, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, dense = out, ops.mix_out(images, *arguments, out, *words)
+        mixed, dense = out, ops.mix_out(pixels, *arguments, out.view(pixels.dtype), *words)
     else:
-        mixed, dense = ops.mix(images, *arguments, *words)
+        mixed, dense = ops.mix(pixels, *arguments, *words)
+        mixed = mixed.view(images.dtype)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
         return mixed, None
     if op_labels is not None:
         return mixed, dense
-    valid = reference.valid_rows(plan.packed, plan.height, plan.width, images.dtype in BLENDED_DTYPES)
+    valid = reference.valid_rows(plan.packed, plan.height, plan.width, pixels.dtype in BLENDED_DTYPES)
     if inplace:
         valid = valid & reference.involutive_rows(plan.packed)
     return mixed, pairs_of(labels, plan.packed, valid)
@@ -585,7 +588,12 @@ def apply_plan_(
 def mix_images(
     images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
-    """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again."""
+    """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again.
+
+    Where a plan blends (mixup), plain uint8 and float tensors are taken for intensities. A mask of classes, which have
+    no mean, is refused as what it is by another integer dtype (int64, say) or as a ``torchvision.tv_tensors.Mask``; on a
+    GPU, where looking at the plan would make the host wait, its samples that would be blended are left as they were.
+    """
     settings = None, 0.0, torch.float32, "dense", fill
     return _follow(images, None, plan, *settings, inplace=False, out=out, backend=backend)[0]
 

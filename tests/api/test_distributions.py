@@ -1,6 +1,7 @@
 """The law of lambda: tables against scipy, and drawn values against the law."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -106,6 +107,21 @@ def test_drawn_lambda_follows_the_law(law):
     assert distance(law, drawn_lambdas(law, SAMPLES)) < THRESHOLD
 
 
+@pytest.mark.parametrize(("alpha", "percent"), [(0.2, 1.6), (0.1, 9.0), (0.05, 21), (0.01, 42)])
+def test_rounding_to_float32_makes_ones_of_what_is_nearly_one(alpha, percent):
+    """As many as documented: 1 - 2^-25 is halfway between 1 and the float32 below it."""
+    expected = 1 - scipy.special.betainc(alpha, alpha, 1 - 2.0**-25)
+    assert round(100 * expected, 1 if percent < 10 else None) == percent
+    words = torch.arange(0, 2**32, 2**12 + 1)  # of every interval of the table, at every place in it
+    quantiles_of_words = reference.quantile(torch.from_numpy(table_of(Beta(alpha, alpha))), words)
+    assert abs((quantiles_of_words == 1).double().mean() - expected) < 1 / 4096
+    plan = cutmix_cuda.sample_plan(SAMPLES, 64, 64, alpha=alpha, partner="roll", correct_lam=False, seed=2026)
+    ones = plan.lam == 1
+    assert abs(ones.double().mean() - expected) < THRESHOLD
+    y0, x0, y1, x1 = plan.boxes[ones].unbind(1)
+    assert ((y0 == y1) | (x0 == x1)).all()
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_number_means_symmetric_beta(alpha):
     assert as_distribution(alpha) == Beta(alpha, alpha)
@@ -139,14 +155,60 @@ def test_own_distribution():
     assert np.abs(np.sqrt(lam) - np.arange(SAMPLES) / SAMPLES).max() < THRESHOLD
 
 
-@pytest.mark.parametrize("knot", [math.nan, math.inf])
-def test_own_distribution_must_be_finite(knot):
-    class Broken(Distribution):
-        def inverse_cdf(self, probability):
-            return np.where(probability == 0.5, knot, probability)
+def quantiles_as(function) -> Distribution:
+    """A distribution whose inverse_cdf is a function, right or wrong."""
 
-    with pytest.raises(ValueError, match="finite quantiles.*Broken"):
-        cutmix_cuda.sample_plan(2, 4, 4, alpha=Broken(), seed=0)
+    class Own(Distribution):
+        def inverse_cdf(self, probability):
+            return function(probability)
+
+        def __repr__(self):
+            return "Own()"
+
+    return Own()
+
+
+WRONG_QUANTILES = {
+    "a scalar": (lambda p: 0.5, r"return an array of the shape of its argument, \(4097,\), got \(\)"),
+    "too few": (lambda p: p[1:], r"return an array of the shape of its argument, \(4097,\), got \(4096,\)"),
+    "a column": (lambda p: p[:, None], r"return an array of the shape of its argument, \(4097,\), got \(4097, 1\)"),
+    "NaN": (lambda p: np.where(p == 0.5, math.nan, p), "be finite, got nan at probability 0.5"),
+    "infinite": (lambda p: np.where(p == 1, math.inf, p), "be finite, got inf at probability 1.0"),
+    "below 0": (lambda p: p - 0.25, r"stay in \[0, 1\], got -0.25 at probability 0.0"),
+    "above 1": (lambda p: 1.5 * p, r"stay in \[0, 1\], got 1.00012\d* at probability 0.6667"),
+    "falling": (lambda p: 1 - p, r"not decrease, got 0.99975\d* at probability 0.00024"),
+    "a dent": (lambda p: np.where(p == 0.5, 0.25, p), "not decrease, got 0.25 at probability 0.5"),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), WRONG_QUANTILES.values(), ids=WRONG_QUANTILES)
+def test_own_distribution_must_be_one(function, message):
+    for how in ({"cutmix_alpha": quantiles_as(function)}, {"cutout": 1.0, "cutout_area": quantiles_as(function)}):
+        with pytest.raises(ValueError, match=rf"^inverse_cdf of Own\(\) must {message}"):
+            cutmix_cuda.mix(torch.zeros(2, 4, 4), seed=0, **how)
+
+
+def test_own_distribution_may_round_and_write_to_its_argument():
+    """What float64 arithmetic leaves of [0, 1] is put back; a list or a float32 array will do."""
+
+    def in_place(probability):
+        probability *= 1 + 2.0**-52
+        return probability
+
+    for function in (in_place, lambda p: p.tolist(), lambda p: p.astype(np.float32), lambda p: torch.from_numpy(p)):
+        np.testing.assert_array_equal(table_of(quantiles_as(function)), table_of(Uniform()))
+
+
+def test_own_distribution_must_be_hashable():
+    @dataclass  # eq without frozen
+    class Own(Distribution):
+        x: float = 0.5
+
+        def inverse_cdf(self, probability):
+            return np.full_like(probability, self.x)
+
+    with pytest.raises(TypeError, match="^alpha must be hashable, .* a frozen dataclass, got .*Own"):
+        cutmix_cuda.CutMix(alpha=Own())
 
 
 def test_table_is_built_once():
