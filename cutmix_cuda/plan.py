@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import _validation, reference
 from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, Kind
+from ._serialization import register
 from ._tv_tensors import is_tv_tensor
 from .boxes import MixedBoxes, mix_boxes
 
@@ -40,6 +41,15 @@ class MixPlan:
                 f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
             )
         _validation.check_extent(self.height, self.width)
+
+    @classmethod
+    def _unchecked(cls, packed: Tensor, height: int, width: int) -> MixPlan:
+        plan = object.__new__(cls)
+        plan.__dict__.update(packed=packed, height=height, width=width)
+        return plan
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return MixPlan, (self.packed, self.height, self.width)  # so that what is loaded is checked again
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -246,6 +256,8 @@ class MixPlan:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
 
 
+register(MixPlan, ("packed", "height", "width"), MixPlan._unchecked)
+
 _BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are less
 
 
@@ -282,8 +294,9 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
 def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
     if not isinstance(plan, MixPlan):
         raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
-    if len(plan) != batch:
-        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {len(plan)}")
+    planned = plan.packed.shape[0]  # len() would make a symbol of a graph one number
+    if planned != batch:
+        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {planned}")
     if plan.device != device:
         raise ValueError(
             f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"

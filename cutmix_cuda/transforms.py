@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation
-from ._seed import CountedSeed, check_generator, seed_tensor
+from ._seed import counted_seed
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
 from .plan import MixPlan
@@ -29,8 +29,7 @@ class _Transform(nn.Module):
             _validation.check_num_classes(num_classes)
         if inplace:
             _validation.check_own_inverse(settings.sampling.partner)
-        check_generator(generator)
-        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
+        self.seeds = counted_seed(seed, generator)
         self._settings = settings
         self.num_classes = num_classes
         self.inplace = inplace

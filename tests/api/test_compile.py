@@ -91,7 +91,12 @@ def check(backend: Backend, op: str, images: Tensor, labels: Tensor | None) -> N
 
 
 def test_opcheck_of_drawing_a_seed():
-    torch.library.opcheck(torch.ops.cutmix_cuda.draw_seed.default, (), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        torch.ops.cutmix_cuda.draw_seed.default,
+        (0,),
+        {"device": torch.device("cpu")},
+        test_utils=("test_schema", "test_faketensor"),
+    )
 
 
 # ---- torch.compile
@@ -147,6 +152,22 @@ def test_a_training_step(compiler):
     result = compiled(step, compiler)(*arguments)
     assert_same(result, expected)
     assert not torch.equal(result[0], result[2]), "two draws in one graph are one"
+
+
+def test_draws_of_one_graph_differ():
+    """torch before 2.12 merges equal calls in a graph that is differentiated, those that draw included."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    module = CutMix()
+    torch.compile(lambda images: [module(images)[0] for _ in range(3)], fullgraph=True, backend=keep)(
+        torch.rand(4, 3, 6, 9)
+    )
+    draws = [node.args for node in graphs[0].graph.nodes if "draw_seed" in str(node.target)]
+    assert len(draws) == len(set(draws)) == 3
 
 
 @every_backend
