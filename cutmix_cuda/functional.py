@@ -514,10 +514,11 @@ def _follow(
         mixed, dense = images, ops.mix_(pixels, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, dense = out, ops.mix_out(pixels, *arguments, out.view(pixels.dtype), *words)
+        written = out if pixels is images else out.view(pixels.dtype)
+        mixed, dense = out, ops.mix_out(pixels, *arguments, written, *words)
     else:
         mixed, dense = ops.mix(pixels, *arguments, *words)
-        mixed = mixed.view(images.dtype)
+        mixed = mixed if pixels is images else mixed.view(images.dtype)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -590,9 +591,9 @@ def mix_images(
 ) -> Tensor:
     """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again.
 
-    Where a plan blends (mixup), plain uint8 and float tensors are taken for intensities. A mask of classes, which have
-    no mean, is refused as what it is by another integer dtype (int64, say) or as a ``torchvision.tv_tensors.Mask``; on a
-    GPU, where looking at the plan would make the host wait, its samples that would be blended are left as they were.
+    Where a plan blends (mixup), plain uint8 and float tensors are taken for intensities. Classes have no mean: a mask
+    of another integer dtype, int64 say, or a ``torchvision.tv_tensors.Mask`` of any dtype is refused with a TypeError;
+    on a GPU, where looking at the plan would make the host wait, its samples to be blended are left as they were.
     """
     settings = None, 0.0, torch.float32, "dense", fill
     return _follow(images, None, plan, *settings, inplace=False, out=out, backend=backend)[0]

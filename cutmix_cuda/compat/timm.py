@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _validation, reference
-from .._ops import Kind
+from .._ops import Kind, Scope
 from .._seed import CountedSeed, check_generator, seed_tensor
 from ..functional import Settings, apply_plan_, draw_plan, run
 from ..plan import MixPlan
@@ -114,8 +114,8 @@ class Mixup(nn.Module):
                 raise ValueError("Multi-label mixup expects dense targets shaped (batch, num_classes).")
             target = target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             settings = settings._replace(label_smoothing=0.0)
-        elif not target.is_floating_point():
-            target = target.reshape(-1)  # timm takes (B, 1) too
+        elif not target.is_floating_point() and target.shape[1:] == (1,):
+            target = target[:, 0]  # timm takes (B, 1) too
         seed = None if self.seeds is None else self.seeds.next()
         if self.cutmix_minmax is None:
             _, targets, _ = run(
@@ -162,7 +162,7 @@ class Mixup(nn.Module):
         )
         # Where the seed is, which is on the device while a CUDA graph is being captured.
         index = torch.arange(batch, device=seed.device)
-        draw = reference.draw_index(settings.sampling.scope, index, batch - 1 - index)
+        draw = reference.draw_index(Scope[_SCOPES[self.mode]], index, batch - 1 - index)
         words = reference.philox(seed.reshape(1), draw, _MINMAX_STREAM)
         (y0, y1), (x0, x1) = (self._edges(*words[:2], height), self._edges(*words[2:], width))
         boxes = torch.stack([y0, x0, y1, x1], dim=1).to(x.device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -237,7 +238,9 @@ def test_cutouts_lambda_is_one_less_its_area():
     assert (tables_of(cutout_area=0.3)[2] == np.float32(0.7)).all()
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize(
+    "value", [0.0, -1.0, math.inf, math.nan, 10**400, Fraction(1, 10**400)], ids=lambda value: f"{value}"[:9]
+)
 def test_beta_wants_positive_finite_numbers(value):
     for make in (as_distribution, lambda x: Beta(x, 1.0), lambda x: Beta(1.0, x)):
         with pytest.raises(ValueError, match="positive and finite"):

@@ -519,7 +519,9 @@ CASES: dict[str, Case] = {
     ),
     "soft labels": Case(lambda: mixed(soft_labels(4, 5)), ValueError, ("labels", "float32", "(4, 5)", "'dense'")),
     "bool labels": Case(lambda: mixed(torch.ones(4).bool()), TypeError, ("labels", "bool")),
-    "one-hot labels": Case(lambda: mixed(torch.eye(4).long()), ValueError, ("integer labels", "(4,)", "(4, 4)")),
+    "one-hot labels": Case(
+        lambda: mixed(torch.eye(4).long()), ValueError, ("integer labels", "(4,)", "(4, 4)", "labels.argmax(dim=1)")
+    ),
     "labels: too few": Case(lambda: mixed(torch.arange(3)), ValueError, ("labels", "4", "3")),
     "labels: outside": Case(lambda: mixed(None, 4), ValueError, ("labels", "0..3", "4 for sample 1")),
     "labels: -100": Case(lambda: mixed(torch.tensor([0, -100, 2, 1])), ValueError, ("labels", "-100 for sample 1")),

@@ -471,6 +471,7 @@ def test_batches_that_are_wrong(minmax):
         (LABELS[1:], ValueError, "labels must have one entry a sample, 6, got 5"),
         (LABELS + CLASSES, ValueError, r"labels must be in 0\.\.6"),
         (torch.zeros(BATCH), ValueError, "float labels must be of shape"),
+        (torch.eye(CLASSES).long()[LABELS], ValueError, r"integer labels must be of shape .* pass labels.float\(\)"),
         (torch.zeros(BATCH, CLASSES + 1), ValueError, "num_classes must be the number of columns of soft labels"),
     ):
         with pytest.raises(error, match=f"^{message}"):
