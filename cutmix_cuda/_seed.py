@@ -47,15 +47,11 @@ def _next(state: Tensor) -> Tensor:
 
 
 # Opaque to torch.compile, whose own random numbers differ from eager mode's: the same torch.manual_seed gives the same
-# boxes in both. The tag keeps two draws in one graph apart.
-LIBRARIES["cutmix_cuda"].define("draw_seed() -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+# boxes in both.
 LIBRARIES["cutmix_cuda"].impl("draw_seed", _draw, "CompositeExplicitAutograd")
-torch.library.register_fake("cutmix_cuda::draw_seed", lambda: torch.empty(1, dtype=torch.int64, device=_CPU))
 
 # The count is a tensor, for a number would be a constant of the graph, which each call would have to compile anew.
-LIBRARIES["cutmix_cuda"].define("next_seed(Tensor(a!) state) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 LIBRARIES["cutmix_cuda"].impl("next_seed", _next, "CPU")
-torch.library.register_fake("cutmix_cuda::next_seed", lambda state: state.new_empty(1))
 
 
 class CountedSeed(nn.Module):

@@ -127,7 +127,7 @@ CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
     const Plan& plan = params.plan;
     if (plan.given || !plan.device_seed) return {plan.seed, params.partner_map};
     const uint64_t seed = static_cast<uint64_t>(*plan.device_seed);
-    return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
+    return {seed, partner_map(plan.draw.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
 }
 
 // Pixels ask for a row without CutMix's own lambda: correcting it is a division, for nothing.
@@ -135,9 +135,9 @@ template <bool kWithLambda>
 CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& source, uint32_t sample) {
     const Plan& plan = params.plan;
     if (!plan.given) {
-        Sampling sampling = plan.sampling;
-        if (!kWithLambda) sampling.correct_lam = false;
-        return {sample_row(sampling, source.seed, source.map, sample), true};
+        Draw draw = plan.draw;
+        if (!kWithLambda) draw.sampling.correct_lam = false;
+        return {sample_row(draw, source.seed, source.map, sample), true};
     }
     const PlanRow row = plan.given[sample];
     const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend) &&

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _validation, reference
-from .._ops import Kind
+from .._ops import Kind, Sampling
 from .._seed import check_generator
 from ..functional import Settings, apply_plan_, draw_plan, run
 from ..plan import MixPlan
@@ -99,8 +99,7 @@ class Mixup:
     def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W), target (B,), or (B, K) -> x itself, mixed, and float32 targets (B, K)."""
         settings = self._settings()
-        laws = settings.laws
-        if self.mixup_enabled and self.mix_prob > 0 and laws.cutmix is None and laws.mixup is None:
+        if self.mixup_enabled and self.mix_prob > 0 and all(each is None for each in settings.distributions):
             raise ValueError("One of mixup_alpha > 0., cutmix_alpha > 0., cutmix_minmax not None should be true.")
         if self.multi_label:
             if target.ndim != 2 or target.shape[1] != self.num_classes:
@@ -164,7 +163,7 @@ class Mixup:
 
         partner = plan.partner.long()
         index = torch.arange(batch, device=x.device)
-        boxes = boxes[reference.draw_index(settings.sampling.scope, index, partner)]
+        boxes = boxes[reference.draw_index(Sampling(*settings.sampling).scope, index, partner)]
         # Where none is pasted the box says nothing.
         lam = torch.where(plan.kind == Kind.cutmix, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
         return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
