@@ -34,7 +34,7 @@ from .tables import table
 
 ARCHITECTURE = 90
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
-OPS = {"cutmix": "out of place", "cutmix_": "in place"}
+OPS = {"sample_and_apply": "out of place", "sample_and_apply_": "in place"}
 
 HEADLINE = f"""# What the compiled kernels cost, counted
 
@@ -112,7 +112,7 @@ def benchmark_row(kind: str, op: str) -> dict:
     return {
         "name": f"ours, {OPS[op]} [{kind}]",
         "scope": "sample",
-        "in_place": op == "cutmix_",
+        "in_place": op == "sample_and_apply_",
         "image_kernels": 1,
         "label_kernels": 0,
         "transfers": 0,
@@ -130,7 +130,7 @@ def as_markdown(rows: list[dict]) -> str:
     lines = [
         (
             *(row["backend"], f"`{row['kernel']}`", row["kind"], row["dtype"], row["layout"]),
-            *(OPS["cutmix_" if row["in_place"] else "cutmix"], row["registers"] or "?"),
+            *(OPS["sample_and_apply_" if row["in_place"] else "sample_and_apply"], row["registers"] or "?"),
             f"{row['instructions_per_16_bytes']:.1f}",
             *(f"{row[f'sectors_{what}_over_minimum']:.3f}" for what in ("read", "written")),
             *(f"{row[f'requests_{what}_over_minimum']:.3f}" for what in ("read", "written")),

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import torch
 
 from . import reference
-from ._ops import LIBRARIES, SCHEMAS
+from ._ops import LIBRARIES, OPS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 AUTOMATIC = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}  # by device, best first
@@ -53,7 +53,7 @@ def _load(name: str, library: str) -> None:
 
 
 def _register(namespace: str, ops: dict, key: str) -> None:
-    for name in SCHEMAS:
+    for name in OPS:
         LIBRARIES[namespace].impl(name, ops[name], key)
 
 
@@ -86,7 +86,7 @@ _load_all()
 
 def _namespace(name: str) -> SimpleNamespace:
     ops = getattr(torch.ops, name)
-    return SimpleNamespace(**{op: getattr(ops, op).default for op in SCHEMAS})
+    return SimpleNamespace(**{op: getattr(ops, op).default for op in OPS})
 
 
 _OPS = {
@@ -118,7 +118,7 @@ def _runs_on(backend: str, device_type: str) -> bool:
         return True
     if backend == "triton" and device_type == "cpu":
         return "triton" not in _missing and torch._C._dispatch_has_kernel_for_dispatch_key(
-            "cutmix_cuda_triton::cutmix", "CPU"
+            "cutmix_cuda_triton::sample_plan", "CPU"
         )
     return {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}[backend] == device_type
 

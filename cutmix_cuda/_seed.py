@@ -56,7 +56,7 @@ def _may_be_recomputed() -> bool:
     With use_reentrant=False it looks after saved tensors by hooks. With use_reentrant=True it is the forward of a
     torch.autograd.Function, in which forward-mode AD is off.
     """
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     return hooks is not None or not torch._C._is_fwd_grad_enabled()
 
 
@@ -130,20 +130,11 @@ def _next_in_graph(state: Tensor) -> Tensor:
 
 
 # Opaque to torch.compile, whose own random numbers differ from eager mode's: the same torch.manual_seed gives the same
-# boxes in both. By the tag and the device torch knows what to restore for a draw that checkpointing recomputes. Two
-# draws in a graph differ by their number, because torch before 2.12 merges equal calls whatever their tag.
-LIBRARIES["cutmix_cuda"].define(
-    "draw_seed(int draw, *, Device device) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,)
-)
+# boxes in both.
 LIBRARIES["cutmix_cuda"].impl("draw_seed", _draw, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "cutmix_cuda::draw_seed", lambda draw, *, device: torch.empty(1, dtype=torch.int64, device=device)
-)
 
 # The count is a tensor, for a number would be a constant of the graph, which each call would have to compile anew.
-LIBRARIES["cutmix_cuda"].define("next_seed(Tensor(a!) state) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 LIBRARIES["cutmix_cuda"].impl("next_seed", _next_in_graph, "CPU")
-torch.library.register_fake("cutmix_cuda::next_seed", lambda state: state.new_empty(1))
 
 
 class CountedSeed(nn.Module):

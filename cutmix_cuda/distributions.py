@@ -9,16 +9,17 @@ at 0.1, 21 % at 0.05 and 42 % at 0.01. Any one-dimensional distribution costs th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 import torch
 from torch import Tensor
 
-from ._ops import QUANTILE_INTERVALS
+from ._ops import KINDS, QUANTILE_INTERVALS
 from ._validation import check_positive, check_share
+from .reference import mixes_target
 
 
 class Distribution:
@@ -104,24 +105,21 @@ def as_distribution(alpha: float | Distribution) -> Distribution:
     return alpha if isinstance(alpha, Distribution) else Beta(alpha, alpha)
 
 
-class Laws(NamedTuple):
-    """What each kind is drawn by; None where it is not drawn."""
-
-    cutmix: float | Distribution | None = None  # of lambda
-    mixup: float | Distribution | None = None  # of lambda
-    cutout_area: float | Distribution | None = None  # of the box's share of the image, a number being that share
-
-
 def constant(number: float) -> float:
     """A number that is a symbol in a compiled graph of dynamic sizes, made a constant again by its digits."""
     return float.fromhex(number.hex())
 
 
-def quantiles(laws: Laws, device: torch.device) -> Tensor:
-    """The tables of lambda of cutmix, mixup and cutout, float32 (3, 4097), on a device. Built once for each of them."""
+def quantiles(distributions: Sequence[float | Distribution | None], device: torch.device) -> Tensor:
+    """The tables that the kinds draw lambda by, float32 (KINDS, 4097), on a device. Built once for each device.
+
+    distributions are those of the kinds in their order: of lambda, where a number alpha stands for Beta(alpha, alpha),
+    or, of a kind that does not mix the target, of the fraction of the image that its box covers, where a number is that
+    fraction. None, or none at the end, for what is not drawn.
+    """
     if torch.compiler.is_compiling():
-        laws = Laws(*[constant(law) if isinstance(law, float) else law for law in laws])
-    return _tables(laws.cutmix, laws.mixup, laws.cutout_area, device)
+        distributions = [constant(each) if isinstance(each, float) else each for each in distributions]
+    return _tables(device, *distributions)
 
 
 _ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
@@ -147,33 +145,32 @@ def knots_of(distribution: Distribution) -> np.ndarray:
     return np.clip(knots, 0.0, 1.0)
 
 
+def _knots_of_kind(kind: int, drawn: float | Distribution | None) -> np.ndarray:
+    if drawn is None:
+        return np.ones(QUANTILE_INTERVALS + 1)
+    if mixes_target(kind):
+        return knots_of(as_distribution(drawn))
+    area = drawn if isinstance(drawn, Distribution) else Constant(drawn)
+    return 1.0 - knots_of(area)[::-1]  # lambda is what is left of the image
+
+
 _built: dict[tuple[object, ...], Tensor] = {}
 
 
-def _tables(
-    cutmix: float | Distribution | None,
-    mixup: float | Distribution | None,
-    cutout_area: float | Distribution | None,
-    device: torch.device,
-) -> Tensor:
-    key = cutmix, mixup, cutout_area, device
+def _tables(device: torch.device, *distributions: float | Distribution | None) -> Tensor:
     # Where a mode (FakeTensorMode, torch.export) or a transform makes tensors of its own, they are for it alone.
     traced = torch._C._len_torch_dispatch_stack() > 0
+    key = device, *distributions
     tables = None if traced else _built.get(key)
     if tables is None:
-        never = np.ones(QUANTILE_INTERVALS + 1)
-        knots = [never if law is None else knots_of(as_distribution(law)) for law in (cutmix, mixup)]
-        if cutout_area is None:
-            knots.append(never)
-        else:
-            area = cutout_area if isinstance(cutout_area, Distribution) else Constant(cutout_area)
-            knots.append(1.0 - knots_of(area)[::-1])  # lambda is what is left of the image
+        drawn = (*distributions, *[None] * (KINDS - len(distributions)))
+        knots = [_knots_of_kind(kind, each) for kind, each in enumerate(drawn, start=1)]
         tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
         if not traced and not torch._is_functional_tensor(tables):
             _built[key] = tables
     return tables
 
 
-# In a compiled graph the tables are a constant, so the laws have to be too: a distribution made in the graph is not.
+# In a compiled graph the tables are a constant, so the distributions have to be too: one made in the graph is not.
 # This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
 _tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation
+from ._ops import Sampling
 from ._seed import counted_seed
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
@@ -28,7 +29,7 @@ class _Transform(nn.Module):
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
         if inplace:
-            _validation.check_own_inverse(settings.sampling.partner)
+            _validation.check_own_inverse(Sampling(*settings.sampling).partner)
         self.seeds = counted_seed(seed, generator)
         self._settings = settings
         self.num_classes = num_classes

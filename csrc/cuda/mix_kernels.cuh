@@ -127,15 +127,15 @@ CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
     const Plan& plan = params.plan;
     if (plan.given || !plan.device_seed) return {plan.seed, params.partner_map};
     const uint64_t seed = static_cast<uint64_t>(*plan.device_seed);
-    return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
+    return {seed, partner_map(plan.draw.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
 }
 
 // Pixels ask for a row without CutMix's own lambda: correcting it is a division, for nothing.
 template <bool kWithLambda>
 CUTMIX_HD PlanRow sampled_row(const KernelParams& params, const PlanSource& source, uint32_t sample, uint32_t partner) {
-    Sampling sampling = params.plan.sampling;
-    if (!kWithLambda) sampling.correct_lam = false;
-    return sample_row(sampling, source.seed, sample, partner);
+    Draw draw = params.plan.draw;
+    if (!kWithLambda) draw.sampling.correct_lam = false;
+    return sample_row(draw, source.seed, sample, partner);
 }
 
 template <bool kWithLambda>

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import _backends, _validation, reference
 from .._ops import Kind, Scope
-from .._seed import CountedSeed, check_generator, seed_tensor
+from .._seed import counted_seed, seed_tensor
 from ..functional import Settings, apply_plan_, draw_plan, run
 from ..plan import MixPlan
 
@@ -94,8 +94,7 @@ class Mixup(nn.Module):
         self.num_classes = num_classes
         self.multi_label = multi_label
         self.mixup_enabled = True
-        check_generator(generator)
-        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
+        self.seeds = counted_seed(seed, generator)
         self.generator = generator
         self.backend = _backends.check_backend(backend)
         _validation.check_num_classes(num_classes)
@@ -106,8 +105,7 @@ class Mixup(nn.Module):
     def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W), target (B,), or (B, K) -> x itself, mixed, and float32 targets (B, K)."""
         settings = self._settings()
-        laws = settings.laws
-        if self.mixup_enabled and self.mix_prob > 0 and laws.cutmix is None and laws.mixup is None:
+        if self.mixup_enabled and self.mix_prob > 0 and all(each is None for each in settings.distributions):
             raise ValueError("One of mixup_alpha > 0., cutmix_alpha > 0., cutmix_minmax not None should be true.")
         if self.multi_label:
             if target.ndim != 2 or target.shape[1] != self.num_classes:

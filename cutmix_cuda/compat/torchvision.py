@@ -32,7 +32,7 @@ from torchvision.transforms import v2
 
 from .. import _backends, _validation
 from .._ops import Kind
-from .._seed import CountedSeed, check_generator, seed_tensor
+from .._seed import counted_seed
 from ..functional import Settings, draw_plan, mix_images, mix_targets, run
 from ..plan import MixPlan
 
@@ -116,7 +116,6 @@ class _BatchMix(v2.Transform):
             raise ValueError(f"labels_getter should either be 'default', a callable, or None, but got {labels_getter}.")
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
-        check_generator(generator)
         # torchvision's repr shows the public numbers and names.
         self.alpha = _validation.check_positive("alpha", alpha)
         self.num_classes = num_classes
@@ -124,7 +123,7 @@ class _BatchMix(v2.Transform):
         self.partner = partner
         self.label_smoothing = label_smoothing
         self.backend = _backends.check_backend(backend)
-        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
+        self.seeds = counted_seed(seed, generator)
         self._generator = generator
         self._labels_getter = labels_getter
         self._settings = self._settings_of(

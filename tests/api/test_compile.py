@@ -12,8 +12,8 @@ from torch._subclasses import FakeTensorMode
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
 from cutmix_cuda._backends import ops_for
-from cutmix_cuda._ops import SCHEMAS
-from cutmix_cuda.distributions import Beta, Laws, quantiles
+from cutmix_cuda._ops import OPS
+from cutmix_cuda.distributions import Beta, quantiles
 
 from ..helpers import Backend, assert_same_bits, every_backend, fill_words, random_labels, soft_labels
 
@@ -48,21 +48,20 @@ def arguments_of(op: str, images: Tensor, labels: Tensor | None) -> tuple[object
     batch, (height, width) = images.shape[0], images.shape[-2:]
     classes = 5 if labels is not None else 0
     blends = images.is_floating_point()
-    seed, tables = torch.tensor([3]), quantiles(Laws(Beta(1.0, 1.0), Beta(0.2, 0.2), 0.25), device)
+    seed, tables = torch.tensor([3]), quantiles((Beta(1.0, 1.0), Beta(0.2, 0.2), 0.25), device)
     mix = Mix(cutout=0.3, prob=0.9, mixup_alpha=0.2 if blends else None)
     plan = mix.sample_plan(batch, height, width, seed=3, device=device).packed
     bounds = (0.3, 0.6, 0.9) if blends else (0.6, 0.6, 0.9)
-    how = *bounds, 0, 3, 0, True
+    draw = seed, tables, bounds, (0, 3, 0, 1)
     targets = classes, 0.1, torch.float32
     out = [torch.zeros_like(images)] if op.endswith("_out") else []
     fill = fill_words(7, images.dtype)
     if op == "sample_plan":
-        return seed, tables, batch, height, width, *how
+        return *draw, batch, height, width
     if op == "mix_targets":
         return labels, plan, *targets
-    if op.startswith("mix"):
-        return images.clone(), labels, plan, *targets, *out, *fill
-    return images.clone(), labels, seed, tables, *how, *targets, *out, *fill
+    how = (plan,) if op.startswith("apply") else draw
+    return images.clone(), labels, *how, *targets, *out, fill
 
 
 WITHOUT_IMAGES = ("sample_plan", "mix_targets")
@@ -70,7 +69,7 @@ WITHOUT_IMAGES = ("sample_plan", "mix_targets")
 
 @every_backend
 @pytest.mark.parametrize("layout", layouts("cpu"))
-@pytest.mark.parametrize("op", [op for op in SCHEMAS if op not in WITHOUT_IMAGES])
+@pytest.mark.parametrize("op", [op for op in OPS if op not in WITHOUT_IMAGES])
 def test_opcheck(backend, op, layout):
     images = layouts(backend.device)[layout]
     labels = {"channels last": None, "sliced": soft_labels(len(images), 5)}.get(layout, random_labels(len(images), 5))
