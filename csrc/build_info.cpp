@@ -120,7 +120,7 @@ void bind_mix_math(py::module_& module) {
     module.def("blends", py::vectorize([](int32_t kind) { return blends(static_cast<Kind>(kind)); }));
     module.def("mixes_target", py::vectorize([](int32_t kind) { return mixes_target(static_cast<Kind>(kind)); }));
     module.def("can_draw", [](int32_t kind, const Bounds& bounds) {
-        return can_draw(static_cast<Kind>(kind), draw_of(nullptr, bounds, {0, 0, 0, 0}, 0, 0, 0).bounds);
+        return can_draw(static_cast<Kind>(kind), draw_of(nullptr, bounds, {0, 0, 0, 0}, 0, 0).bounds);
     });
     module.def("sample_plan", &sample_plan);
     module.def("valid_rows", &valid_rows);
