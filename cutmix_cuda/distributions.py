@@ -129,7 +129,7 @@ def knots_of(distribution: Distribution) -> np.ndarray:
     """The quantiles Q(k / 4096), k = 0..4096, float64 in [0, 1]. Raises ValueError unless inverse_cdf is one."""
     probability = np.arange(QUANTILE_INTERVALS + 1, dtype=np.float64) / QUANTILE_INTERVALS
     name = f"inverse_cdf of {distribution!r}"
-    knots = np.asarray(distribution.inverse_cdf(probability.copy()), dtype=np.float64)
+    knots = np.asarray(distribution.inverse_cdf(probability), dtype=np.float64)
     if knots.shape != probability.shape:
         raise ValueError(
             f"{name} must return an array of the shape of its argument, {probability.shape}, got {knots.shape}"

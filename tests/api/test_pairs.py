@@ -373,6 +373,29 @@ def test_many_inputs_at_once(batched, reduction):
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
+def test_classes_of_many_batches_at_once(monkeypatch):
+    """Where torch.func.vmap runs over class indices, nobody looks at them; one outside gives NaN."""
+    monkeypatch.setattr(cutmix_cuda.pairs._validation, "check_range", lambda *_: None)
+    logits = torch.randn(3, 4, CLASSES, generator=generator(0), dtype=torch.float64)
+    y_a, y_b = (random_labels(12, CLASSES, seed=seed).view(3, 4) for seed in (1, 2))
+    lam = torch.rand(3, 4, generator=generator(3), dtype=torch.float64)
+    y_b[2, 1] = CLASSES
+
+    def loss(logits: Tensor, y_a: Tensor, y_b: Tensor, lam: Tensor) -> Tensor:
+        return cross_entropy(logits, PairTargets(y_a, y_b, lam))
+
+    derivatives = torch.func.vmap(torch.func.grad(loss, (0, 3)))(logits, y_a, y_b, lam)
+    for i in range(3):
+        given = logits[i].clone().requires_grad_(), lam[i].clone().requires_grad_()
+        F.cross_entropy(
+            given[0], as_dense(PairTargets(y_a[i], y_b[i] % CLASSES, given[1]), CLASSES, torch.float64)
+        ).backward()
+        known = torch.arange(4) != (1 if i == 2 else -1)
+        for derivative, input in zip(derivatives, given, strict=True):
+            torch.testing.assert_close(derivative[i][known], input.grad[known], rtol=1e-10, atol=1e-12)
+            assert derivative[i][~known].isnan().all()
+
+
 def test_smoothing_before_mixing_is_smoothing_in_the_loss():
     """Dense targets are smoothed before they are mixed, as timm's; pairs in the loss."""
     logits, _, pairs, _ = batch_of(torch.float64)

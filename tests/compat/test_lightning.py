@@ -202,4 +202,4 @@ def test_one_of_lightnings_two_packages_is_enough(package):
         f"import sys; sys.modules[{other!r}] = None; from cutmix_cuda.compat.lightning import MixCallback; "
         f"assert MixCallback.__mro__[1].__module__.startswith({package!r})"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", check], check=True)
+    subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", check], check=True)

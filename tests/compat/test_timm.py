@@ -291,13 +291,17 @@ def test_correct_lam(plans):
     assert abs(corrected.lam.mean() - 0.68) < 0.04
 
 
-def test_minmax_boxes(plans):
-    """Sides of every length in the range and no other, at every place inside the image, as timm draws them."""
+@pytest.mark.parametrize("mixup_alpha", [0.0, 1.0])
+def test_minmax_boxes(mixup_alpha, plans):
+    """Sides of every length in the range and no other, at every place inside the image, as timm draws them; whichever
+    samples have a box."""
     height, width, lo, hi = 12, 20, 0.25, 0.8
-    mixup = compat.Mixup(cutmix_minmax=(lo, hi), mixup_alpha=0.0, mode="elem", num_classes=1)
+    mixup = compat.Mixup(mixup_alpha, cutmix_minmax=(lo, hi), mode="elem", num_classes=1)
     assert mixup.cutmix_alpha == 1.0
-    mixup(torch.zeros(800, 1, height, width), torch.zeros(800, dtype=torch.int64))
-    boxes = plans[0].boxes
+    mixup(torch.zeros(1600, 1, height, width), torch.zeros(1600, dtype=torch.int64))
+    pasted = plans[0].kind == CUTMIX
+    assert pasted.all() == (mixup_alpha == 0)
+    boxes = plans[0].boxes[pasted]
     theirs = np.array([timm_mixup.rand_bbox_minmax((height, width), (lo, hi)) for _ in range(800)])
     for low, high, length, column in ((0, 2, height, 0), (1, 3, width, 2)):
         start, end = boxes[:, low], boxes[:, high]
@@ -307,7 +311,7 @@ def test_minmax_boxes(plans):
         for mine, other in ((start, theirs[:, column]), (end, theirs[:, column + 1])):
             assert scipy.stats.ks_2samp(mine.numpy(), other).pvalue > 1e-3
     y0, x0, y1, x1 = boxes.unbind(1)
-    assert torch.equal(plans[0].lam, 1 - (y1 - y0) * (x1 - x0) / (height * width))
+    assert torch.equal(plans[0].lam[pasted], 1 - (y1 - y0) * (x1 - x0) / (height * width))
 
 
 def test_minmax_leaves_the_rest_of_a_plan(plans):
