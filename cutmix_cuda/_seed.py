@@ -56,7 +56,7 @@ def _may_be_recomputed() -> bool:
     With use_reentrant=False it looks after saved tensors by hooks. With use_reentrant=True it is the forward of a
     torch.autograd.Function, in which forward-mode AD is off.
     """
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     return hooks is not None or not torch._C._is_fwd_grad_enabled()
 
 

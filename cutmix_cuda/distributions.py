@@ -8,8 +8,8 @@ one-dimensional law costs the kernels the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -108,8 +108,24 @@ def constant(number: float) -> float:
 def quantiles(laws: Laws, device: torch.device) -> Tensor:
     """The tables of lambda of cutmix, mixup and cutout, float32 (3, 4097), on a device. Built once for each of them."""
     if torch.compiler.is_compiling():
-        laws = Laws(*[constant(law) if isinstance(law, float) else law for law in laws])
+        return _tables_of_graph(_parts(laws.cutmix), _parts(laws.mixup), _parts(laws.cutout_area), device)
     return _tables(laws.cutmix, laws.mixup, laws.cutout_area, device)
+
+
+def _parts(law: Any) -> Any:
+    """A distribution as its class and the arguments of its constructor, which a graph can hold as constants."""
+    if isinstance(law, Distribution) and is_dataclass(law):
+        arguments = [(field.name, _parts(getattr(law, field.name))) for field in fields(law) if field.init]
+        return type(law), tuple(arguments)
+    return constant(law) if isinstance(law, float) else law
+
+
+def _made_of(parts: Any) -> Any:
+    """The inverse of _parts."""
+    if isinstance(parts, tuple) and len(parts) == 2 and isinstance(parts[0], type):
+        kind, arguments = parts
+        return kind(**{name: _made_of(value) for name, value in arguments})
+    return parts
 
 
 def knots_of(distribution: Distribution) -> np.ndarray:
@@ -142,12 +158,17 @@ def _tables(
         else:
             area = cutout_area if isinstance(cutout_area, Distribution) else Constant(cutout_area)
             knots.append(1.0 - knots_of(area)[::-1])  # lambda is what is left of the image
-        tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
+        with torch.inference_mode(False):  # a graph may save them for its backward
+            tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
         if not traced and not torch._is_functional_tensor(tables):
             _built[key] = tables
     return tables
 
 
-# In a compiled graph the tables are a constant, so the laws have to be too: a distribution made in the graph is not.
+def _tables_of_graph(cutmix: Any, mixup: Any, cutout_area: Any, device: torch.device) -> Tensor:
+    return _tables(_made_of(cutmix), _made_of(mixup), _made_of(cutout_area), device)
+
+
+# In a compiled graph the tables are a constant.
 # This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
-_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_tables_of_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
