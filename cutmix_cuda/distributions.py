@@ -108,7 +108,8 @@ def constant(number: float) -> float:
 def quantiles(laws: Laws, device: torch.device) -> Tensor:
     """The tables of lambda of cutmix, mixup and cutout, float32 (3, 4097), on a device. Built once for each of them."""
     if torch.compiler.is_compiling():
-        return _tables_of_graph(_parts(laws.cutmix), _parts(laws.mixup), _parts(laws.cutout_area), device)
+        parts = _parts(laws.cutmix), _parts(laws.mixup), _parts(laws.cutout_area)
+        return getattr(_OfGraphs, _name_of_tables(*parts, device))
     return _tables(laws.cutmix, laws.mixup, laws.cutout_area, device)
 
 
@@ -165,10 +166,18 @@ def _tables(
     return tables
 
 
-def _tables_of_graph(cutmix: Any, mixup: Any, cutout_area: Any, device: torch.device) -> Tensor:
-    return _tables(_made_of(cutmix), _made_of(mixup), _made_of(cutout_area), device)
+class _OfGraphs:
+    """The tables of compiled graphs, each under a name, because torch takes two constants of one function for one."""
 
 
-# In a compiled graph the tables are a constant.
-# This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
-_tables_of_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def _name_of_tables(cutmix: Any, mixup: Any, cutout_area: Any, device: torch.device) -> str:
+    tables = _tables(_made_of(cutmix), _made_of(mixup), _made_of(cutout_area), device)
+    name = f"tables_{id(tables)}"
+    setattr(_OfGraphs, name, tables)
+    tables._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]  # torch._dynamo.mark_static_address
+    return name
+
+
+# Called while a graph is traced, and a constant in it: torch.compiler.assume_constant_result. It and
+# mark_static_address would import torch._dynamo, and so double the import of torch.
+_name_of_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
