@@ -10,7 +10,8 @@ at 0.1, 21 % at 0.05 and 42 % at 0.01. Any one-dimensional distribution costs th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -118,11 +119,28 @@ def quantiles(distributions: Sequence[float | Distribution | None], device: torc
     fraction. None, or none at the end, for what is not drawn.
     """
     if torch.compiler.is_compiling():
-        distributions = [constant(each) if isinstance(each, float) else each for each in distributions]
+        parts = tuple(_parts(each) for each in distributions)
+        return getattr(_OfGraphs, _name_of_tables(device, *parts))
     return _tables(device, *distributions)
 
 
 _ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
+
+
+def _parts(law: Any) -> Any:
+    """A distribution as its class and the arguments of its constructor, which a graph can hold as constants."""
+    if isinstance(law, Distribution) and is_dataclass(law):
+        arguments = [(field.name, _parts(getattr(law, field.name))) for field in fields(law) if field.init]
+        return type(law), tuple(arguments)
+    return constant(law) if isinstance(law, float) else law
+
+
+def _made_of(parts: Any) -> Any:
+    """The inverse of _parts."""
+    if isinstance(parts, tuple) and len(parts) == 2 and isinstance(parts[0], type):
+        kind, arguments = parts
+        return kind(**{name: _made_of(value) for name, value in arguments})
+    return parts
 
 
 def knots_of(distribution: Distribution) -> np.ndarray:
@@ -165,12 +183,25 @@ def _tables(device: torch.device, *distributions: float | Distribution | None) -
     if tables is None:
         drawn = (*distributions, *[None] * (KINDS - len(distributions)))
         knots = [_knots_of_kind(kind, each) for kind, each in enumerate(drawn, start=1)]
-        tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
+        with torch.inference_mode(False):  # a graph may save them for its backward
+            tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
         if not traced and not torch._is_functional_tensor(tables):
             _built[key] = tables
     return tables
 
 
-# In a compiled graph the tables are a constant, so the distributions have to be too: one made in the graph is not.
-# This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would double that of torch.
-_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
+class _OfGraphs:
+    """The tables of compiled graphs, each under a name, because torch takes two constants of one function for one."""
+
+
+def _name_of_tables(device: torch.device, *parts: Any) -> str:
+    tables = _tables(device, *[_made_of(each) for each in parts])
+    name = f"tables_{id(tables)}"
+    setattr(_OfGraphs, name, tables)
+    tables._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]  # torch._dynamo.mark_static_address
+    return name
+
+
+# Called while a graph is traced, and a constant in it: torch.compiler.assume_constant_result. It and
+# mark_static_address would import torch._dynamo, and so double the import of torch.
+_name_of_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

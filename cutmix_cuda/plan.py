@@ -45,7 +45,8 @@ class MixPlan:
     @classmethod
     def _unchecked(cls, packed: Tensor, height: int, width: int) -> MixPlan:
         plan = object.__new__(cls)
-        plan.__dict__.update(packed=packed, height=height, width=width)
+        for name, part in (("packed", packed), ("height", height), ("width", width)):
+            object.__setattr__(plan, name, part)
         return plan
 
     def __reduce__(self) -> tuple[object, ...]:

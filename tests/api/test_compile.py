@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
 from cutmix_cuda._backends import ops_for
 from cutmix_cuda._ops import OPS
-from cutmix_cuda.distributions import Beta, quantiles
+from cutmix_cuda.distributions import Beta, Distribution, Uniform, quantiles
 
 from ..helpers import Backend, assert_same_bits, every_backend, fill_words, random_labels, soft_labels
 
@@ -273,6 +275,52 @@ def test_sizes_that_change(backend):
         labels = labels.to(backend.device)
         assert_same(dynamic(images, labels), mix(images, labels))
     assert graphs == 1
+
+
+@dataclass(frozen=True)
+class Halved(Distribution):
+    """Half of what another distribution draws."""
+
+    whole: Distribution
+    name: str = "halved"
+
+    def inverse_cdf(self, probability):
+        return 0.5 * self.whole.inverse_cdf(probability)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_distributions_in_a_graph(dynamic):
+    """One from outside, arguments of which each takes a graph of its own, and those made of them in the graph."""
+    outside = Beta(0.4, 2.0)
+
+    def mix(images, given, number):
+        return [
+            cutmix_cuda.cutmix(images, alpha=outside, seed=1)[0],
+            cutmix_cuda.cutmix(images, alpha=given, seed=2)[0],
+            cutmix_cuda.mix(images, cutmix_alpha=Halved(given), mixup_alpha=Beta(number, b=0.5), cutout=0.3, seed=3)[0],
+        ]
+
+    graph, images = compiled(mix, dynamic=dynamic), torch.rand(8, 3, 6, 9)
+    for number in (0.3, 0.5, 0.7):
+        arguments = images, Uniform(0.1, number), number
+        assert_same(graph(*arguments), mix(*arguments))
+
+
+def test_tables_that_were_made_in_inference_mode():
+    """Whoever asks first for a distribution's table, a graph may save it for its backward."""
+
+    def block(images, weight):
+        return cutmix_cuda.cutmix(images, alpha=0.1234, seed=1)[0] * weight
+
+    def step(images, weight):
+        return checkpoint(block, images, weight, use_reentrant=False)
+
+    images, weight = torch.rand(4, 3, 6, 9), torch.ones((), requires_grad=True)
+    with torch.inference_mode():
+        expected = block(images, torch.ones(()))
+    mixed = compiled(step)(images, weight)
+    mixed.sum().backward()
+    assert_same_bits(mixed.detach(), expected.clone())
 
 
 def test_a_seed_that_is_an_input():
