@@ -66,7 +66,8 @@ CUTMIX_HD bool contains(const Box& box, int32_t y, int32_t x) {
 
 // ---- Drawing a view
 
-constexpr int32_t kTries = 10;  // of a box that fits, as torchvision and timm
+constexpr int32_t kTries = 10;       // of a box that fits, as torchvision and timm
+constexpr int32_t kMaxBoxes = 1024;  // of a sample
 
 struct ViewSampling {
     const float* aspects;  // the table of quantiles of an erased box's height / width, divided by max_aspect
