@@ -142,6 +142,18 @@ def valid_views(views: Tensor, height: int, width: int) -> Tensor:
     return boxes.all(dim=1) & (flip >= 0) & (flip <= 1) & within
 
 
+def followed(plan: Tensor, views: Tensor, height: int, width: int) -> Tensor:
+    """Which samples are mixed as planned and seen as viewed, bool (batch,); the others are kept and seen as they are.
+
+    The plan's row and the view have to be valid, and the view of a partner whose pixels are taken.
+    """
+    valid, seen = reference.valid_rows(plan, height, width), valid_views(views, height, width)
+    if plan.shape[0] == 0:
+        return valid
+    has_partner = (plan[:, 6] == int(Kind.cutmix)) | (plan[:, 6] == int(Kind.mixup))
+    return valid & seen & (~has_partner | seen[torch.where(valid, plan[:, 0], 0).long()])
+
+
 def normalized(raw: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Mirrors views.h::normalized."""
     return (raw - mean) * scale
@@ -192,8 +204,10 @@ def _erase(values: Tensor, views: Tensor, constant: Tensor, erasing: Erasing, se
     return values
 
 
-def viewed(images: Tensor, views: Tensor) -> Tensor:
-    """Raw pixels through each sample's flip and offset, of the images' dtype; 0 from outside."""
+def viewed(images: Tensor, views: Tensor, fill: float = 0) -> Tensor:
+    """Raw pixels through each sample's flip and offset, of the images' dtype; fill from outside."""
+    if images.numel() == 0:
+        return images.clone()
     batch, _, height, width = images.shape
     flip, dy, dx, _ = views[:, 0].long().unbind(1)
     y, x = source_y(dy, height), source_x(flip, dx, width)
@@ -202,7 +216,7 @@ def viewed(images: Tensor, views: Tensor) -> Tensor:
     rows = y.clamp(0, height - 1)[:, :, None]
     columns = x.clamp(0, width - 1)[:, None, :]
     moved = images.permute(0, 2, 3, 1)[sample, rows, columns].permute(0, 3, 1, 2)
-    return torch.where(inside, moved, torch.zeros((), dtype=images.dtype, device=images.device))
+    return torch.where(inside, moved, torch.full((), fill, dtype=images.dtype, device=images.device))
 
 
 def cast(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -227,22 +241,16 @@ def apply_views_out(
     how = Erasing(*erasing)
     seed = seed.to(images.device).reshape(1)
     mean, scale, erase, fill = constants.to(images.device)
-    partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
-
-    valid = reference.valid_rows(plan, height, width)
-    partner = torch.where(valid, partner, 0).long()
-    valid_view = valid_views(views, height, width)
-    has_partner = (kind == int(Kind.cutmix)) | (kind == int(Kind.mixup))
-    if batch > 0:
-        valid = valid & valid_view & (~has_partner | valid_view[partner])
+    kind = plan[:, 6]
+    valid = followed(plan, views, height, width)
 
     if images.numel() > 0:
-        own = torch.where(valid_view[:, None, None], views, 0)
+        own = torch.where(valid_views(views, height, width)[:, None, None], views, 0)
         values = normalized(viewed(images, own).to(torch.float32), _per_channel(mean), _per_channel(scale))
         plain = normalized(images.to(torch.float32), _per_channel(mean), _per_channel(scale))
         if how.order == EraseOrder.before:
             values = _erase(values, own, erase, how, seed)
-        others = values[partner]
+        others = values[torch.where(valid, plan[:, 0], 0).long()]
         in_box = _in_boxes(plan[:, None, 1:5], height, width)
         lam = plan[:, 5].view(torch.float32)
 
