@@ -288,7 +288,7 @@ def _value_arguments(images: Tensor, settings: Settings) -> tuple[Tensor, list[i
     mean, std, value, fill = _as_constants(
         (0.0,) if settings.mean is None else settings.mean, settings.std, value, settings.mix.fill
     )
-    channels = images.shape[1]
+    channels = len(range(images.shape[1]))  # in a graph of dynamic sizes it is a symbol; a range has to know
     unit = 255.0 if images.dtype == torch.uint8 and settings.mean is not None else 1.0
     device = images.device if channels > FEW_CHANNELS else torch.device("cpu")
     constants = _constants(mean, std, value, fill, channels, unit, device)
