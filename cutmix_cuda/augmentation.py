@@ -224,6 +224,11 @@ def _layout_of(images: Tensor) -> MemoryFormat:
 
 
 def _output(images: Tensor, settings: Settings) -> _Output:
+    if images.dim() != 4:
+        raise ValueError(
+            "images must have 4 dimensions, (batch, channels, height, width), or (batch, height, width, channels) with "
+            f"layout='NHWC', got shape {tuple(images.shape)}"
+        )
     dtype = settings.dtype
     if dtype is None:
         bytes_to_floats = images.dtype == torch.uint8 and settings.mean is not None
@@ -252,11 +257,6 @@ def _seen(images: Tensor, settings: Settings) -> Tensor:
 
 
 def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
-    if images.dim() != 4:
-        raise ValueError(
-            "images must have 4 dimensions, (batch, channels, height, width), or (batch, height, width, channels) with "
-            f"layout='NHWC', got shape {tuple(images.shape)}"
-        )
     if images.dtype not in AUGMENTED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved or erased, "
