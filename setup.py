@@ -381,7 +381,9 @@ def extensions(plan: Plan) -> list[Extension]:
         depends=headers(),
         language="c++",
     )
-    cpu = StableLibrary("_C", plan.torch, sources=["csrc/cpu/mix_cpu.cpp"], libraries=["torch_cpu"])
+    cpu = StableLibrary(
+        "_C", plan.torch, sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp"], libraries=["torch_cpu"]
+    )
     cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.torch_flags]
     cpu.extra_link_args = [f"-Wl,{','.join(LINK_FLAGS)}"]
     if plan.toolkit is None:

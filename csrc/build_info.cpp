@@ -20,6 +20,7 @@
 #include "rows.h"
 #include "targets.h"
 #include "values.h"
+#include "views_bindings.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -265,5 +266,6 @@ PYBIND11_MODULE(_build_info, module) {
     cutmix::bind_mix_math(module);
     cutmix::bind_rows(module);
     cutmix::bind_values(module);
+    cutmix::bind_views(module);
     cutmix::bind_launch_geometry(module);
 }

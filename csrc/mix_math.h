@@ -50,16 +50,16 @@ CUTMIX_HD int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
 
 // ---- Random words: Philox4x32-10 (Salmon et al., SC 2011)
 
-enum Stream : uint32_t { kPerBatch = 0, kPerDraw = 1 };
+enum Stream : uint32_t { kPerBatch = 0, kPerDraw = 1, kPerView = 2, kPerErasing = 3, kPerTry = 4, kPerNoise = 5 };
 
 struct Words {
     uint32_t word[4];
 };
 
-// key = the seed; counter = (index, 0, stream, 0).
-CUTMIX_HD Words philox(uint64_t seed, uint32_t index, uint32_t stream) {
+// key = the seed; counter = (index, position, stream, group).
+CUTMIX_HD Words philox(uint64_t seed, uint32_t index, uint32_t stream, uint32_t position = 0, uint32_t group = 0) {
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-    uint32_t c0 = index, c1 = 0, c2 = stream, c3 = 0;
+    uint32_t c0 = index, c1 = position, c2 = stream, c3 = group;
 #if defined(__CUDA_ARCH__)
 #pragma unroll
 #endif

@@ -2,22 +2,29 @@
 
 from . import distributions
 from ._backends import available_backends
+from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
+from .erasing import Erase
 from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix, mix_images, mix_images_, mix_targets, sample_plan
 from .pairs import PairTargets, cross_entropy
 from .plan import MixPlan
 from .transforms import CutMix, Mix
+from .views import Views
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Augment",
     "CutMix",
+    "Erase",
     "Mix",
     "MixPlan",
     "MixedBoxes",
     "PairTargets",
+    "Views",
     "apply_plan",
     "apply_plan_",
+    "augment",
     "available_backends",
     "cross_entropy",
     "cutmix",
@@ -27,5 +34,7 @@ __all__ = [
     "mix_images",
     "mix_images_",
     "mix_targets",
+    "normalize_images",
     "sample_plan",
+    "sample_views",
 ]

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import torch
 
-from . import reference
+from . import reference, reference_augment
 from ._ops import LIBRARIES, OPS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
@@ -53,13 +53,14 @@ def _load(name: str, library: str) -> None:
 
 
 def _register(namespace: str, ops: dict, key: str) -> None:
-    for name in OPS:
-        LIBRARIES[namespace].impl(name, ops[name], key)
+    for name, op in ops.items():
+        LIBRARIES[namespace].impl(name, op, key)
 
 
 def _load_all() -> None:
-    _register("cutmix_cuda_reference", reference.OPS, "CompositeExplicitAutograd")
-    _register("cutmix_cuda", reference.OPS, "CompositeExplicitAutograd")  # compiled code goes before it
+    specification = reference.OPS | reference_augment.OPS
+    _register("cutmix_cuda_reference", specification, "CompositeExplicitAutograd")
+    _register("cutmix_cuda", specification, "CompositeExplicitAutograd")  # compiled code goes before it
 
     _load("cpu", "_C")
     if torch.version.cuda is None:

@@ -28,6 +28,15 @@ QUANTILE_INTERVALS = 4096
 BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+# Of the batch tail.
+QUADRUPLE = 4  # int32 of a part of a packed view: its geometry, or an erased box. Mirrors augment_call.h::Views
+CONSTANTS = 4  # rows of constants: mean, scale, erase, fill
+FEW_CHANNELS = 4  # whose constants are on the CPU and travel by value. Mirrors views.h::kFewChannels
+
+# What is read and written. float64 would need arithmetic of its own.
+AUGMENTED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
 class Scope(enum.IntEnum):
     """Who shares a draw of lambda and box. Mirrors mix_math.h::Scope."""
 
@@ -61,6 +70,32 @@ class Kind(enum.IntEnum):
     cutout = 3
 
 
+class EraseValue(enum.IntEnum):
+    """What an erased box is filled with. Mirrors views.h::EraseValue."""
+
+    constant = 0
+    channel = 1
+    pixel = 2
+
+
+class EraseOrder(enum.IntEnum):
+    """Whether a box is erased before or after mixing. Mirrors views.h::EraseOrder."""
+
+    before = 0
+    after = 1
+
+
+class MemoryFormat(enum.IntEnum):
+    """How the output lies in memory."""
+
+    contiguous = 0
+    channels_last = 1
+
+    @property
+    def of_torch(self) -> torch.memory_format:
+        return torch.channels_last if self == MemoryFormat.channels_last else torch.contiguous_format
+
+
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
 KINDS = len(Kind) - 1  # that do something: each has a table of quantiles and a bound
 
@@ -72,6 +107,33 @@ class Sampling(NamedTuple):
     partner: int
     placement: int
     correct_lam: int  # 0 or 1
+
+
+class ViewParameters(NamedTuple):
+    """The numbers that views are drawn by, in the order of `float[] view_parameters`. Mirrors views.h::ViewSampling."""
+
+    flip_below: float = 0.0  # of a random number in [0, 1)
+    erase_below: float = 0.0
+    min_area: float = 0.0  # fractions of the image
+    max_area: float = 0.0
+    max_aspect: float = 1.0  # height / width; what the table of aspects is divided by
+
+
+class ViewChoices(NamedTuple):
+    """The integers that views are drawn by, in the order of `int[] view_choices`. Mirrors views.h::ViewSampling."""
+
+    translate_y: int = 0  # offsets are in -translate..translate
+    translate_x: int = 0
+    min_boxes: int = 0  # of a sample that is erased
+    max_boxes: int = 0  # which the packed views have room for
+    first_erased: int = 0  # samples before this one are not erased
+
+
+class Erasing(NamedTuple):
+    """How boxes are erased, in the order of `int[] erasing`. Mirrors views.h::Erasing."""
+
+    value: int = int(EraseValue.constant)
+    order: int = int(EraseOrder.before)
 
 
 class Draw(NamedTuple):
@@ -105,6 +167,15 @@ _DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] sampling"
 _SIZES = "SymInt batch, SymInt height, SymInt width"
 _TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
 _FILL = "int[] fill=[0, 0]"
+
+# And of the batch tail.
+# view_tables: float32 (tables, 4097), of which the first holds the quantiles of an erased box's aspect, divided by
+# max_aspect; none where nothing is erased.
+# constants: float32 (4, channels), mean, scale, erase and fill; for up to FEW_CHANNELS channels on the CPU, else on the
+# device of the images.
+_VIEWS = "Tensor view_tables, float[] view_parameters, int[] view_choices"
+_VALUES = "Tensor constants, int[] erasing"
+_OUTPUT = "ScalarType output_dtype, int memory_format"
 
 
 class Op(NamedTuple):
@@ -163,6 +234,40 @@ def _fake_sample_and_apply_(
     return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
 
 
+def _new_views(like: Tensor, batch: int, choices: list[int]) -> Tensor:
+    return like.new_empty((batch, 1 + ViewChoices(*choices).max_boxes, QUADRUPLE), dtype=torch.int32)
+
+
+def new_images(images: Tensor, dtype: torch.dtype, memory_format: int) -> Tensor:
+    """Images like others, of another dtype and layout."""
+    layout = MemoryFormat(memory_format).of_torch
+    return torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
+
+
+def _fake_sample_views(seed, batch, height, width, tables, parameters, choices):
+    return _new_views(tables, batch, choices)
+
+
+def _fake_apply_views_out(images, labels, plan, views, seed, num_classes, label_smoothing, dtype, *rest):
+    return _new_targets(images, labels, num_classes, dtype)
+
+
+def _fake_apply_views(images, labels, *rest):
+    *rest, dtype, memory_format = rest
+    return new_images(images, dtype, memory_format), _fake_apply_views_out(images, labels, *rest)
+
+
+def _fake_augment_out(images, labels, seed, quantiles, bounds, sampling, tables, parameters, choices, *rest):
+    batch = images.shape[0]
+    targets = _fake_apply_views_out(images, labels, None, None, None, *rest)
+    return targets, _new_plan(images, batch), _new_views(images, batch, choices)
+
+
+def _fake_augment(images, labels, *rest):
+    *rest, dtype, memory_format = rest
+    return new_images(images, dtype, memory_format), *_fake_augment_out(images, labels, *rest)
+
+
 # The ops of every backend. apply* follow a given plan; sample_and_apply* draw one, follow it and return it.
 OPS = {
     "sample_plan": Op(f"({_DRAW}, {_SIZES}) -> Tensor", _fake_sample_plan),
@@ -178,6 +283,25 @@ OPS = {
     ),
     "sample_and_apply_": Op(
         f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_
+    ),
+    # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
+    # and its seed is that of the noise alone.
+    "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views),
+    "augment": Op(
+        f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor, Tensor, Tensor)",
+        _fake_augment,
+    ),
+    "augment_out": Op(
+        f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUT}) -> (Tensor, Tensor, Tensor)",
+        _fake_augment_out,
+    ),
+    "apply_views": Op(
+        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor)",
+        _fake_apply_views,
+    ),
+    "apply_views_out": Op(
+        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
+        _fake_apply_views_out,
     ),
 }
 

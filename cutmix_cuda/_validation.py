@@ -299,11 +299,13 @@ def _memory_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
-def check_out(out: Tensor, images: Tensor) -> None:
-    """Raises unless out can take the mixed images."""
+def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raises unless out can take the mixed images, as they are or of another dtype."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a tensor, got {type(out).__name__}")
-    for name in ("shape", "dtype", "device", "layout"):
+    if dtype is not None and out.dtype != dtype:
+        raise ValueError(f"out must have the dtype asked for, {dtype}, got {out.dtype}")
+    for name in ("shape", "device", "layout") if dtype is not None else ("shape", "dtype", "device", "layout"):
         given, wanted = getattr(out, name), getattr(images, name)
         if given != wanted:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")

@@ -36,11 +36,13 @@ def mulhi(a: Tensor, b: int | Tensor) -> Tensor:
     return (a * b) >> 32 & _WORD
 
 
-def philox(seed: Tensor, index: Tensor, stream: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10 at counter (index, 0, stream, 0), keyed by the seed. Mirrors mix_math.h::philox."""
+def philox(
+    seed: Tensor, index: Tensor, stream: int, position: int | Tensor = 0, group: int | Tensor = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10 at counter (index, position, stream, group), keyed by the seed. Mirrors mix_math.h::philox."""
     key0, key1 = seed & _WORD, seed >> 32 & _WORD
-    c0, c2 = index, torch.full_like(index, stream)
-    c1 = c3 = torch.zeros_like(index)
+    zero = torch.zeros_like(index)
+    c0, c1, c2, c3 = index, zero + position, zero + stream, zero + group
     for _ in range(10):
         hi0, lo0 = mulhi(c0, 0xD2511F53), c0 * 0xD2511F53 & _WORD
         hi1, lo1 = mulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57 & _WORD

@@ -1,0 +1,206 @@
+"""Views: what each sample of a batch looks like before it is mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import _validation, reference_augment
+from ._ops import QUADRUPLE
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """How the samples of a batch are flipped, shifted and erased.
+
+    Returned by :class:`cutmix_cuda.Augment` with ``return_plan=True``, drawn by :func:`cutmix_cuda.sample_views`, or
+    made by hand with :meth:`make`. The named parts are views of ``packed``. A sample is shifted first and then
+    flipped, as by torchvision's ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip``; its erased boxes are where
+    they appear in the output.
+
+    Attributes:
+        packed: int32 (B, 1 + E, 4) for E boxes a sample: flip, dy, dx, 0; and y0, x0, y1, x1 of each box.
+        height: pixels, of the images the views were made for.
+        width: pixels.
+    """
+
+    packed: Tensor
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.packed, Tensor):
+            raise TypeError(f"packed must be a tensor, got {type(self.packed).__name__}")
+        shape = tuple(self.packed.shape)
+        if self.packed.dtype != torch.int32 or len(shape) != 3 or shape[1] < 1 or shape[2] != QUADRUPLE:
+            raise ValueError(
+                f"packed must be int32 of shape (batch, 1 + boxes, {QUADRUPLE}), "
+                f"got {self.packed.dtype} of shape {shape}"
+            )
+        _validation.check_extent(self.height, self.width)
+
+    def __len__(self) -> int:
+        return self.packed.shape[0]
+
+    @property
+    def flip(self) -> Tensor:
+        """bool (B,): whether the sample is mirrored left-right."""
+        return self.packed[:, 0, 0] != 0
+
+    @property
+    def offset(self) -> Tensor:
+        """int32 (B, 2): dy, dx, the pixel of the sample that its shifted corner (0, 0) shows; 0 outside the image."""
+        return self.packed[:, 0, 1:3]
+
+    @property
+    def erased(self) -> Tensor:
+        """int32 (B, E, 4): y0, x0, y1, x1 in pixels of the output, half open; empty where nothing is erased."""
+        return self.packed[:, 1:]
+
+    @property
+    def device(self) -> torch.device:
+        return self.packed.device
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
+        """The views on another device."""
+        return Views(self.packed.to(device, non_blocking=non_blocking), self.height, self.width)
+
+    @classmethod
+    def make(
+        cls,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        flip: Tensor | None = None,
+        offset: Tensor | None = None,
+        erased: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Views:
+        """Views made by hand; without arguments every sample is seen as it is.
+
+        Args:
+            batch_size: samples.
+            height: pixels.
+            width: pixels.
+            flip: bool (B,).
+            offset: integers (B, 2), dy in -height..height and dx in -width..width.
+            erased: integers (B, E, 4), y0, x0, y1, x1 inside the image.
+            device: where the views are to be; by default where the first of the tensors is, or the CPU.
+
+        Raises:
+            TypeError, ValueError: a dtype or shape is wrong, or, on the CPU, something leads outside the image. On a
+                GPU, where looking would make the host wait, such a sample is seen as it is, and its target is NaN.
+        """
+        _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH)
+        parts = {"flip": (flip, (batch_size,)), "offset": (offset, (batch_size, 2)), "erased": (erased, None)}
+        for name, (tensor, shape) in parts.items():
+            if tensor is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+            if tensor.is_floating_point() or tensor.is_complex() or (tensor.dtype == torch.bool) != (name == "flip"):
+                wanted = "bool" if name == "flip" else "an integer dtype"
+                raise TypeError(f"{name} must be of {wanted}, got {tensor.dtype}")
+            good = tuple(tensor.shape) == shape if shape else tensor.dim() == 3 and tensor.shape[::2] == (batch_size, 4)
+            if not good:
+                valid = shape or f"({batch_size}, boxes, 4)"
+                raise ValueError(f"{name} must be of shape {valid}, got {tuple(tensor.shape)}")
+        given = [tensor for tensor, _ in parts.values() if tensor is not None]
+        if device is None:
+            device = given[0].device if given else "cpu"
+
+        def part(tensor: Tensor | None, *shape: int) -> Tensor:
+            """Saturated, not wrapped: what leads outside the image still does as int32."""
+            if tensor is None:
+                return torch.zeros(shape, dtype=torch.int32, device=device)
+            return tensor.long().clamp(-(2**31), 2**31 - 1).to(device, torch.int32).reshape(shape)
+
+        boxes = 0 if erased is None else erased.shape[1]
+        geometry = part(flip, batch_size, 1), part(offset, batch_size, 2), part(None, batch_size, 1)
+        packed = torch.cat([torch.cat(geometry, dim=1)[:, None], part(erased, batch_size, boxes, QUADRUPLE)], dim=1)
+        views = cls(packed, height, width)
+        views.check()
+        return views
+
+    def check(self) -> None:
+        """Raises ValueError where a view leads outside the image, if the views are on the CPU."""
+        if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        bad = ~reference_augment.valid_views(self.packed, self.height, self.width)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"views must have flip 0 or 1, offsets within -{self.height}..{self.height} and "
+                f"-{self.width}..{self.width}, and boxes 0 <= y0 <= y1 <= {self.height}, "
+                f"0 <= x0 <= x1 <= {self.width}; sample {row} has {self.packed[row].tolist()}"
+            )
+
+    def apply(self, images: Tensor, *, fill: float = 0.0) -> Tensor:
+        """Any other pixels flipped and shifted alike, and not erased: masks, depth, a second camera.
+
+        In a few operations of PyTorch. Mix them by the plan afterwards, as ``mix_images(views.apply(masks), plan)``.
+
+        Args:
+            images: (B, ..., H, W) of any dtype, of the views' height and width.
+            fill: what comes in from outside the image, 255 for instance where that is a mask's class to ignore.
+
+        Returns:
+            New images of the same shape and dtype.
+        """
+        _validation.check_images(images)
+        check_views(self, images)
+        batch, height, width = images.shape[0], self.height, self.width
+        flat = images.reshape(batch, -1, height, width)
+        return reference_augment.viewed(flat, self.packed, fill).reshape(images.shape)
+
+    def move_boxes(self, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """The boxes of objects flipped and shifted alike, clipped to the image.
+
+        What has left the image has no area; :meth:`MixPlan.mix_boxes`, which comes next, drops it.
+
+        Args:
+            boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels.
+
+        The views are looked at on the CPU: where they are on a GPU, this makes the host wait.
+        """
+        if len(boxes) != len(self):
+            raise ValueError(f"boxes must be for the {len(self)} samples of the views, got {len(boxes)}")
+        moved = []
+        for sample, (flip, dy, dx, _) in enumerate(self.packed[:, 0].tolist()):
+            own = boxes[sample]
+            if not isinstance(own, Tensor) or not own.is_floating_point():
+                raise TypeError(f"boxes must be float tensors, got {own!r} for sample {sample}")
+            if own.dim() != 2 or own.shape[1] != 4:
+                raise ValueError(f"boxes must be of shape (n, 4), got {tuple(own.shape)} for sample {sample}")
+            x0, y0, x1, y1 = (own - own.new_tensor([dx, dy, dx, dy])).unbind(1)
+            if flip:
+                x0, x1 = self.width - x1, self.width - x0
+            x0, x1 = (x.clamp(0, self.width) for x in (x0, x1))
+            y0, y1 = (y.clamp(0, self.height) for y in (y0, y1))
+            moved.append(torch.stack([x0, y0, x1, y1], dim=1))
+        return moved
+
+    def __repr__(self) -> str:
+        return f"Views(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
+
+
+def check_views(views: Views, images: Tensor) -> None:
+    """Raises unless the views fit the images."""
+    if not isinstance(views, Views):
+        raise TypeError(f"views must be Views, got {type(views).__name__}")
+    batch, *_, height, width = images.shape
+    if (len(views), views.height, views.width) != (batch, height, width):
+        raise ValueError(
+            f"views must be for {batch} images of height {height} and width {width}, got {len(views)} for "
+            f"{views.height} and {views.width}"
+        )
+    if views.device != images.device:
+        raise ValueError(
+            f"views must be on the device of images, {images.device}, got {views.device}; "
+            f"use views.to({str(images.device)!r})"
+        )
+    views.check()
