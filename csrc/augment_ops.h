@@ -192,7 +192,7 @@ struct AugmentOps {
         Tensor plan = set_draw(&call.plan, {seed, quantiles, bounds, sampling});
         Tensor views = set_view_sampling(&call, {tables, parameters, choices});
         const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, target_dtype}, images.size(0), images);
+            set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
         return {targets.out, plan, views};
     }
@@ -220,7 +220,7 @@ struct AugmentOps {
         set_seed(&call.plan, seed, images);
         const Tensor kept_plan = set_given(&call.plan, plan), kept_views = set_given_views(&call, views);
         const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, target_dtype}, images.size(0), images);
+            set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
         return targets.out;
     }
