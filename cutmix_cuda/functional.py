@@ -43,11 +43,6 @@ class Settings(NamedTuple):
     fill: float = 0.0
     form: TargetForm = TargetForm.dense
 
-    @property
-    def blends(self) -> bool:
-        """Whether there may be mixup."""
-        return self.sampling.mixup_below > self.sampling.cutmix_below
-
     @classmethod
     def of_cutmix(cls, *, alpha: float | Distribution, prob: float, **options) -> Settings:
         """Those of CutMix alone."""
@@ -112,6 +107,11 @@ class Settings(NamedTuple):
         )
 
 
+def _blends(sampling: Sampling) -> bool:
+    """Whether there may be mixup. A function, because the torch.compile of torch 2.10 reads no property of a tuple."""
+    return sampling.mixup_below > sampling.cutmix_below
+
+
 _words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
 
 
@@ -171,7 +171,7 @@ def run(
     """
     _validation.check_images(images)
     device = images.device
-    if settings.blends:
+    if _blends(settings.sampling):
         _validation.check_blends(images)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
     fill = fill_words(settings.fill, images.dtype)
