@@ -2,6 +2,7 @@
 #
 #   make demo         mix real photographs and leave demo.png
 #   make test         run the tests, a process on each core (PYTEST_ARGS="-k plan" picks some, "-n 0" leaves it at one)
+#   make check-torch  build for and test under TORCHES, older versions of torch; downloads some gigabytes for each
 #   make lint         check style, types and formatting;  make format mends what can be mended
 #   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
@@ -21,7 +22,9 @@ SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels 
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX) $(CXXFLAGS) $(CPPFLAGS) $(LDFLAGS)
 
-.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+TORCHES ?= 2.10.0 2.12.0
+
+.PHONY: demo test check-torch lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: .venv/installed
@@ -29,6 +32,15 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+
+check-torch: $(TORCHES:%=check-torch-%)
+
+check-torch-%:
+	$(PYTHON) -m venv .venv/torch-$*
+	.venv/torch-$*/bin/python -m pip install --quiet torch==$* torchvision 'setuptools>=77' wheel pybind11 numpy scipy \
+	    hypothesis pytest pytest-timeout
+	CUTMIX_CUDA_BUILD=cpu .venv/torch-$*/bin/python -m pip install --no-build-isolation --no-deps --force-reinstall .
+	.venv/torch-$*/bin/pytest tests/ops tests/api tests/kernels/test_math.py $(PYTEST_ARGS)
 
 lint: .venv/requirements
 	$(BIN)/ruff check

@@ -99,6 +99,11 @@ class Settings(NamedTuple):
         )
 
 
+def _blends(sampling: Sampling) -> bool:
+    """Whether there may be mixup. A function, because the torch.compile of torch 2.10 reads no property of a tuple."""
+    return sampling.mixup_below > sampling.cutmix_below
+
+
 _words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
 
 
@@ -158,7 +163,7 @@ def run(
     """
     _validation.check_images(images)
     device = images.device
-    if settings.blends:
+    if _blends(settings.sampling):
         _validation.check_blends(images)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
     fill = fill_words(settings.fill, images.dtype)
