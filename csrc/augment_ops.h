@@ -2,6 +2,7 @@
 // return if empty, run. A backend gives `run(const AugmentCall&, const Tensor& anchor)`.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "augment_call.h"
@@ -146,10 +147,10 @@ struct AugmentOps {
         STD_TORCH_CHECK(images.dim() == 4, "images must be of shape (batch, channels, height, width)");
         STD_TORCH_CHECK(memory_format == 0 || memory_format == 1, "memory_format must be 0 or 1");
         const int64_t channels = images.size(1), height = images.size(2), width = images.size(3);
-        const auto step = [](int64_t size) { return size > 0 ? size : 1; };
-        const int64_t plane = step(height) * step(width), sample = step(channels) * plane;
-        const int64_t contiguous[] = {sample, plane, step(width), 1};
-        const int64_t channels_last[] = {sample, 1, step(width) * step(channels), step(channels)};
+        const auto step = [](int64_t size) { return std::max<int64_t>(size, 1); };  // as torch.empty
+        const int64_t plane = step(height) * step(width);
+        const int64_t contiguous[] = {step(channels) * plane, plane, step(width), 1};
+        const int64_t channels_last[] = {channels * width * height, 1, channels * width, channels};
         return new_strided(4, images.sizes().data(), memory_format == 0 ? contiguous : channels_last,
                            torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), images);
     }
