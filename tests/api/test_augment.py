@@ -224,6 +224,21 @@ def test_uint8_images_mixed_and_moved_stay_uint8(backend):
     assert_same_bits(moved, expected.cpu())
 
 
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cast_and_lay_out_alone(backend, dtype):
+    """Values stay as they are, and blended ones are rounded once."""
+    images = uint8_images().to(backend.device)
+    out = cutmix_cuda.augment(images, dtype=dtype, backend=backend.name)[0]
+    assert_same_bits(out, images.to(dtype).cpu())
+    laid_out = cutmix_cuda.augment(images, memory_format=torch.channels_last, backend=backend.name)[0]
+    assert laid_out.is_contiguous(memory_format=torch.channels_last)
+    assert_same_bits(laid_out, images.cpu())
+    mix = Mix(mixup_alpha=1.0)
+    mixed, _, plan, _ = cutmix_cuda.augment(images, None, mix, dtype=dtype, seed=1, return_plan=True)
+    assert_same_bits(mixed, cutmix_cuda.mix_images(images.float(), plan).to(dtype).cpu())
+
+
 # ---- What comes out, where and how
 
 
