@@ -521,10 +521,11 @@ def test_views_made_by_hand():
     assert torch.equal(views.flip, flip) and torch.equal(views.offset.long(), offset)
     assert torch.equal(views.erased.long(), erased)
     images = label_coded_images((3, 1, 4, 5), torch.uint8) + 1
-    out = Augment(erase=Erase(1.0, value=0)).apply_plan(images, views=views)[0][:, 0]
-    assert (out[0] == 0).nonzero().tolist() == [[0, 0]]
+    out = Augment(erase=Erase(1.0, value=9)).apply_plan(images, views=views)[0][:, 0]
+    assert (out[0] == 9).nonzero().tolist() == [[0, 0]]
     assert out[1].tolist() == [[0] * 5, [0] * 5, [2, 2, 2, 2, 0], [2, 2, 2, 2, 0]]
-    assert (out[2] == 0).sum() == 6
+    assert (out[2] == 9).sum() == 6
+    assert_same_bits(Augment(erase=Erase(0.0, value=9)).apply_plan(images, views=views)[0][:, 0], out)
     everything_seen = Views.make(3, 4, 5)
     assert torch.equal(everything_seen.apply(images), images)
     assert len(everything_seen) == 3 and everything_seen.to("cpu").device.type == "cpu"
