@@ -188,14 +188,12 @@ struct AugmentOps {
         call.images.out_dtype = dtype_of(out.scalar_type());
         STD_TORCH_CHECK(same_device(quantiles, images) && same_device(tables, images),
                         "quantiles and view_tables must be on the device of the images");
-        STD_TORCH_CHECK(bounds.size() == 3 && sampling.size() == 4, "bounds must have 3 entries, and sampling 4");
         set_values(&call, {constants, erasing}, images);
         check_out(call, images, out);
-        Tensor plan = set_sampling(&call.plan, {seed, quantiles, bounds[0], bounds[1], bounds[2], sampling[0],
-                                                sampling[1], sampling[2], sampling[3] != 0});
+        Tensor plan = set_draw(&call.plan, {seed, quantiles, bounds, sampling});
         Tensor views = set_view_sampling(&call, {tables, parameters, choices});
         const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, target_dtype}, images.size(0), images);
+            set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
         return {targets.out, plan, views};
     }
@@ -223,7 +221,7 @@ struct AugmentOps {
         set_seed(&call.plan, seed, images);
         const Tensor kept_plan = set_given(&call.plan, plan), kept_views = set_given_views(&call, views);
         const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, target_dtype}, images.size(0), images);
+            set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
         return targets.out;
     }

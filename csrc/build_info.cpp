@@ -41,25 +41,28 @@ int32_t edge_of(const Box& box, int32_t edge) {
     return edges[edge & 3];
 }
 
+// As the arguments of the ops.
+using Bounds = std::vector<double>;
+using Options = std::vector<int64_t>;
+
+Draw draw_of(const float* quantiles, const Bounds& bounds, const Options& sampling, int32_t height, int32_t width) {
+    Draw draw = {quantiles, {}, {}, height, width};
+    if (bounds.size() != kKinds) throw std::invalid_argument("a bound for each kind");
+    std::copy(bounds.begin(), bounds.end(), draw.bounds);
+    if (sampling.size() != kSamplingOptions || !decode_sampling(sampling.data(), &draw.sampling))
+        throw std::invalid_argument("unknown sampling");
+    return draw;
+}
+
 // As _ops.py::sample_plan, on the calling thread.
-py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& table, int32_t batch, int32_t height, int32_t width,
-                                 double cutmix_below, double mixup_below, double cutout_below, int32_t scope,
-                                 int32_t partner, int32_t placement, bool correct_lam) {
-    const Sampling sampling = {knots_of(table, kKinds),
-                               batch,
-                               height,
-                               width,
-                               static_cast<float>(cutmix_below),
-                               static_cast<float>(mixup_below),
-                               static_cast<float>(cutout_below),
-                               static_cast<Scope>(scope),
-                               static_cast<PartnerRule>(partner),
-                               static_cast<Placement>(placement),
-                               correct_lam};
-    const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
+py::array_t<int32_t> sample_plan(uint64_t seed, const Array<float>& quantiles, const Bounds& bounds,
+                                 const Options& sampling, int32_t batch, int32_t height, int32_t width) {
+    const Draw draw = draw_of(knots_of(quantiles, kKinds), bounds, sampling, height, width);
+    const PartnerMap map = partner_map(draw.sampling.partner, seed, static_cast<uint32_t>(batch));
     py::array_t<int32_t> plan({py::ssize_t{batch}, py::ssize_t{8}});
     for (int32_t i = 0; i < batch; ++i) {
-        const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(i));
+        const uint32_t partner = partner_of(map, static_cast<uint32_t>(i), static_cast<uint32_t>(batch));
+        const PlanRow row = sample_row(draw, seed, static_cast<uint32_t>(i), partner);
         std::memcpy(plan.mutable_data(i, 0), &row, sizeof row);
     }
     return plan;
@@ -101,7 +104,7 @@ void bind_mix_math(py::module_& module) {
                    return share_outside({y0, x0, y1, x1}, height, width);
                }));
     module.def("partner_map", [](int32_t rule, uint64_t seed, uint32_t batch) {
-        const PartnerMap map = partner_map(static_cast<PartnerRule>(rule), seed, batch);
+        const PartnerMap map = partner_map(static_cast<Partner>(rule), seed, batch);
         return py::make_tuple(map.reflects, map.shift);
     });
     module.def("partner_of", py::vectorize([](bool reflects, uint32_t shift, uint32_t index, uint32_t batch) {
@@ -110,6 +113,16 @@ void bind_mix_math(py::module_& module) {
     module.def("draw_index", py::vectorize([](int32_t scope, uint32_t index, uint32_t partner) {
                    return draw_index(static_cast<Scope>(scope), index, partner);
                }));
+    module.attr("kinds") = kKinds;
+    module.def("is_kind", py::vectorize(is_kind));
+    module.def("has_partner", py::vectorize([](int32_t kind) { return has_partner(static_cast<Kind>(kind)); }));
+    module.def("has_box", py::vectorize([](int32_t kind) { return has_box(static_cast<Kind>(kind)); }));
+    module.def("reads_own", py::vectorize([](int32_t kind) { return reads_own(static_cast<Kind>(kind)); }));
+    module.def("blends", py::vectorize([](int32_t kind) { return blends(static_cast<Kind>(kind)); }));
+    module.def("mixes_target", py::vectorize([](int32_t kind) { return mixes_target(static_cast<Kind>(kind)); }));
+    module.def("can_draw", [](int32_t kind, const Bounds& bounds) {
+        return can_draw(static_cast<Kind>(kind), draw_of(nullptr, bounds, {0, 0, 0, 0}, 0, 0).bounds);
+    });
     module.def("sample_plan", &sample_plan);
     module.def("valid_rows", &valid_rows);
     module.def("smoothing_of", [](double label_smoothing, int64_t num_classes) {
@@ -164,10 +177,9 @@ Dtype dtype_named(const std::string& name) {
 }
 
 using Shape = std::vector<int64_t>;
-using SamplingArgs = std::tuple<uint64_t, double, double, double, int32_t, int32_t, int32_t,
-                                bool>;                  // quantiles, then as in the schemas
-using TensorArgs = std::tuple<uint64_t, Shape, Shape>;  // address, sizes, strides
-using LabelArgs = std::tuple<uint64_t, std::string>;    // address, dtype
+using DrawArgs = std::tuple<uint64_t, Bounds, Options>;  // address of the quantiles, then as in the schemas
+using TensorArgs = std::tuple<uint64_t, Shape, Shape>;   // address, sizes, strides
+using LabelArgs = std::tuple<uint64_t, std::string>;     // address, dtype
 
 Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
     const auto& [address, sizes, strides] = tensor;
@@ -179,7 +191,7 @@ Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
 }
 
 py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan,
-                            const std::optional<SamplingArgs>& sampling, uint64_t seed, uint64_t device_seed,
+                            const std::optional<DrawArgs>& draw, uint64_t seed, uint64_t device_seed,
                             const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
                             int64_t element_bytes, bool in_place, const std::optional<LabelArgs>& labels,
                             const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing,
@@ -190,21 +202,10 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
     call.plan.width = width;
     call.plan.seed = seed;
     call.plan.device_seed = at<const int64_t>(device_seed);
-    if (sampling) {
-        const auto& [quantiles, cutmix_below, mixup_below, cutout_below, scope, partner, placement, correct_lam] =
-            *sampling;
+    if (draw) {
+        const auto& [quantiles, bounds, sampling] = *draw;
         call.plan.sampled = at<PlanRow>(plan);
-        call.plan.sampling = {at<const float>(quantiles),
-                              batch,
-                              height,
-                              width,
-                              static_cast<float>(cutmix_below),
-                              static_cast<float>(mixup_below),
-                              static_cast<float>(cutout_below),
-                              static_cast<Scope>(scope),
-                              static_cast<PartnerRule>(partner),
-                              static_cast<Placement>(placement),
-                              correct_lam};
+        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
     } else {
         call.plan.given = at<const PlanRow>(plan);
     }
@@ -235,9 +236,9 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
 
 void bind_launch_geometry(py::module_& module) {
     module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
-               "sampling"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(),
-               "out"_a = py::none(), "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(),
-               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0, "dtype"_a = "",
+               "draw"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(), "out"_a = py::none(),
+               "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(), "targets"_a = py::none(),
+               "num_classes"_a = 0, "label_smoothing"_a = 0.0, "dtype"_a = "",
                "fill"_a = std::pair<int64_t, int64_t>(0, 0),
                "The kernel, grid, block and parameter bytes of the one launch that serves a call.");
     module.def("quotient", [](int64_t divisor, const py::array_t<uint32_t>& n) {

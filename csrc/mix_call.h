@@ -13,7 +13,7 @@ struct Images {
     uint8_t* out;            // null where there are no images, or no bytes in them
     Rows in_rows, out_rows;  // of one shape; strides may differ
     bool in_place;           // in == out, and every partner map has to be its own inverse
-    Dtype dtype;             // what mixup blends; kOther is moved as bytes, and never blended
+    Dtype dtype;             // of what is blended; kOther is moved as bytes, and never blended
     uint8_t fill[16];        // what cutout fills with: the bytes of a pixel's element, over and over
 };
 
@@ -21,8 +21,8 @@ struct Plan {
     const PlanRow* given;  // follow this plan; null: sample one and write it to `sampled`
     PlanRow* sampled;
     int32_t batch, height, width;  // what `given` is checked against
-    bool can_blend;                // the same: whether there may be mixup
-    Sampling sampling;             // the rest is for sampling alone
+    bool can_blend;                // the same: whether there may be kinds that blend
+    Draw draw;                     // the rest is for sampling alone
     uint64_t seed;
     const int64_t* device_seed;  // where set, the kernel loads the seed from here
 };

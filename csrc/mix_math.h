@@ -131,48 +131,86 @@ CUTMIX_HD float share_outside(Box box, int32_t height, int32_t width) {
     return sub_rn(1.0f, div_rn(static_cast<float>(area), static_cast<float>(height * width)));
 }
 
-// ---- Partners: an affine map of the index, (sign * index + shift) mod batch, that every thread computes for itself
+// ---- Partners: an affine map of the index that every thread computes for itself
+//
+// index + shift (mod batch), or shift - index, which is its own inverse. Modulo an odd number the latter pairs all but
+// one sample, a new one at each shift. An even batch is taken as an odd one and a last sample, which is paired with the
+// one that is left: the circle method, by which each of the others is the partner at exactly one of the shifts.
 
-enum class PartnerRule : int32_t {
+enum class Partner : int32_t {
     kRoll = 0,    // index - 1, as torchvision
     kFlip = 1,    // batch - 1 - index, as timm
     kShift = 2,   // index + s, s drawn once a batch
-    kMirror = 3,  // s - index, s drawn once a batch: its own inverse, with a new pairing at every call
+    kMirror = 3,  // s - index, s drawn once a batch: a new pairing at every call
 };
+
+// Whether samples exchange pixels in pairs, as mixing in place needs. Mirrored by _ops.py::INVERSE_OF_THEMSELVES.
+CUTMIX_HD constexpr bool own_inverse(Partner rule) { return rule == Partner::kFlip || rule == Partner::kMirror; }
 
 struct PartnerMap {
-    bool reflects;   // sign: -1 if set, else +1
-    uint32_t shift;  // in [0, batch]
+    bool reflects;   // shift - index if set, else index + shift
+    uint32_t shift;  // in [0, batch)
 };
 
-CUTMIX_HD PartnerMap partner_map(PartnerRule rule, uint64_t seed, uint32_t batch) {
-    if (rule == PartnerRule::kRoll) return {false, batch - 1};
-    if (rule == PartnerRule::kFlip) return {true, batch - 1};
+// The modulus of maps that reflect: the batch without the last sample of an even one.
+CUTMIX_HD uint32_t circle_of(uint32_t batch) { return (batch - 1) | 1; }
+
+CUTMIX_HD PartnerMap partner_map(Partner rule, uint64_t seed, uint32_t batch) {
+    if (rule == Partner::kRoll) return {false, batch - 1};
+    // Modulo batch - 1, batch - 1 - index is -index.
+    if (rule == Partner::kFlip) return {true, batch % 2 == 0 ? 0 : batch - 1};
     const uint32_t word = philox(seed, 0, kPerBatch).word[0];
-    if (rule == PartnerRule::kShift) return {false, 1 + mulhi(word, batch - 1)};
-    // An odd shift of an even batch leaves nobody alone; an odd batch leaves exactly one sample alone.
-    return {true, batch % 2 == 0 ? 2 * mulhi(word, batch / 2) + 1 : mulhi(word, batch)};
+    if (rule == Partner::kShift) return {false, 1 + mulhi(word, batch - 1)};
+    return {true, mulhi(word, circle_of(batch))};
 }
 
 CUTMIX_HD uint32_t partner_of(PartnerMap map, uint32_t index, uint32_t batch) {
-    if (map.reflects) return map.shift >= index ? map.shift - index : map.shift + batch - index;
+    if (map.reflects) {
+        const uint32_t circle = circle_of(batch);
+        if (index == circle) return (map.shift + map.shift % 2 * circle) / 2;  // the one that the circle leaves
+        const uint32_t partner = map.shift >= index ? map.shift - index : map.shift + circle - index;
+        return partner == index && circle < batch ? circle : partner;
+    }
     const uint32_t sum = index + map.shift;
     return sum >= batch ? sum - batch : sum;
 }
 
+// ---- Kinds: what becomes of a sample
+
+enum class Kind : int32_t {
+    kKeep = 0,    // nothing
+    kCutMix = 1,  // a box of its partner is pasted
+    kMixUp = 2,   // all of it is blended with its partner
+    kCutout = 3,  // a box of it is filled with one value
+    kEnd          // of the kinds
+};
+
+constexpr int32_t kKinds = static_cast<int32_t>(Kind::kEnd) - 1;  // that do something
+
+CUTMIX_HD constexpr bool is_kind(int32_t kind) { return kind >= 0 && kind <= kKinds; }
+
+// Whether pixels of the partner come in.
+CUTMIX_HD constexpr bool has_partner(Kind kind) { return kind == Kind::kCutMix || kind == Kind::kMixUp; }
+
+// Whether only a box of the image changes.
+CUTMIX_HD constexpr bool has_box(Kind kind) { return kind == Kind::kCutMix || kind == Kind::kCutout; }
+
+// Whether changed pixels follow from the sample's own.
+CUTMIX_HD constexpr bool reads_own(Kind kind) { return kind == Kind::kMixUp; }
+
+// Whether pixels are computed with, and so of a dtype that allows it.
+CUTMIX_HD constexpr bool blends(Kind kind) { return kind == Kind::kMixUp; }
+
+// Whether the partner's target comes in.
+CUTMIX_HD constexpr bool mixes_target(Kind kind) { return kind == Kind::kCutMix || kind == Kind::kMixUp; }
+
 // ---- The plan: one row a sample
-
-// What becomes of a sample: nothing; a box of its partner is pasted; all of it is blended with its partner; a box of it
-// is filled with one value.
-enum class Kind : int32_t { kKeep = 0, kCutMix = 1, kMixUp = 2, kCutout = 3 };
-
-constexpr int32_t kKinds = 3;  // that do something: each has its law of lambda
 
 struct alignas(16) PlanRow {  // the eight int32 columns of a packed plan
     int32_t partner;
-    Box box;
-    float lam;     // weight of the sample's own target, 1 where it is kept or cut out
-    int32_t kind;  // of which mixup has an empty box
+    Box box;    // empty where the kind has none
+    float lam;  // weight of the sample's own target, 1 where its kind does not mix it
+    int32_t kind;
     int32_t reserved;
 };
 static_assert(sizeof(PlanRow) == 32, "a plan row is eight int32 columns");
@@ -180,14 +218,32 @@ static_assert(sizeof(PlanRow) == 32, "a plan row is eight int32 columns");
 enum class Scope : int32_t { kSample = 0, kPair = 1, kBatch = 2 };  // who shares a draw of lambda and box
 enum class Placement : int32_t { kClip = 0, kInside = 1 };
 
+// The integers `sampling` of the ops, in their order: see _ops.py::Sampling.
 struct Sampling {
-    const float* quantiles;  // kKinds tables, in the order of the kinds
-    int32_t batch, height, width;
-    float cutmix_below, mixup_below, cutout_below;  // of a random number in [0, 1), looked at in this order
     Scope scope;
-    PartnerRule partner;
+    Partner partner;
     Placement placement;
     bool correct_lam;
+};
+constexpr int64_t kSamplingOptions = 4;
+
+// Options that are known, from the integers of an op; false where one is not.
+inline bool decode_sampling(const int64_t* options, Sampling* sampling) {
+    const auto known = [&](int64_t option, int64_t last) { return options[option] >= 0 && options[option] <= last; };
+    if (!known(0, static_cast<int64_t>(Scope::kBatch)) || !known(1, static_cast<int64_t>(Partner::kMirror)) ||
+        !known(2, static_cast<int64_t>(Placement::kInside)) || !known(3, 1))
+        return false;
+    *sampling = {static_cast<Scope>(options[0]), static_cast<Partner>(options[1]), static_cast<Placement>(options[2]),
+                 options[3] != 0};
+    return true;
+}
+
+// How a plan is drawn, but for the seed.
+struct Draw {
+    const float* quantiles;  // of lambda: kKinds tables, in the order of the kinds
+    float bounds[kKinds];    // and these, of a random number in [0, 1): see kind_of
+    Sampling sampling;
+    int32_t height, width;
 };
 
 CUTMIX_HD PlanRow kept_row(uint32_t partner) {
@@ -199,42 +255,57 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
     return scope == Scope::kPair && partner < index ? partner : index;
 }
 
-CUTMIX_HD Kind kind_of(const Sampling& sampling, uint32_t word) {
+// The first kind whose bound the number is below; where there is none, keep.
+CUTMIX_HD Kind kind_of(const float (&bounds)[kKinds], uint32_t word) {
     const float number = unit_float(word);
-    if (number < sampling.cutmix_below) return Kind::kCutMix;
-    if (number < sampling.mixup_below) return Kind::kMixUp;
-    return number < sampling.cutout_below ? Kind::kCutout : Kind::kKeep;
+    for (int32_t k = 0; k < kKinds; ++k)
+        if (number < bounds[k]) return static_cast<Kind>(k + 1);
+    return Kind::kKeep;
+}
+
+// Whether the bounds leave room for a kind.
+inline bool can_draw(Kind kind, const float (&bounds)[kKinds]) {
+    const int32_t last = static_cast<int32_t>(kind) - 1;
+    for (int32_t k = 0; k < last; ++k)
+        if (bounds[k] >= bounds[last]) return false;
+    return bounds[last] > 0.0f;
+}
+
+// Whether a kind that blends can be drawn.
+inline bool may_blend(const float (&bounds)[kKinds]) {
+    for (int32_t k = 1; k <= kKinds; ++k)
+        if (blends(static_cast<Kind>(k)) && can_draw(static_cast<Kind>(k), bounds)) return true;
+    return false;
 }
 
 // Words of a draw: 0 lambda, 1 centre x, 2 centre y, 3 which kind.
-CUTMIX_HD PlanRow sample_row(const Sampling& sampling, uint64_t seed, PartnerMap map, uint32_t index) {
-    const int32_t height = sampling.height, width = sampling.width;
-    const uint32_t partner = partner_of(map, index, static_cast<uint32_t>(sampling.batch));
-    const Words draw = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
-    const Kind kind = kind_of(sampling, draw.word[3]);
-    const bool alone = partner == index && kind != Kind::kCutout;
+CUTMIX_HD PlanRow sample_row(const Draw& draw, uint64_t seed, uint32_t index, uint32_t partner) {
+    const Sampling& sampling = draw.sampling;
+    const int32_t height = draw.height, width = draw.width;
+    const Words words = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
+    const Kind kind = kind_of(draw.bounds, words.word[3]);
+    const bool alone = partner == index && has_partner(kind);
     if (kind == Kind::kKeep || alone || height == 0 || width == 0) return kept_row(partner);
 
-    const float lam = quantile(sampling.quantiles + (static_cast<int32_t>(kind) - 1) * kKnots, draw.word[0]);
+    const float lam = quantile(draw.quantiles + (static_cast<int32_t>(kind) - 1) * kKnots, words.word[0]);
     PlanRow row = {static_cast<int32_t>(partner), {0, 0, 0, 0}, lam, static_cast<int32_t>(kind), 0};
-    if (kind == Kind::kMixUp) return row;
-    row.box = sampling.placement == Placement::kClip ? clipped_box(lam, draw.word[1], draw.word[2], height, width)
-                                                     : inside_box(lam, draw.word[1], draw.word[2], height, width);
-    if (kind == Kind::kCutout)
+    if (has_box(kind))
+        row.box = sampling.placement == Placement::kClip ? clipped_box(lam, words.word[1], words.word[2], height, width)
+                                                         : inside_box(lam, words.word[1], words.word[2], height, width);
+    if (!mixes_target(kind))
         row.lam = 1.0f;
-    else if (sampling.correct_lam)
+    else if (has_box(kind) && sampling.correct_lam)
         row.lam = share_outside(row.box, height, width);
     return row;
 }
 
-// Whether a plan made by anyone may be followed: nothing in it leads outside the batch, the image or [0, 1], and mixup
-// meets pixels that can be blended.
+// Whether a plan made by anyone may be followed: nothing in it leads outside the batch, the image or [0, 1], and a kind
+// that blends meets pixels that can be blended.
 CUTMIX_HD bool valid_row(const PlanRow& row, int32_t batch, int32_t height, int32_t width, bool can_blend) {
     const Box& box = row.box;
     return row.partner >= 0 && row.partner < batch && box.y0 >= 0 && box.y0 <= box.y1 && box.y1 <= height &&
            box.x0 >= 0 && box.x0 <= box.x1 && box.x1 <= width && row.lam >= 0.0f && row.lam <= 1.0f &&
-           row.kind >= static_cast<int32_t>(Kind::kKeep) && row.kind <= static_cast<int32_t>(Kind::kCutout) &&
-           (can_blend || row.kind != static_cast<int32_t>(Kind::kMixUp));
+           is_kind(row.kind) && (can_blend || !blends(static_cast<Kind>(row.kind)));
 }
 
 // ---- Mixed values: of pixels and of targets

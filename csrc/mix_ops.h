@@ -5,7 +5,9 @@
 // what is wrong in words; the checks here keep a direct call of an op from leading outside a tensor.
 #pragma once
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "mix_call.h"
 #include "stable_abi.h"
@@ -30,25 +32,29 @@ inline void set_extent(Plan* plan, int64_t batch, int64_t height, int64_t width)
     to_int32(height * width, "height * width");
 }
 
-struct SamplingArgs {  // the arguments of every op that samples, in the order of the schemas
+struct DrawArgs {  // the arguments of every op that samples, in the order of the schemas
     const Tensor& seed;
     const Tensor& quantiles;
-    double cutmix_below, mixup_below, cutout_below;
-    int64_t scope, partner, placement;
-    bool correct_lam;
+    const std::vector<double>& bounds;
+    const std::vector<int64_t>& sampling;
 };
 
 // Sets up sampling into a new packed plan, which it returns.
-inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
+inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
     const Tensor &seed = args.seed, &quantiles = args.quantiles;
+    Draw& draw = plan->draw;
     STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
     STD_TORCH_CHECK(quantiles.dim() == 2 && quantiles.size(0) == kKinds && quantiles.size(1) == kKnots &&
                         quantiles.scalar_type() == ScalarType::Float && quantiles.is_contiguous(),
-                    "quantiles must be a contiguous float32 tensor of 3 laws of 4097 knots");
-    STD_TORCH_CHECK(args.scope >= 0 && args.scope <= 2 && args.partner >= 0 && args.partner <= 3 &&
-                        args.placement >= 0 && args.placement <= 1,
-                    "unknown scope, partner or placement");
-    STD_TORCH_CHECK(plan->can_blend || !(args.mixup_below > args.cutmix_below),
+                    "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each kind");
+    STD_TORCH_CHECK(args.bounds.size() == kKinds, "bounds must be a number for each kind");
+    STD_TORCH_CHECK(args.sampling.size() == kSamplingOptions && decode_sampling(args.sampling.data(), &draw.sampling),
+                    "sampling must be a known scope, partner and placement, and correct_lam");
+    draw.quantiles = static_cast<const float*>(quantiles.const_data_ptr());
+    std::copy(args.bounds.begin(), args.bounds.end(), draw.bounds);
+    draw.height = plan->height;
+    draw.width = plan->width;
+    STD_TORCH_CHECK(plan->can_blend || !may_blend(draw.bounds),
                     "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only");
     if (seed.is_cpu()) {
         plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
@@ -56,17 +62,6 @@ inline Tensor set_sampling(Plan* plan, const SamplingArgs& args) {
         STD_TORCH_CHECK(same_device(seed, quantiles), "seed must be on the CPU or on the device of the images");
         plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
     }
-    plan->sampling = {static_cast<const float*>(quantiles.const_data_ptr()),
-                      plan->batch,
-                      plan->height,
-                      plan->width,
-                      static_cast<float>(args.cutmix_below),
-                      static_cast<float>(args.mixup_below),
-                      static_cast<float>(args.cutout_below),
-                      static_cast<Scope>(args.scope),
-                      static_cast<PartnerRule>(args.partner),
-                      static_cast<Placement>(args.placement),
-                      args.correct_lam};
     Tensor sampled = new_matrix(plan->batch, kPlanColumns, ScalarType::Int, quantiles);
     plan->sampled = static_cast<PlanRow*>(sampled.mutable_data_ptr());
     return sampled;
@@ -84,8 +79,7 @@ inline Tensor set_given(Plan* plan, const Tensor& packed) {
     return kept;
 }
 
-struct TargetArgs {
-    const OptionalTensor& labels;
+struct TargetFormat {  // the arguments of every op that writes targets, in the order of the schemas
     int64_t num_classes;
     double label_smoothing;
     ScalarType dtype;
@@ -96,25 +90,26 @@ struct TargetTensors {
     Tensor labels, out;
 };
 
-inline TargetTensors set_targets(Targets* targets, const TargetArgs& args, int64_t batch, const Tensor& anchor) {
-    const int32_t num_classes = to_int32(args.num_classes, "num_classes");
-    const int32_t classes = args.labels.has_value() ? num_classes : 0;
-    TargetTensors tensors = {anchor, new_matrix(batch, classes, args.dtype, anchor)};
-    if (!args.labels.has_value()) return tensors;
+inline TargetTensors set_targets(Targets* targets, const OptionalTensor& labels, const TargetFormat& format,
+                                 int64_t batch, const Tensor& anchor) {
+    const int32_t num_classes = to_int32(format.num_classes, "num_classes");
+    const int32_t classes = labels.has_value() ? num_classes : 0;
+    TargetTensors tensors = {anchor, new_matrix(batch, classes, format.dtype, anchor)};
+    if (!labels.has_value()) return tensors;
 
-    const Tensor& labels = *args.labels;
-    targets->labels_dtype = dtype_of(labels.scalar_type());
-    targets->out_dtype = dtype_of(args.dtype);
+    targets->labels_dtype = dtype_of(labels->scalar_type());
+    targets->out_dtype = dtype_of(format.dtype);
     const bool soft = is_float(targets->labels_dtype);
     STD_TORCH_CHECK(is_float(targets->out_dtype), "targets must be of a float type");
-    STD_TORCH_CHECK(same_device(labels, anchor), "labels must be on the device of the images");
-    STD_TORCH_CHECK(labels.dim() == (soft ? 2 : 1) && labels.size(0) == batch && (!soft || labels.size(1) == classes),
-                    "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)");
-    tensors.labels = dense(labels);
+    STD_TORCH_CHECK(same_device(*labels, anchor), "labels must be on the device of the images");
+    STD_TORCH_CHECK(
+        labels->dim() == (soft ? 2 : 1) && labels->size(0) == batch && (!soft || labels->size(1) == classes),
+        "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)");
+    tensors.labels = dense(*labels);
     targets->labels = tensors.labels.const_data_ptr();
     targets->out = tensors.out.mutable_data_ptr();
     targets->num_classes = classes;
-    targets->smoothing = smoothing_of(args.label_smoothing, classes);
+    targets->smoothing = smoothing_of(format.label_smoothing, classes);
     return tensors;
 }
 
@@ -172,27 +167,57 @@ struct MixOps {
         STD_TORCH_CHECK(same, "out must have the shape, dtype and device of images");
     }
 
-    static MixCall call_for(const Tensor& images, int64_t fill_low, int64_t fill_high) {
+    static MixCall call_for(const Tensor& images, const std::vector<int64_t>& fill) {
         check_images(images);
-        const int64_t dims = images.dim(), fill[] = {fill_low, fill_high};
+        const int64_t dims = images.dim();
         MixCall call = {};
         set_extent(&call.plan, images.size(0), images.size(dims - 2), images.size(dims - 1));
         call.images.dtype = pixel_dtype_of(images);
         call.plan.can_blend = can_blend(call.images.dtype);
-        std::memcpy(call.images.fill, fill, sizeof fill);
+        STD_TORCH_CHECK(fill.size() == 2, "fill must be 16 bytes in two integers");
+        std::memcpy(call.images.fill, fill.data(), sizeof call.images.fill);
         return call;
+    }
+
+    // What is left of a call once its plan is set up: the targets, and the pixels, in place where there is no out.
+    static Tensor run(MixCall* call, const Tensor& images, const OptionalTensor& labels, const TargetFormat& format,
+                      const OptionalTensor& out) {
+        const TargetTensors targets = set_targets(&call->targets, labels, format, images.size(0), images);
+        if (images.size(0) > 0 && out.has_value()) run_into(call, images, *out);
+        if (images.size(0) > 0 && !out.has_value()) run_in_place(call, images);
+        return targets.out;
+    }
+
+    static Tensor follow(const Tensor& images, const OptionalTensor& labels, const Tensor& packed,
+                         const TargetFormat& format, const OptionalTensor& out, const std::vector<int64_t>& fill) {
+        MixCall call = call_for(images, fill);
+        STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
+        const Tensor plan = set_given(&call.plan, packed);
+        return run(&call, images, labels, format, out);
+    }
+
+    static std::tuple<Tensor, Tensor> sample_and_follow(const Tensor& images, const OptionalTensor& labels,
+                                                        const DrawArgs& draw, const TargetFormat& format,
+                                                        const OptionalTensor& out, const std::vector<int64_t>& fill) {
+        MixCall call = call_for(images, fill);
+        STD_TORCH_CHECK(same_device(draw.quantiles, images), "quantiles must be on the device of the images");
+        Tensor packed = set_draw(&call.plan, draw);
+        STD_TORCH_CHECK(out.has_value() || own_inverse(call.plan.draw.sampling.partner),
+                        "in place, partner must be its own inverse: flip or mirror");
+        return {run(&call, images, labels, format, out), packed};
     }
 
     // ---- The ops, in the order of cutmix_cuda/_ops.py
 
-    static Tensor sample_plan(Tensor seed, Tensor quantiles, int64_t batch, int64_t height, int64_t width,
-                              double cutmix_below, double mixup_below, double cutout_below, int64_t scope,
-                              int64_t partner, int64_t placement, bool correct_lam) {
+    using Floats = std::vector<double>;
+    using Ints = std::vector<int64_t>;
+
+    static Tensor sample_plan(Tensor seed, Tensor quantiles, Floats bounds, Ints sampling, int64_t batch,
+                              int64_t height, int64_t width) {
         MixCall call = {};
         set_extent(&call.plan, batch, height, width);
         call.plan.can_blend = true;
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
-                                                  partner, placement, correct_lam});
+        Tensor packed = set_draw(&call.plan, {seed, quantiles, bounds, sampling});
         if (batch > 0) Backend::run(call, quantiles);
         return packed;
     }
@@ -207,98 +232,64 @@ struct MixOps {
         const Tensor plan = set_given(&call.plan, packed);
         STD_TORCH_CHECK(same_device(packed, labels), "plan must be on the device of the labels");
         const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, call.plan.batch, packed);
+            set_targets(&call.targets, labels, {num_classes, label_smoothing, dtype}, call.plan.batch, packed);
         if (targets.out.numel() > 0) Backend::run(call, packed);
         return targets.out;
     }
 
-    static Tensor mix_out(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
-                          double label_smoothing, ScalarType dtype, Tensor out, int64_t fill_low, int64_t fill_high) {
-        check_out(images, out);
-        MixCall call = call_for(images, fill_low, fill_high);
-        STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
-        const Tensor plan = set_given(&call.plan, packed);
-        const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
-        if (images.size(0) > 0) run_into(&call, images, out);
-        return targets.out;
-    }
-
-    static std::tuple<Tensor, Tensor> mix(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
-                                          double label_smoothing, ScalarType dtype, int64_t fill_low,
-                                          int64_t fill_high) {
+    static std::tuple<Tensor, Tensor> apply(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
+                                            double label_smoothing, ScalarType dtype, Ints fill) {
         Tensor out = new_like(images);
-        Tensor targets = mix_out(images, labels, packed, num_classes, label_smoothing, dtype, out, fill_low, fill_high);
-        return {out, targets};
+        return {out, follow(images, labels, packed, {num_classes, label_smoothing, dtype}, out, fill)};
     }
 
-    static Tensor mix_(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes, double label_smoothing,
-                       ScalarType dtype, int64_t fill_low, int64_t fill_high) {
-        MixCall call = call_for(images, fill_low, fill_high);
-        STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
-        const Tensor plan = set_given(&call.plan, packed);
-        const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
-        if (images.size(0) > 0) run_in_place(&call, images);
-        return targets.out;
-    }
-
-    static std::tuple<Tensor, Tensor> cutmix_out(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
-                                                 double cutmix_below, double mixup_below, double cutout_below,
-                                                 int64_t scope, int64_t partner, int64_t placement, bool correct_lam,
-                                                 int64_t num_classes, double label_smoothing, ScalarType dtype,
-                                                 Tensor out, int64_t fill_low, int64_t fill_high) {
+    static Tensor apply_out(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
+                            double label_smoothing, ScalarType dtype, Tensor out, Ints fill) {
         check_out(images, out);
-        MixCall call = call_for(images, fill_low, fill_high);
-        STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
-                                                  partner, placement, correct_lam});
-        const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
-        if (images.size(0) > 0) run_into(&call, images, out);
-        return {targets.out, packed};
+        return follow(images, labels, packed, {num_classes, label_smoothing, dtype}, out, fill);
     }
 
-    static std::tuple<Tensor, Tensor, Tensor> cutmix(Tensor images, OptionalTensor labels, Tensor seed,
-                                                     Tensor quantiles, double cutmix_below, double mixup_below,
-                                                     double cutout_below, int64_t scope, int64_t partner,
-                                                     int64_t placement, bool correct_lam, int64_t num_classes,
-                                                     double label_smoothing, ScalarType dtype, int64_t fill_low,
-                                                     int64_t fill_high) {
+    static Tensor apply_(Tensor images, OptionalTensor labels, Tensor packed, int64_t num_classes,
+                         double label_smoothing, ScalarType dtype, Ints fill) {
+        return follow(images, labels, packed, {num_classes, label_smoothing, dtype}, std::nullopt, fill);
+    }
+
+    static std::tuple<Tensor, Tensor, Tensor> sample_and_apply(Tensor images, OptionalTensor labels, Tensor seed,
+                                                               Tensor quantiles, Floats bounds, Ints sampling,
+                                                               int64_t num_classes, double label_smoothing,
+                                                               ScalarType dtype, Ints fill) {
         Tensor out = new_like(images);
-        auto [targets, packed] =
-            cutmix_out(images, labels, seed, quantiles, cutmix_below, mixup_below, cutout_below, scope, partner,
-                       placement, correct_lam, num_classes, label_smoothing, dtype, out, fill_low, fill_high);
+        auto [targets, packed] = sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
+                                                   {num_classes, label_smoothing, dtype}, out, fill);
         return {out, targets, packed};
     }
 
-    static std::tuple<Tensor, Tensor> cutmix_(Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles,
-                                              double cutmix_below, double mixup_below, double cutout_below,
-                                              int64_t scope, int64_t partner, int64_t placement, bool correct_lam,
-                                              int64_t num_classes, double label_smoothing, ScalarType dtype,
-                                              int64_t fill_low, int64_t fill_high) {
-        const auto rule = static_cast<PartnerRule>(partner);
-        STD_TORCH_CHECK(rule == PartnerRule::kFlip || rule == PartnerRule::kMirror,
-                        "in place, partner must be its own inverse: flip or mirror");
-        MixCall call = call_for(images, fill_low, fill_high);
-        STD_TORCH_CHECK(same_device(quantiles, images), "quantiles must be on the device of the images");
-        Tensor packed = set_sampling(&call.plan, {seed, quantiles, cutmix_below, mixup_below, cutout_below, scope,
-                                                  partner, placement, correct_lam});
-        const TargetTensors targets =
-            set_targets(&call.targets, {labels, num_classes, label_smoothing, dtype}, images.size(0), images);
-        if (images.size(0) > 0) run_in_place(&call, images);
-        return {targets.out, packed};
+    static std::tuple<Tensor, Tensor> sample_and_apply_out(Tensor images, OptionalTensor labels, Tensor seed,
+                                                           Tensor quantiles, Floats bounds, Ints sampling,
+                                                           int64_t num_classes, double label_smoothing,
+                                                           ScalarType dtype, Tensor out, Ints fill) {
+        check_out(images, out);
+        return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
+                                 {num_classes, label_smoothing, dtype}, out, fill);
+    }
+
+    static std::tuple<Tensor, Tensor> sample_and_apply_(Tensor images, OptionalTensor labels, Tensor seed,
+                                                        Tensor quantiles, Floats bounds, Ints sampling,
+                                                        int64_t num_classes, double label_smoothing, ScalarType dtype,
+                                                        Ints fill) {
+        return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
+                                 {num_classes, label_smoothing, dtype}, std::nullopt, fill);
     }
 
     static void register_ops(torch::stable::detail::StableLibrary& library) {
         library.impl("sample_plan", TORCH_BOX(&sample_plan));
         library.impl("mix_targets", TORCH_BOX(&mix_targets));
-        library.impl("mix", TORCH_BOX(&mix));
-        library.impl("mix_out", TORCH_BOX(&mix_out));
-        library.impl("mix_", TORCH_BOX(&mix_));
-        library.impl("cutmix", TORCH_BOX(&cutmix));
-        library.impl("cutmix_out", TORCH_BOX(&cutmix_out));
-        library.impl("cutmix_", TORCH_BOX(&cutmix_));
+        library.impl("apply", TORCH_BOX(&apply));
+        library.impl("apply_out", TORCH_BOX(&apply_out));
+        library.impl("apply_", TORCH_BOX(&apply_));
+        library.impl("sample_and_apply", TORCH_BOX(&sample_and_apply));
+        library.impl("sample_and_apply_out", TORCH_BOX(&sample_and_apply_out));
+        library.impl("sample_and_apply_", TORCH_BOX(&sample_and_apply_));
     }
 };
 

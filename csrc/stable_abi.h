@@ -54,7 +54,7 @@ inline Dtype dtype_of(ScalarType type) {
 // for (float8_e8m0fnu), and as bytes they can be moved like any other.
 inline Dtype pixel_dtype_of(const Tensor& images) {
     int32_t type;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(images.get(), &type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(images.get(), &type));
     if (type == aoti_torch_dtype_uint8()) return Dtype::kU8;
     if (type == aoti_torch_dtype_float16()) return Dtype::kF16;
     if (type == aoti_torch_dtype_bfloat16()) return Dtype::kBF16;
@@ -71,9 +71,9 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
 inline Tensor new_strided(int64_t dims, const int64_t* sizes, const int64_t* strides, int32_t dtype,
                           const Tensor& like) {
     int32_t device_type;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
     AtenTensorHandle handle;
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         aoti_torch_empty_strided(dims, sizes, strides, dtype, device_type, like.get_device_index(), &handle));
     return Tensor(handle);
 }
@@ -87,7 +87,7 @@ inline Tensor new_matrix(int64_t rows, int64_t columns, ScalarType type, const T
 inline Tensor new_like(const Tensor& tensor) {
     if (!tensor.is_contiguous()) return torch::stable::empty_like(tensor);
     int32_t dtype;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
     return new_strided(tensor.dim(), tensor.sizes().data(), tensor.strides().data(), dtype, tensor);
 }
 

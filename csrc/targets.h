@@ -54,8 +54,7 @@ struct TargetRow {
 };
 
 CUTMIX_HD TargetRow target_row(const Targets& targets, const PlanRow& row, bool valid, int32_t sample) {
-    const Kind kind = static_cast<Kind>(row.kind);
-    TargetRow target = {sample, row.partner, -1, -1, row.lam, kind == Kind::kKeep || kind == Kind::kCutout, valid};
+    TargetRow target = {sample, row.partner, -1, -1, row.lam, !mixes_target(static_cast<Kind>(row.kind)), valid};
     if (valid && !is_float(targets.labels_dtype)) {
         target.own_class = load_class(targets, sample);
         target.partner_class = target.keep ? target.own_class : load_class(targets, row.partner);

@@ -21,8 +21,8 @@ from types import SimpleNamespace
 
 import torch
 
-from . import _ops_augment, reference, reference_augment
-from ._ops import LIBRARIES, SCHEMAS
+from . import reference, reference_augment
+from ._ops import LIBRARIES, OPS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 AUTOMATIC = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}  # by device, best first
@@ -87,7 +87,7 @@ _load_all()
 
 def _namespace(name: str) -> SimpleNamespace:
     ops = getattr(torch.ops, name)
-    return SimpleNamespace(**{op: getattr(ops, op).default for op in SCHEMAS | _ops_augment.SCHEMAS})
+    return SimpleNamespace(**{op: getattr(ops, op).default for op in OPS})
 
 
 _OPS = {
@@ -119,7 +119,7 @@ def _runs_on(backend: str, device_type: str) -> bool:
         return True
     if backend == "triton" and device_type == "cpu":
         return "triton" not in _missing and torch._C._dispatch_has_kernel_for_dispatch_key(
-            "cutmix_cuda_triton::cutmix", "CPU"
+            "cutmix_cuda_triton::sample_plan", "CPU"
         )
     return {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}[backend] == device_type
 

@@ -15,18 +15,26 @@ C++ (``csrc/mix_ops.h``), Triton and the reference only implement these; :mod:`c
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-NAMESPACES = ("cutmix_cuda", "cutmix_cuda_triton", "cutmix_cuda_reference")
 
 PLAN_COLUMNS = 8
 QUANTILE_INTERVALS = 4096
 
 # The dtypes that mixup blends: float64 in float64, the others in float32. Mirrors values.h::can_blend.
 BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+# Of the batch tail.
+QUADRUPLE = 4  # int32 of a part of a packed view: its geometry, or an erased box. Mirrors augment_call.h::Views
+CONSTANTS = 4  # rows of constants: mean, scale, erase, fill
+FEW_CHANNELS = 4  # whose constants are on the CPU and travel by value. Mirrors views.h::kFewChannels
+
+# What is read and written. float64 would need arithmetic of its own.
+AUGMENTED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
 class Scope(enum.IntEnum):
@@ -38,7 +46,7 @@ class Scope(enum.IntEnum):
 
 
 class Partner(enum.IntEnum):
-    """Whose pixels are pasted. Mirrors mix_math.h::PartnerRule."""
+    """Whose pixels are pasted. Mirrors mix_math.h::Partner."""
 
     roll = 0
     flip = 1
@@ -62,99 +70,266 @@ class Kind(enum.IntEnum):
     cutout = 3
 
 
+class EraseValue(enum.IntEnum):
+    """What an erased box is filled with. Mirrors views.h::EraseValue."""
+
+    constant = 0
+    channel = 1
+    pixel = 2
+
+
+class EraseOrder(enum.IntEnum):
+    """Whether a box is erased before or after mixing. Mirrors views.h::EraseOrder."""
+
+    before = 0
+    after = 1
+
+
+class MemoryFormat(enum.IntEnum):
+    """How the output lies in memory."""
+
+    contiguous = 0
+    channels_last = 1
+
+    @property
+    def of_torch(self) -> torch.memory_format:
+        return torch.channels_last if self == MemoryFormat.channels_last else torch.contiguous_format
+
+
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
+KINDS = len(Kind) - 1  # that do something: each has a table of quantiles and a bound
 
-# How a plan is drawn. quantiles: float32 (3, 4097), the laws of lambda of cutmix, mixup and cutout. The kind follows
-# from a random number in [0, 1): the first of cutmix, mixup and cutout whose bound it is below, or else keep.
-_LAWS = "Tensor seed, Tensor quantiles"
-_RULES = (
-    "float cutmix_below, float mixup_below, float cutout_below, int scope, int partner, int placement, bool correct_lam"
-)
-_SAMPLING = f"{_LAWS}, {_RULES}"
-_TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
+
+class Sampling(NamedTuple):
+    """The integers ``sampling`` of the ops, in their order. Mirrors mix_math.h::Sampling."""
+
+    scope: int  # of the enumerations above, as plain numbers, which the dispatcher takes faster
+    partner: int
+    placement: int
+    correct_lam: int  # 0 or 1
+
+
+class ViewParameters(NamedTuple):
+    """The numbers that views are drawn by, in the order of `float[] view_parameters`. Mirrors views.h::ViewSampling."""
+
+    flip_below: float = 0.0  # of a random number in [0, 1)
+    erase_below: float = 0.0
+    min_area: float = 0.0  # fractions of the image
+    max_area: float = 0.0
+    max_aspect: float = 1.0  # height / width; what the table of aspects is divided by
+
+
+class ViewChoices(NamedTuple):
+    """The integers that views are drawn by, in the order of `int[] view_choices`. Mirrors views.h::ViewSampling."""
+
+    translate_y: int = 0  # offsets are in -translate..translate
+    translate_x: int = 0
+    min_boxes: int = 0  # of a sample that is erased
+    max_boxes: int = 0  # which the packed views have room for
+    first_erased: int = 0  # samples before this one are not erased
+
+
+class Erasing(NamedTuple):
+    """How boxes are erased, in the order of `int[] erasing`. Mirrors views.h::Erasing."""
+
+    value: int = int(EraseValue.constant)
+    order: int = int(EraseOrder.before)
+
+
+class Draw(NamedTuple):
+    """How a plan is drawn, in the order of the ops' arguments.
+
+    Attributes:
+        seed: int64 (1,), on the CPU or on the device of the images.
+        quantiles: float32 (KINDS, 4097), of lambda, a row for each kind but keep, in the order of their numbers.
+        bounds: of a random number in [0, 1), for each of these kinds. The first kind whose bound the number is below is
+            the sample's; where there is none, the sample is kept.
+        sampling: see :class:`Sampling`.
+    """
+
+    seed: Tensor
+    quantiles: Tensor
+    bounds: Sequence[float]
+    sampling: Sequence[int]
+
+
+class TargetFormat(NamedTuple):
+    """How dense targets are written, in the order of the ops' arguments."""
+
+    num_classes: int
+    label_smoothing: float
+    dtype: torch.dtype
+
+
+# What a call is made of. The fill is 16 bytes in two integers: an element of the images, over and over.
+_IMAGES, _IMAGES_WRITTEN, _OUT = "Tensor images, Tensor? labels", "Tensor(a!) images, Tensor? labels", "Tensor(a!) out"
+_DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] sampling"
 _SIZES = "SymInt batch, SymInt height, SymInt width"
-_FILL = "int fill_low=0, int fill_high=0"  # 16 bytes: what cutout fills with, an element of the images over and over
+_TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
+_FILL = "int[] fill=[0, 0]"
 
-# mix, mix_out and mix_ follow a given plan; cutmix, cutmix_out and cutmix_ sample one, follow it and return it.
-SCHEMAS = {
-    "sample_plan": f"({_LAWS}, {_SIZES}, {_RULES}) -> Tensor",
-    "mix_targets": f"(Tensor labels, Tensor plan, {_TARGETS}) -> Tensor",
-    "mix": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)",
-    "mix_out": f"(Tensor images, Tensor? labels, Tensor plan, {_TARGETS}, Tensor(a!) out, {_FILL}) -> Tensor",
-    "mix_": f"(Tensor(a!) images, Tensor? labels, Tensor plan, {_TARGETS}, {_FILL}) -> Tensor",
-    "cutmix": f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)",
-    "cutmix_out": (
-        f"(Tensor images, Tensor? labels, {_SAMPLING}, {_TARGETS}, Tensor(a!) out, {_FILL}) -> (Tensor, Tensor)"
-    ),
-    "cutmix_": f"(Tensor(a!) images, Tensor? labels, {_SAMPLING}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)",
-}
+# And of the batch tail.
+# view_tables: float32 (tables, 4097), of which the first holds the quantiles of an erased box's aspect, divided by
+# max_aspect; none where nothing is erased.
+# constants: float32 (4, channels), mean, scale, erase and fill; for up to FEW_CHANNELS channels on the CPU, else on the
+# device of the images.
+_VIEWS = "Tensor view_tables, float[] view_parameters, int[] view_choices"
+_VALUES = "Tensor constants, int[] erasing"
+_OUTPUT = "ScalarType output_dtype, int memory_format"
 
 
-_RULE_COUNT = _RULES.count(",") + 1
+class Op(NamedTuple):
+    """An op: its schema, and its fake, which makes outputs of the right shapes, strides, dtypes and devices."""
 
-# Fakes: the outputs' shapes, strides, dtypes and devices. Without labels the targets are empty: (batch, 0).
+    schema: str
+    fake: Callable[..., object]
+    tags: tuple[torch.Tag, ...] = (torch.Tag.pt2_compliant_tag,)
 
 
-def _fake_plan(like: Tensor, batch: int) -> Tensor:
+def _new_plan(like: Tensor, batch: int) -> Tensor:
     return like.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
 
 
-def _fake_targets(images: Tensor, labels: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor:
+def _new_targets(images: Tensor, labels: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Without labels the targets are empty: (batch, 0)."""
     return images.new_empty((images.shape[0], num_classes if labels is not None else 0), dtype=dtype)
 
 
-def _fake_sample_plan(seed, quantiles, batch, height, width, *rules):
-    return _fake_plan(quantiles, batch)
+def _fake_sample_plan(seed, quantiles, bounds, sampling, batch, height, width):
+    return _new_plan(quantiles, batch)
 
 
 def _fake_mix_targets(labels, plan, num_classes, label_smoothing, dtype):
     return plan.new_empty((plan.shape[0], num_classes), dtype=dtype)
 
 
-def _fake_mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
-    return torch.empty_like(images), _fake_targets(images, labels, num_classes, dtype)
+def _fake_apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=()):
+    return torch.empty_like(images), _new_targets(images, labels, num_classes, dtype)
 
 
-def _fake_mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill):
-    return _fake_targets(images, labels, num_classes, dtype)
+def _fake_apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill=()):
+    return _new_targets(images, labels, num_classes, dtype)
 
 
-def _fake_mix_(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
-    return _fake_targets(images, labels, num_classes, dtype)
+def _fake_apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=()):
+    return _new_targets(images, labels, num_classes, dtype)
 
 
-def _fake_cutmix(images, labels, seed, quantiles, *args):
-    num_classes, _, dtype = args[_RULE_COUNT : _RULE_COUNT + 3]
-    targets = _fake_targets(images, labels, num_classes, dtype)
-    return torch.empty_like(images), targets, _fake_plan(images, images.shape[0])
+def _fake_sample_and_apply(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=()
+):
+    targets = _new_targets(images, labels, num_classes, dtype)
+    return torch.empty_like(images), targets, _new_plan(images, images.shape[0])
 
 
-def _fake_cutmix_out(images, labels, seed, quantiles, *args):
-    return _fake_cutmix(images, labels, seed, quantiles, *args)[1:]
+def _fake_sample_and_apply_out(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=()
+):
+    return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
 
 
-def _fake_cutmix_(images, labels, seed, quantiles, *args):
-    return _fake_cutmix(images, labels, seed, quantiles, *args)[1:]
+def _fake_sample_and_apply_(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=()
+):
+    return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
 
 
-_FAKES: dict[str, Callable[..., object]] = {
-    "sample_plan": _fake_sample_plan,
-    "mix_targets": _fake_mix_targets,
-    "mix": _fake_mix,
-    "mix_out": _fake_mix_out,
-    "mix_": _fake_mix_,
-    "cutmix": _fake_cutmix,
-    "cutmix_out": _fake_cutmix_out,
-    "cutmix_": _fake_cutmix_,
+def _new_views(like: Tensor, batch: int, choices: list[int]) -> Tensor:
+    return like.new_empty((batch, 1 + ViewChoices(*choices).max_boxes, QUADRUPLE), dtype=torch.int32)
+
+
+def new_images(images: Tensor, dtype: torch.dtype, memory_format: int) -> Tensor:
+    """Images like others, of another dtype and layout."""
+    layout = MemoryFormat(memory_format).of_torch
+    return torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
+
+
+def _fake_sample_views(seed, batch, height, width, tables, parameters, choices):
+    return _new_views(tables, batch, choices)
+
+
+def _fake_apply_views_out(images, labels, plan, views, seed, num_classes, label_smoothing, dtype, *rest):
+    return _new_targets(images, labels, num_classes, dtype)
+
+
+def _fake_apply_views(images, labels, *rest):
+    *rest, dtype, memory_format = rest
+    return new_images(images, dtype, memory_format), _fake_apply_views_out(images, labels, *rest)
+
+
+def _fake_augment_out(images, labels, seed, quantiles, bounds, sampling, tables, parameters, choices, *rest):
+    batch = images.shape[0]
+    targets = _fake_apply_views_out(images, labels, None, None, None, *rest)
+    return targets, _new_plan(images, batch), _new_views(images, batch, choices)
+
+
+def _fake_augment(images, labels, *rest):
+    *rest, dtype, memory_format = rest
+    return new_images(images, dtype, memory_format), *_fake_augment_out(images, labels, *rest)
+
+
+# The ops of every backend. apply* follow a given plan; sample_and_apply* draw one, follow it and return it.
+OPS = {
+    "sample_plan": Op(f"({_DRAW}, {_SIZES}) -> Tensor", _fake_sample_plan),
+    "mix_targets": Op(f"(Tensor labels, Tensor plan, {_TARGETS}) -> Tensor", _fake_mix_targets),
+    "apply": Op(f"({_IMAGES}, Tensor plan, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_apply),
+    "apply_out": Op(f"({_IMAGES}, Tensor plan, {_TARGETS}, {_OUT}, {_FILL}) -> Tensor", _fake_apply_out),
+    "apply_": Op(f"({_IMAGES_WRITTEN}, Tensor plan, {_TARGETS}, {_FILL}) -> Tensor", _fake_apply_),
+    "sample_and_apply": Op(
+        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)", _fake_sample_and_apply
+    ),
+    "sample_and_apply_out": Op(
+        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_out
+    ),
+    "sample_and_apply_": Op(
+        f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_
+    ),
+    # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
+    # and its seed is that of the noise alone.
+    "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views),
+    "augment": Op(
+        f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor, Tensor, Tensor)",
+        _fake_augment,
+    ),
+    "augment_out": Op(
+        f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUT}) -> (Tensor, Tensor, Tensor)",
+        _fake_augment_out,
+    ),
+    "apply_views": Op(
+        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor)",
+        _fake_apply_views,
+    ),
+    "apply_views_out": Op(
+        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
+        _fake_apply_views_out,
+    ),
+}
+
+# Ops of cutmix_cuda alone, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
+# restore for a draw that checkpointing recomputes. Two draws in a graph differ by their number, because torch before
+# 2.12 merges equal calls whatever their tag.
+SEED_OPS = {
+    "draw_seed": Op(
+        "(int draw, *, Device device) -> Tensor",
+        lambda draw, *, device: torch.empty(1, dtype=torch.int64, device=device),
+        (torch.Tag.nondeterministic_seeded,),
+    ),
+    "next_seed": Op(
+        "(Tensor(a!) state) -> Tensor", lambda state: state.new_empty(1), (torch.Tag.nondeterministic_seeded,)
+    ),
 }
 
 
-def _define(namespace: str) -> torch.library.Library:
+def _define(namespace: str, ops: dict[str, Op]) -> torch.library.Library:
     library = torch.library.Library(namespace, "DEF")
-    for name, schema in SCHEMAS.items():
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.register_fake(f"{namespace}::{name}", _FAKES[name], lib=library)
+    for name, op in ops.items():
+        library.define(name + op.schema, tags=op.tags)
+        torch.library.register_fake(f"{namespace}::{name}", op.fake, lib=library)
     return library
 
 
-LIBRARIES = {namespace: _define(namespace) for namespace in NAMESPACES}
+LIBRARIES = {
+    "cutmix_cuda": _define("cutmix_cuda", OPS | SEED_OPS),
+    "cutmix_cuda_triton": _define("cutmix_cuda_triton", OPS),
+    "cutmix_cuda_reference": _define("cutmix_cuda_reference", OPS),
+}

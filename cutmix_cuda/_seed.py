@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import numbers
+import os
 import struct
+import threading
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import get_worker_info
 
 from ._ops import LIBRARIES
@@ -25,20 +30,89 @@ def _check_not_capturing() -> None:
         )
 
 
-def _draw() -> Tensor:
+def _draw(draw: int = 0, *, device: torch.device = _CPU) -> Tensor:
     _check_not_capturing()
-    return torch.empty(1, dtype=torch.int64, device=_CPU).random_()
+    return torch.empty(1, dtype=torch.int64, device=device).random_()
+
+
+_draws_of_graphs = itertools.count()
+
+
+def _number_of_draw() -> int:
+    return next(_draws_of_graphs)
+
+
+# Called while a graph is traced, and a constant in it: a marker of torch.compiler.assume_constant_result.
+_number_of_draw._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+def _may_be_recomputed() -> bool:
+    """Whether torch.utils.checkpoint may call again what is running.
+
+    With use_reentrant=False it looks after saved tensors by hooks. With use_reentrant=True it is the forward of a
+    torch.autograd.Function, in which forward-mode AD is off.
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None or not torch._C._is_fwd_grad_enabled()
+
+
+_MOST_REMEMBERED = 4096
+_drawn: dict[int, Tensor] = {}
+
+
+def _recomputable(draw: Callable[[], Tensor]) -> Tensor:
+    """What draw gives; again that, without another draw, where activation checkpointing recomputes it.
+
+    Checkpointing puts torch's default generator back to where it was, and nothing else. So in a block that may be
+    recomputed a draw has a name, a number of that generator, by which the recomputation finds it again.
+    """
+    recomputes = _in_backward()
+    if not recomputes and not _may_be_recomputed():
+        return draw()
+    name = int(torch.empty(1, dtype=torch.int64, device=_CPU).random_())
+    if not recomputes:
+        while len(_drawn) >= _MOST_REMEMBERED:
+            _drawn.pop(next(iter(_drawn)), None)
+        _drawn[name] = draw()
+    elif name not in _drawn:
+        raise RuntimeError(
+            "a counted seed or a generator that draws in backward has to have drawn in forward as well, in a block "
+            "under torch.utils.checkpoint that preserves the random state (preserve_rng_state=True, the default)"
+        )
+    return _drawn[name]
+
+
+# Markers of torch.compiler.disable, which would import torch._dynamo: a graph breaks here, or else says why it cannot.
+_recomputable._torchdynamo_disable = True  # type: ignore[attr-defined]
+_recomputable._torchdynamo_disable_msg = "generator= does not trace; leave it None, or give a seed"  # type: ignore
 
 
 def _rank(otherwise: int) -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else otherwise
 
 
+_counting = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _counting
+    _counting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # another thread may hold it in that moment
+
+
 def _next(state: Tensor) -> Tensor:
     _check_not_capturing()
     values = state.numpy()
-    seed, count, rank = values.tolist()
-    values[1] = count + 1
+    with _counting:
+        seed, count, rank = values.tolist()
+        values[1] = count + 1
     worker = get_worker_info()
     worker_id, worker_seed = (-1, 0) if worker is None else (worker.id, worker.seed)
     fields = struct.pack("<4qQ", seed, count, _rank(rank), worker_id, worker_seed)
@@ -46,16 +120,21 @@ def _next(state: Tensor) -> Tensor:
     return torch.empty(1, dtype=torch.int64, device=_CPU).fill_(drawn)  # half the time of torch.tensor([drawn])
 
 
+def _next_in_graph(state: Tensor) -> Tensor:
+    if _in_backward():
+        raise RuntimeError(
+            "a counted seed cannot be recomputed in a compiled graph; mix outside of the block under "
+            "torch.utils.checkpoint, leave seed None, or leave the block uncompiled"
+        )
+    return _next(state)
+
+
 # Opaque to torch.compile, whose own random numbers differ from eager mode's: the same torch.manual_seed gives the same
-# boxes in both. The tag keeps two draws in one graph apart.
-LIBRARIES["cutmix_cuda"].define("draw_seed() -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+# boxes in both.
 LIBRARIES["cutmix_cuda"].impl("draw_seed", _draw, "CompositeExplicitAutograd")
-torch.library.register_fake("cutmix_cuda::draw_seed", lambda: torch.empty(1, dtype=torch.int64, device=_CPU))
 
 # The count is a tensor, for a number would be a constant of the graph, which each call would have to compile anew.
-LIBRARIES["cutmix_cuda"].define("next_seed(Tensor(a!) state) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
-LIBRARIES["cutmix_cuda"].impl("next_seed", _next, "CPU")
-torch.library.register_fake("cutmix_cuda::next_seed", lambda state: state.new_empty(1))
+LIBRARIES["cutmix_cuda"].impl("next_seed", _next_in_graph, "CPU")
 
 
 class CountedSeed(nn.Module):
@@ -66,21 +145,27 @@ class CountedSeed(nn.Module):
     So ranks, workers and epochs of workers draw apart, and so do the steps of neighbouring seeds.
 
     The seed and the count are the module's state, wherever it stands in a ``state_dict``. A copy counts on by itself.
+    What activation checkpointing recomputes sees the same seed again and does not count.
     """
 
-    def __init__(self, seed: Tensor) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
-        self._state = self._state_of(int(seed), 0, 0)
+        self._state = self._state_of(seed, 0, 0)
 
     @staticmethod
     def _state_of(seed: int, count: int, rank: int) -> Tensor:
-        return torch.tensor([seed, count, rank], dtype=torch.int64, device=_CPU)
+        with torch.inference_mode(False), _disable_current_modes():  # it will be written to outside of them
+            return torch.tensor([seed, count, rank], dtype=torch.int64, device=_CPU)
 
     def next(self) -> Tensor:
-        """One int64 on the CPU. RuntimeError while a CUDA graph is being captured, whose replays count nothing."""
+        """One int64 on the CPU.
+
+        RuntimeError while a CUDA graph is being captured, whose replays count nothing, and where a compiled graph would
+        recompute it.
+        """
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.next_seed(self._state)
-        return _next(self._state)
+        return _recomputable(lambda: _next(self._state))
 
     def get_extra_state(self) -> Tensor:
         return self._state[:2].clone()
@@ -110,6 +195,40 @@ def check_generator(generator: torch.Generator | None) -> None:
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
 
 
+def _check_tensor(seed: Tensor, device: torch.device) -> None:
+    if seed.dtype != torch.int64 or seed.numel() != 1:
+        raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
+    if seed.device not in (device, _CPU):
+        raise ValueError(f"seed must be on the CPU or on the device of the images, {device}, got {seed.device}")
+
+
+def _signed(seed: int) -> int:
+    """64 bits as a number of int64."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(f"seed must be an int, a tensor of one int64, or None, got {seed!r}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be in -2**63..2**64-1, got {seed}")
+    return int(seed) - 2**64 if seed >= 2**63 else int(seed)
+
+
+def _check_no_generator(generator: torch.Generator | None) -> None:
+    if generator is not None:
+        raise ValueError("generator must be None where a seed is given: the seed alone decides")
+
+
+def counted_seed(seed: int | Tensor | None, generator: torch.Generator | None) -> CountedSeed | None:
+    """What draws the seeds of a transform; None where they are drawn from a generator."""
+    check_generator(generator)
+    if seed is None:
+        return None
+    _check_no_generator(generator)
+    if not isinstance(seed, Tensor):
+        return CountedSeed(_signed(seed))
+    _check_tensor(seed, _CPU)
+    with _disable_current_modes():  # FakeTensorMode would hide the value
+        return CountedSeed(int(seed))
+
+
 def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """The seed as one int64, on the CPU or on the device of the images.
 
@@ -122,23 +241,16 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, de
             check_generator(generator)
             if device.type == "cuda" and generator.device.type == "cpu":
                 _check_not_capturing()
-            return torch.empty(1, dtype=torch.int64, device=generator.device).random_(generator=generator)
+            return _recomputable(
+                lambda: torch.empty(1, dtype=torch.int64, device=generator.device).random_(generator=generator)
+            )
         if torch.compiler.is_compiling():
-            return torch.ops.cutmix_cuda.draw_seed()
+            return torch.ops.cutmix_cuda.draw_seed(_number_of_draw(), device=_CPU)
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return torch.empty(1, dtype=torch.int64, device=device).random_()
         return torch.empty(1, dtype=torch.int64, device=_CPU).random_()
-    if generator is not None:
-        raise ValueError("generator must be None where a seed is given: the seed alone decides")
+    _check_no_generator(generator)
     if isinstance(seed, Tensor):
-        if seed.dtype != torch.int64 or seed.numel() != 1:
-            raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
-        if seed.device not in (device, _CPU):
-            raise ValueError(f"seed must be on the CPU or on the device of the images, {device}, got {seed.device}")
+        _check_tensor(seed, device)
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise TypeError(f"seed must be an int, a tensor of one int64, or None, got {seed!r}")
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed must be in -2**63..2**64-1, got {seed}")
-    value = int(seed)
-    return torch.tensor([value - 2**64 if value >= 2**63 else value], device=_CPU)
+    return torch.tensor([_signed(seed)], device=_CPU)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
+from ._tv_tensors import is_tv_tensor
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
 
@@ -76,9 +77,13 @@ def check_positive(name: str, value: float) -> float:
     """A number that is positive and finite."""
     if not _is_number(value):
         raise TypeError(f"{name} must be a positive, finite number, got {value!r}")
-    if not 0.0 < value < math.inf:
+    try:
+        number = float(value)
+    except OverflowError:  # of an int or a fraction
+        number = math.inf
+    if not 0.0 < number < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return float(value)
+    return number
 
 
 def check_size(name: str, value: int, most: int) -> int:
@@ -130,6 +135,11 @@ def check_images(images: Tensor) -> None:
 
 def check_blends(images: Tensor) -> None:
     """Raises unless mixup can blend the images."""
+    if is_tv_tensor(images, "Mask"):
+        raise TypeError(
+            "images must not be a tv_tensors.Mask for mixup, because the mean of two classes is neither; a mask whose "
+            "values are intensities may be passed as images.as_subclass(torch.Tensor)"
+        )
     if images.dtype not in BLENDED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_names(BLENDED_DTYPES)} for mixup, got {images.dtype}, whose values have no mean"
@@ -161,7 +171,11 @@ def check_labels(
     check_labels_tensor(labels)
     if labels.dtype in INTEGER_DTYPES:
         if labels.dim() != 1:
-            raise ValueError(f"integer labels must be of shape (batch,) = ({batch},), got {tuple(labels.shape)}")
+            instead = "labels.argmax(dim=1)" if any_class else "labels.float()"
+            raise ValueError(
+                f"integer labels must be of shape (batch,) = ({batch},), got {tuple(labels.shape)}; if they are "
+                f"one-hot pass {instead}"
+            )
         if num_classes is not None:
             check_num_classes(num_classes)
         elif not any_class:

@@ -11,21 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation, reference_augment
-from ._ops import QUANTILE_INTERVALS, Partner, Placement, Scope
-from ._ops_augment import (
+from ._ops import (
     AUGMENTED_DTYPES,
     FEW_CHANNELS,
+    KINDS,
+    QUANTILE_INTERVALS,
     EraseValue,
     Erasing,
     MemoryFormat,
+    Partner,
+    Placement,
+    Scope,
     ViewChoices,
     ViewParameters,
 )
-from ._seed import CountedSeed, check_generator, seed_tensor
-from .distributions import Laws, constant, quantiles
+from ._seed import counted_seed, seed_tensor
+from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
-from .functional import Sampling, _labels_of_op, _mark_written
 from .functional import Settings as MixSettings
+from .functional import _labels_of_op, _mark_written
 from .functional import run as run_mix
 from .pairs import PairTargets, pairs_of
 from .plan import MixPlan, check_plan
@@ -126,9 +130,8 @@ class Settings(NamedTuple):
 
     def validating(self) -> Settings:
         """Those of normalise, cast and lay out alone."""
-        kept = self.mix._replace(sampling=_KEEP)
         return self._replace(
-            mix=kept,
+            mix=self.mix._replace(bounds=_NEVER, blends=False),
             mixes=False,
             erase=None,
             erased=(0.0,),
@@ -139,8 +142,8 @@ class Settings(NamedTuple):
 
 
 _NO_PARAMETERS, _NO_CHOICES = list(ViewParameters()), list(ViewChoices())
-_KEEP = Sampling(0.0, 0.0, 0.0, int(Scope.sample), int(Partner.mirror), int(Placement.clip), True)
-_NO_MIX = MixSettings(Laws(), _KEEP)
+_NEVER = (0.0,) * KINDS  # bounds below which there is no number: every sample is kept
+_NO_MIX = MixSettings((), _NEVER, tuple(map(int, (Scope.sample, Partner.mirror, Placement.clip, True))), blends=False)
 
 
 def _mix_settings(mix: CutMix | Mix | None) -> tuple[MixSettings, int | None]:
@@ -361,9 +364,9 @@ def run(
     arguments = (
         op_labels,
         seed_tensor(seed, generator, device),
-        quantiles(mix.laws, device),
-        mix.sampling[:3],
-        mix.sampling[3:],
+        quantiles(mix.distributions, device),
+        mix.bounds,
+        mix.sampling,
         _view_tables(settings.erase, settings.view_choices, device),
         settings.view_parameters,
         settings.view_choices,
@@ -659,8 +662,7 @@ class Augment(nn.Module):
         }
         self._settings = check_settings(mix, **options)  # type: ignore[arg-type]
         self._validation_settings = self._settings.validating()
-        check_generator(generator)
-        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
+        self.seeds = counted_seed(seed, generator)
         self.mix = mix
         self.generator = generator
         self.backend = _backends.check_backend(backend)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _validation
 from ._ops import Kind
+from ._serialization import register
+from ._tv_tensors import corners_of, is_tv_tensor
 
 
 class MixedBoxes(NamedTuple):
@@ -27,6 +29,12 @@ class MixedBoxes(NamedTuple):
     labels: list[Tensor] | None
     visible: list[Tensor]
     weight: list[Tensor]
+
+
+register(MixedBoxes, MixedBoxes._fields)
+
+
+_FORMATS = ("XYXY", "XYWH", "CXCYWH")  # of torchvision's BoundingBoxFormat, those that are not rotated
 
 
 class _Objects(NamedTuple):
@@ -113,8 +121,8 @@ def mix_boxes(
 ) -> MixedBoxes:
     """By a valid packed plan on the CPU. Everything else as :meth:`cutmix_cuda.MixPlan.mix_boxes`."""
     _validation.check_share("min_visible", min_visible)
-    _check(boxes, labels, packed.shape[0])
-    exact = [_clipped(each.double(), each.new_tensor([0, 0, width, height], dtype=torch.float64)) for each in boxes]
+    corners = _checked_corners(boxes, labels, packed.shape[0], height, width)
+    exact = [_clipped(each, each.new_tensor([0, 0, width, height])) for each in corners]
     lams = packed[:, 5].view(torch.float32).tolist()
     mixed = MixedBoxes([], None if labels is None else [], [], [])
     for sample, (row, lam) in enumerate(zip(packed.tolist(), lams, strict=True)):
@@ -138,18 +146,38 @@ def _check_list(name: str, tensors: Sequence[Tensor], batch: int) -> None:
             raise TypeError(f"{name} must be tensors, got {type(each).__name__} for sample {sample}")
 
 
-def _check(boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, batch: int) -> None:
+def _checked_corners(
+    boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, batch: int, height: int, width: int
+) -> list[Tensor]:
+    """x0, y0, x1, y1 of each sample's boxes in float64, if everything fits together."""
     _check_list("boxes", boxes, batch)
     if labels is not None:
         _check_list("labels", labels, batch)
+    corners = []
     for sample, each in enumerate(boxes):
         where = f"for sample {sample}"
         if not each.is_floating_point():
             raise TypeError(f"boxes must be of a float dtype, got {each.dtype} {where}")
+        marked = is_tv_tensor(each, "BoundingBoxes")
+        if marked:
+            _check_marked(each, height, width, where)
         if each.dim() != 2 or each.shape[1] != 4:
             raise ValueError(f"boxes must be of shape (n, 4), got {tuple(each.shape)} {where}")
-        if not (each.isfinite().all() and (each[:, :2] <= each[:, 2:]).all()):
+        corners.append(corners_of(each) if marked else each.double())
+        if not (each.isfinite().all() and (corners[-1][:, :2] <= corners[-1][:, 2:]).all()):
             raise ValueError(f"boxes must be finite, with x0 <= x1 and y0 <= y1, got {each.tolist()} {where}")
         if labels is not None and labels[sample].shape != each.shape[:1]:
             shape = tuple(labels[sample].shape)
             raise ValueError(f"labels must be of shape (n,) = ({len(each)},), as boxes are, got {shape} {where}")
+    return corners
+
+
+def _check_marked(boxes: Any, height: int, width: int, where: str) -> None:
+    """Raises unless ``tv_tensors.BoundingBoxes`` are parallel to the sides of an image of the plan's size."""
+    if boxes.format.name not in _FORMATS:
+        raise ValueError(f"boxes must be of format {', '.join(_FORMATS)}, got {boxes.format.name} {where}")
+    if tuple(boxes.canvas_size) != (height, width):
+        raise ValueError(
+            f"boxes must be of canvas_size ({height}, {width}), the height and width of the plan, got "
+            f"{tuple(boxes.canvas_size)} {where}; resize them, or use plan.rescaled"
+        )

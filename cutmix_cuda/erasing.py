@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import _validation
-from ._ops_augment import EraseOrder, EraseValue, Erasing
+from ._ops import EraseOrder, EraseValue, Erasing
 
 MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
 

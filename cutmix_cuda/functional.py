@@ -9,50 +9,35 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _backends, _validation, reference
-from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
+from ._ops import BLENDED_DTYPES, KINDS, Partner, Placement, Sampling, Scope
 from ._seed import seed_tensor
-from .distributions import Distribution, Laws, check_alpha, constant, quantiles
+from ._tv_tensors import classes_of
+from .distributions import Distribution, check_alpha, constant, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
 
-class Sampling(NamedTuple):
-    """How to draw a plan, in the order of the ops' arguments."""
-
-    cutmix_below: float  # bounds of a random number in [0, 1): what becomes of a sample
-    mixup_below: float
-    cutout_below: float
-    scope: int  # of the enumerations of _ops.py, as plain numbers, which the dispatcher takes faster
-    partner: int
-    placement: int
-    correct_lam: bool
-
-
-def _law(name: str, alpha: float | Distribution | None) -> float | Distribution | None:
-    """A law of lambda; None for None and 0, which switch a kind off."""
+def _alpha(name: str, alpha: float | Distribution | None) -> float | Distribution | None:
+    """A distribution of lambda; None for None and 0, which switch a kind off."""
     return None if alpha is None or (not isinstance(alpha, Distribution) and alpha == 0) else check_alpha(name, alpha)
 
 
 class Settings(NamedTuple):
     """The arguments that stay the same from batch to batch, checked once."""
 
-    laws: Laws
-    sampling: Sampling
+    distributions: tuple[float | Distribution | None, ...]  # see distributions.quantiles
+    bounds: tuple[float, ...]  # see _ops.Draw
+    sampling: tuple[int, ...]  # see _ops.Sampling; a plain tuple, which the dispatcher takes faster
+    blends: bool  # whether a kind that blends pixels can be drawn
     label_smoothing: float = 0.0
     target_dtype: torch.dtype = torch.float32
     fill: float = 0.0
     form: TargetForm = TargetForm.dense
 
-    @property
-    def blends(self) -> bool:
-        """Whether there may be mixup."""
-        return self.sampling.mixup_below > self.sampling.cutmix_below
-
     @classmethod
     def of_cutmix(cls, *, alpha: float | Distribution, prob: float, **options) -> Settings:
         """Those of CutMix alone."""
-        bounds = (_validation.check_share("prob", prob),) * 3
-        return cls._checked(Laws(cutmix=check_alpha("alpha", alpha)), bounds, **options)
+        return cls._checked((check_alpha("alpha", alpha),), (_validation.check_share("prob", prob),), **options)
 
     @classmethod
     def of_mix(
@@ -67,7 +52,7 @@ class Settings(NamedTuple):
         **options,
     ) -> Settings:
         """Those of cutmix, mixup and cutout side by side."""
-        cutmix, mixup = _law("cutmix_alpha", cutmix_alpha), _law("mixup_alpha", mixup_alpha)
+        cutmix, mixup = _alpha("cutmix_alpha", cutmix_alpha), _alpha("mixup_alpha", mixup_alpha)
         if not isinstance(cutout_area, Distribution):
             cutout_area = _validation.check_share("cutout_area", cutout_area)
         cut_out = _validation.check_share("cutout", cutout)
@@ -77,14 +62,14 @@ class Settings(NamedTuple):
             switch = 0.0 if cutmix is None else 1.0
         if cutmix is None and mixup is None:
             mixed = 0.0
-        bounds = mixed * switch, mixed, mixed + cut_out
-        return cls._checked(Laws(cutmix, mixup, cutout_area if cut_out > 0.0 else None), bounds, **options)
+        area = cutout_area if cut_out > 0.0 else None
+        return cls._checked((cutmix, mixup, area), (mixed * switch, mixed, mixed + cut_out), **options)
 
     @classmethod
     def _checked(
         cls,
-        laws: Laws,
-        bounds: tuple[float, float, float],
+        distributions: tuple[float | Distribution | None, ...],
+        bounds: tuple[float, ...],
         *,
         scope: str,
         partner: str,
@@ -95,16 +80,18 @@ class Settings(NamedTuple):
         fill: float = 0.0,
         targets: str = "dense",
     ) -> Settings:
+        """Kinds behind the last bound are not drawn."""
         sampling = Sampling(
-            *bounds,
             int(_validation.check_choice("scope", scope, Scope)),
             int(_validation.check_choice("partner", partner, Partner)),
             int(_validation.check_choice("placement", placement, Placement)),
-            bool(correct_lam),
+            int(bool(correct_lam)),
         )
         return cls(
-            laws,
-            sampling,
+            distributions,
+            bounds + bounds[-1:] * (KINDS - len(bounds)),
+            tuple(sampling),
+            reference.may_blend(bounds),
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype("target_dtype", target_dtype),
             _validation.check_number("fill", fill),
@@ -177,26 +164,27 @@ def run(
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
-        _validation.check_in_place(images, settings.sampling.partner)
+        _validation.check_in_place(images, Sampling(*settings.sampling).partner)
     elif out is not None:
         _validation.check_out(out, images)
     arguments = (
         op_labels,
         seed_tensor(seed, generator, device),
-        quantiles(settings.laws, device),
-        *settings.sampling,
+        quantiles(settings.distributions, device),
+        settings.bounds,
+        settings.sampling,
         classes,
         settings.label_smoothing,
         settings.target_dtype,
     )
     if inplace:
         mixed = images
-        dense, packed = ops.cutmix_(images, *arguments, *fill)
+        dense, packed = ops.sample_and_apply_(images, *arguments, fill)
     elif out is not None:
         mixed = out
-        dense, packed = ops.cutmix_out(images, *arguments, out, *fill)
+        dense, packed = ops.sample_and_apply_out(images, *arguments, out, fill)
     else:
-        mixed, dense, packed = ops.cutmix(images, *arguments, *fill)
+        mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -237,8 +225,9 @@ def cutmix(
         scope: who shares a draw of lambda and box: each "sample" has its own, the two of a "pair", or the "batch".
             Pairs are of samples that are each other's partner, so "pair" is for partner "mirror" and "flip".
         partner: whose pixels are pasted into sample i: "mirror" (s - i) mod B with s drawn at each call, so that the
-            pairing is new each time and its own inverse; "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
-            B - 1 - i, as timm. A sample that is its own partner is kept.
+            pairing is new each time, its own inverse, and uniform over the other samples (of an even B it is mod B - 1,
+            and the last sample takes the one that is left); "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
+            B - 1 - i, as timm. A sample that is its own partner, as one of an odd B, is kept.
         placement: "clip", a box centred anywhere and clipped at the border, as the paper and torchvision; "inside", a
             box that lies inside the image.
         correct_lam: recompute lambda from the box's real area. If not, lambda stays as drawn.
@@ -442,9 +431,10 @@ def draw_plan(
         _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH),
         *_validation.check_extent(height, width),
     ]
-    table = quantiles(settings.laws, torch.empty(0, device=device).device)
-    ops = _backends.ops_for(backend, table.device)
-    packed = ops.sample_plan(seed_tensor(seed, generator, table.device), table, *sizes, *settings.sampling)
+    tables = quantiles(settings.distributions, torch.empty(0, device=device).device)
+    ops = _backends.ops_for(backend, tables.device)
+    drawn = seed_tensor(seed, generator, tables.device)
+    packed = ops.sample_plan(drawn, tables, settings.bounds, settings.sampling, *sizes)
     return MixPlan(packed, height, width)
 
 
@@ -505,22 +495,25 @@ def _follow(
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     words = fill_words(_validation.check_number("fill", fill), images.dtype)
+    pixels = classes_of(images)
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = images, ops.mix_(images, *arguments, *words)
+        mixed, dense = images, ops.apply_(pixels, *arguments, words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, dense = out, ops.mix_out(images, *arguments, out, *words)
+        written = out if pixels is images else out.view(pixels.dtype)
+        mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
     else:
-        mixed, dense = ops.mix(images, *arguments, *words)
+        mixed, dense = ops.apply(pixels, *arguments, words)
+        mixed = mixed if pixels is images else mixed.view(images.dtype)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
         return mixed, None
     if op_labels is not None:
         return mixed, dense
-    valid = reference.valid_rows(plan.packed, plan.height, plan.width, images.dtype in BLENDED_DTYPES)
+    valid = reference.valid_rows(plan.packed, plan.height, plan.width, pixels.dtype in BLENDED_DTYPES)
     if inplace:
         valid = valid & reference.involutive_rows(plan.packed)
     return mixed, pairs_of(labels, plan.packed, valid)
@@ -584,7 +577,12 @@ def apply_plan_(
 def mix_images(
     images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
-    """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again."""
+    """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again.
+
+    Where a plan blends (mixup), plain uint8 and float tensors are taken for intensities. Classes have no mean: a mask
+    of another integer dtype, int64 say, or a ``torchvision.tv_tensors.Mask`` of any dtype is refused with a TypeError;
+    on a GPU, where looking at the plan would make the host wait, its samples to be blended are left as they were.
+    """
     settings = None, 0.0, torch.float32, "dense", fill
     return _follow(images, None, plan, *settings, inplace=False, out=out, backend=backend)[0]
 

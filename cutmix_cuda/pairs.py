@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import _validation
 from ._ops import Kind
+from ._serialization import register
 
 
 class TargetForm(enum.IntEnum):
@@ -37,6 +38,9 @@ class PairTargets(NamedTuple):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairTargets:
         """The targets on another device."""
         return PairTargets(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
+register(PairTargets, PairTargets._fields)
 
 
 def check_form(targets: str, label_smoothing: float) -> TargetForm:
@@ -76,35 +80,8 @@ def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> Pai
         partner = torch.where(valid, partner, 0)
         lam = torch.where(valid, lam, torch.nan)
     own = labels.view(_SAME_BITS.get(labels.dtype, labels.dtype))
-    return PairTargets(labels, torch.where(lam < 1, own[partner], own).view(labels.dtype), lam)
-
-
-class _TargetProduct(torch.autograd.Function):
-    """The sum over the classes of values (B, K) times targets, which are share (B, 2) at two classes and rest at each.
-
-    weight (K,) is that of the classes for the rest; it is in share already. Left to autograd, the two classes and the
-    rest would be given a (B, K) gradient each, for it to add up.
-    """
-
-    @staticmethod
-    def forward(values: Tensor, both: Tensor, share: Tensor, rest: float, weight: Tensor | None) -> Tensor:
-        product = (share * values.gather(1, both)).sum(dim=1)
-        if rest == 0:
-            return product
-        return product + rest * (values if weight is None else values * weight).sum(dim=1)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        values, both, share, ctx.rest, weight = inputs
-        ctx.classes = values.shape[1]
-        ctx.save_for_backward(both, share, weight)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        both, share, weight = ctx.saved_tensors
-        of_rest = share.new_full((ctx.classes,), ctx.rest) if weight is None else ctx.rest * weight
-        of_values = gradient[:, None] * of_rest
-        return of_values.scatter_add_(1, both, gradient[:, None] * share), None, None, None, None
+    # A copy of the labels: who changes the targets is not to change them.
+    return PairTargets(labels.clone(), torch.where(lam < 1, own[partner], own).view(labels.dtype), lam)
 
 
 def cross_entropy(
@@ -117,9 +94,10 @@ def cross_entropy(
 ) -> Tensor:
     """lam * CE(logits, y_a) + (1 - lam) * CE(logits, y_b): the cross entropy of the soft targets that pairs stand for.
 
-    Value and gradient are those of ``torch.nn.functional.cross_entropy`` with these soft targets, label smoothing and
-    weights included, but no (B, K) target is written or read. Smoothing is an affine map of the targets, so it is the
-    same before mixing, as dense targets are smoothed here, and after it.
+    The value is that of ``torch.nn.functional.cross_entropy`` with these soft targets, label smoothing and weights
+    included, and so are the derivatives of every order by logits, pairs.lam and weight, in ``torch.func`` as well; but
+    no (B, K) target is written or read. Smoothing is an affine map of the targets, so it is the same before mixing, as
+    dense targets are smoothed here, and after it.
 
     Args:
         logits: (B, K), float. Half precision is computed in float32.
@@ -134,7 +112,7 @@ def cross_entropy(
     Raises:
         TypeError, ValueError: an argument is wrong, or, on the CPU, a class index outside 0..K-1. There is no
             ignore_index: -100 is such an index. On a GPU, where looking would make the host wait, and in a compiled
-            graph, the loss of such a sample is NaN instead, and so is its gradient.
+            graph, the loss of such a sample is NaN instead, and so are its gradients.
     """
     y_a, y_b, lam = _checked(logits, pairs, weight)
     smoothing = _validation.check_share("label_smoothing", label_smoothing)
@@ -147,12 +125,16 @@ def cross_entropy(
     both = torch.stack([y_a.long(), y_b.long()], dim=1)
     known = ((both >= 0) & (both < classes)).all(dim=1)
     both = torch.where(known[:, None], both, 0)  # no index is trusted
-    lam = torch.where(known, lam.to(value), torch.nan)
-    share = (1 - smoothing) * torch.stack([lam, 1 - lam], dim=1)
+    lam = lam.to(value)
+    lam = lam * torch.where(known, torch.ones_like(lam), torch.nan)  # a factor, so that its gradient is NaN as well
+    fractions = (1 - smoothing) * torch.stack([lam, 1 - lam], dim=1)
     if weight is not None:
         weight = weight.to(value)
-        share = share * weight[both]
-    loss = -_TargetProduct.apply(log_probabilities, both, share, smoothing / classes, weight)
+        fractions = fractions * weight[both]
+    loss = -(fractions * log_probabilities.gather(1, both)).sum(dim=1)
+    if smoothing > 0:
+        of_every_class = log_probabilities if weight is None else log_probabilities * weight
+        loss = loss - smoothing / classes * of_every_class.sum(dim=1)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from . import _validation, reference
 from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, Kind
+from ._serialization import register
+from ._tv_tensors import is_tv_tensor
 from .boxes import MixedBoxes, mix_boxes
 
 
@@ -39,6 +41,16 @@ class MixPlan:
                 f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
             )
         _validation.check_extent(self.height, self.width)
+
+    @classmethod
+    def _unchecked(cls, packed: Tensor, height: int, width: int) -> MixPlan:
+        plan = object.__new__(cls)
+        for name, part in (("packed", packed), ("height", height), ("width", width)):
+            object.__setattr__(plan, name, part)
+        return plan
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return MixPlan, (self.packed, self.height, self.width)  # so that what is loaded is checked again
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -123,7 +135,9 @@ class MixPlan:
             boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels, as torchvision's "xyxy" (COCO's own files
                 have x, y, width, height: see torchvision.ops.box_convert), with x0 <= x1, y0 <= y1. What sticks out of
                 the image, by rounding for instance, is cut off before anything else and counts for nothing. Not the
-                order of :attr:`boxes`, which are y0, x0, y1, x1.
+                order of :attr:`boxes`, which are y0, x0, y1, x1. ``torchvision.tv_tensors.BoundingBoxes`` of the
+                formats XYXY, XYWH and CXCYWH are read as what they are; those that come back are plain tensors of
+                x0, y0, x1, y1 all the same.
             labels: for each sample, (n,), of any dtype.
             min_visible: drop boxes of whose area less than this share is visible, in [0, 1].
 
@@ -132,7 +146,7 @@ class MixPlan:
 
         Raises:
             TypeError: something is not a tensor, or boxes are not floats.
-            ValueError: a length, shape or value is wrong.
+            ValueError: a length, shape or value is wrong, or the format or canvas_size of torchvision's boxes.
 
         The plan is looked at on the CPU: where it is on a GPU, this makes the host wait.
         """
@@ -174,6 +188,10 @@ class MixPlan:
                 raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
             if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
                 raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+        if is_tv_tensor(boxes, "BoundingBoxes"):
+            raise TypeError(
+                "boxes must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes, with x first"
+            )
         if partner.dim() != 1:
             raise ValueError(f"partner must be of shape (batch,), got {tuple(partner.shape)}")
         batch = partner.shape[0]
@@ -239,6 +257,8 @@ class MixPlan:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
 
 
+register(MixPlan, ("packed", "height", "width"), MixPlan._unchecked)
+
 _BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are less
 
 
@@ -267,15 +287,17 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
         )
     plan.check(in_place=in_place)
     looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
-    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == Kind.mixup).any():
+    classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
+    if classes and looked_at and (plan.kind == Kind.mixup).any():
         _validation.check_blends(images)
 
 
 def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
     if not isinstance(plan, MixPlan):
         raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
-    if len(plan) != batch:
-        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {len(plan)}")
+    planned = plan.packed.shape[0]  # len() would make a symbol of a graph one number
+    if planned != batch:
+        raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {planned}")
     if plan.device != device:
         raise ValueError(
             f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"

@@ -7,10 +7,25 @@ contracted into a fused multiply-add.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+from ._ops import (
+    BLENDED_DTYPES,
+    KINDS,
+    PLAN_COLUMNS,
+    QUANTILE_INTERVALS,
+    Draw,
+    Kind,
+    Partner,
+    Placement,
+    Sampling,
+    Scope,
+    TargetFormat,
+)
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
 _PER_BATCH, _PER_DRAW = 0, 1  # streams
@@ -102,22 +117,33 @@ def share_outside(box: tuple[Tensor, ...], height: int, width: int) -> Tensor:
     return 1.0 - area / torch.full_like(area, height * width)
 
 
+def circle_of(batch: int) -> int:
+    """The modulus of maps that reflect. Mirrors mix_math.h::circle_of."""
+    return (batch - 1) | 1
+
+
 def partner_map(rule: int, seed: Tensor, batch: int) -> tuple[bool, Tensor | int]:
     """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
     if rule == Partner.roll:
         return False, batch - 1
     if rule == Partner.flip:
-        return True, batch - 1
+        return True, 0 if batch % 2 == 0 else batch - 1
     word = philox(seed, torch.zeros_like(seed), _PER_BATCH)[0]
     if rule == Partner.shift:
         return False, 1 + mulhi(word, batch - 1)
-    return True, 2 * mulhi(word, batch // 2) + 1 if batch % 2 == 0 else mulhi(word, batch)
+    return True, mulhi(word, circle_of(batch))
 
 
 def partner_of(mapping: tuple[bool, Tensor | int], index: Tensor, batch: int) -> Tensor:
     """The partner of each index under a partner map. Mirrors mix_math.h::partner_of."""
     reflects, shift = mapping
-    return (shift - index if reflects else index + shift) % batch
+    if not reflects:
+        return (index + shift) % batch
+    circle = circle_of(batch)
+    partner = (shift - index) % circle
+    if batch % 2 == 0:
+        partner = torch.where(partner == index, circle, partner)
+    return torch.where(index == circle, (shift + shift % 2 * circle) // 2, partner)
 
 
 def draw_index(scope: int, index: Tensor, partner: Tensor) -> Tensor:
@@ -127,39 +153,84 @@ def draw_index(scope: int, index: Tensor, partner: Tensor) -> Tensor:
     return torch.minimum(index, partner) if scope == Scope.pair else index
 
 
-def kind_of(cutmix_below: float, mixup_below: float, cutout_below: float, word: Tensor) -> Tensor:
+# What a kind needs, of one or of a tensor of them. int(): torch.compile takes a comparison of a tensor with an
+# enumeration's member for one of objects.
+
+_Kinds = TypeVar("_Kinds", int, Tensor)
+
+
+def is_kind(kind: _Kinds) -> _Kinds:
+    """Whether there is such a kind. Mirrors mix_math.h::is_kind."""
+    return (kind >= int(Kind.keep)) & (kind <= KINDS)
+
+
+def has_partner(kind: _Kinds) -> _Kinds:
+    """Whether pixels of the partner come in. Mirrors mix_math.h::has_partner."""
+    return (kind == int(Kind.cutmix)) | (kind == int(Kind.mixup))
+
+
+def has_box(kind: _Kinds) -> _Kinds:
+    """Whether only a box of the image changes. Mirrors mix_math.h::has_box."""
+    return (kind == int(Kind.cutmix)) | (kind == int(Kind.cutout))
+
+
+def reads_own(kind: _Kinds) -> _Kinds:
+    """Whether changed pixels follow from the sample's own. Mirrors mix_math.h::reads_own."""
+    return kind == int(Kind.mixup)
+
+
+def blends(kind: _Kinds) -> _Kinds:
+    """Whether pixels are computed with, and so of a dtype that allows it. Mirrors mix_math.h::blends."""
+    return kind == int(Kind.mixup)
+
+
+def mixes_target(kind: _Kinds) -> _Kinds:
+    """Whether the partner's target comes in. Mirrors mix_math.h::mixes_target."""
+    return (kind == int(Kind.cutmix)) | (kind == int(Kind.mixup))
+
+
+def can_draw(kind: int, bounds: Sequence[float]) -> bool:
+    """Whether the bounds leave room for a kind. Mirrors mix_math.h::can_draw."""
+    bound = bounds[kind - 1]
+    return bound > 0.0 and not any(other >= bound for other in bounds[: kind - 1])
+
+
+_BLENDING = [kind for kind in range(1, KINDS + 1) if blends(kind)]
+
+
+def may_blend(bounds: Sequence[float]) -> bool:
+    """Whether a kind that blends can be drawn; kinds behind the last bound cannot. Mirrors mix_math.h::may_blend."""
+    return any(kind <= len(bounds) and can_draw(kind, bounds) for kind in _BLENDING)
+
+
+def kind_of(bounds: Sequence[float], word: Tensor) -> Tensor:
     """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of."""
     number = unit_float(word)
     kind = torch.full_like(word, int(Kind.keep))
-    bounds = (Kind.cutout, cutout_below), (Kind.mixup, mixup_below), (Kind.cutmix, cutmix_below)
-    for each, below in bounds:  # the first in the order of the bounds comes last, and prevails
-        kind = torch.where(number < torch.full_like(number, below), int(each), kind)
+    for each in reversed(range(KINDS)):  # the first bound comes last, and prevails
+        kind = torch.where(number < torch.full_like(number, bounds[each]), each + 1, kind)
     return kind
 
 
 def sample_plan(
     seed: Tensor,
     quantiles: Tensor,
+    bounds: Sequence[float],
+    sampling: Sequence[int],
     batch: int,
     height: int,
     width: int,
-    cutmix_below: float,
-    mixup_below: float,
-    cutout_below: float,
-    scope: int,
-    partner: int,
-    placement: int,
-    correct_lam: bool,
 ) -> Tensor:
     """The packed plan, int32 (batch, 8), one row a sample. Mirrors mix_math.h::sample_row."""
+    scope, partner, placement, correct_lam = Sampling(*sampling)
     index = torch.arange(batch, device=quantiles.device)
     if batch == 0:
         return index.new_empty((0, PLAN_COLUMNS), dtype=torch.int32)
     seed = seed.to(quantiles.device).reshape(1)
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
-    kind = kind_of(cutmix_below, mixup_below, cutout_below, word_kind)
-    kind = torch.where((partners == index) & (kind != Kind.cutout), int(Kind.keep), kind)
+    kind = kind_of(bounds, word_kind)
+    kind = torch.where((partners == index) & has_partner(kind), int(Kind.keep), kind)
     if height == 0 or width == 0:
         kind = torch.full_like(kind, int(Kind.keep))
 
@@ -167,10 +238,9 @@ def sample_plan(
     place = clipped_box if placement == Placement.clip else inside_box
     box = place(lam, word_x, word_y, height, width)
     if correct_lam:
-        lam = torch.where(kind == Kind.cutmix, share_outside(box, height, width), lam)
-    lam = torch.where((kind == Kind.cutmix) | (kind == Kind.mixup), lam, torch.ones_like(lam))
-    boxed = (kind == Kind.cutmix) | (kind == Kind.cutout)
-    integers = [partners, *(torch.where(boxed, edge, 0) for edge in box)]
+        lam = torch.where(has_box(kind), share_outside(box, height, width), lam)
+    lam = torch.where(mixes_target(kind), lam, torch.ones_like(lam))
+    integers = [partners, *(torch.where(has_box(kind), edge, 0) for edge in box)]
     columns = [column.to(torch.int32) for column in integers]
     return torch.stack([*columns, lam.view(torch.int32), kind.to(torch.int32), torch.zeros_like(columns[0])], dim=1)
 
@@ -179,11 +249,10 @@ def valid_rows(plan: Tensor, height: int | None, width: int | None, can_blend: b
     """Which rows may be followed, bool (batch,). Mirrors mix_math.h::valid_row."""
     partner, y0, x0, y1, x1, _, kind, _ = plan.unbind(1)
     lam = plan[:, 5].view(torch.float32)
-    # int(): torch.compile takes a comparison of a tensor with an enumeration's member for one of objects.
-    valid = (partner >= 0) & (partner < plan.shape[0]) & (kind >= int(Kind.keep)) & (kind <= int(Kind.cutout))
+    valid = (partner >= 0) & (partner < plan.shape[0]) & is_kind(kind)
     valid = valid & (y0 >= 0) & (y0 <= y1) & (x0 >= 0) & (x0 <= x1) & (lam >= 0) & (lam <= 1)
     if not can_blend:
-        valid = valid & (kind != int(Kind.mixup))
+        valid = valid & ~blends(kind)
     if height is not None and width is not None:
         valid = valid & (y1 <= height) & (x1 <= width)
     return valid
@@ -221,13 +290,13 @@ def blended(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     return mixed.round().to(torch.uint8) if own.dtype == torch.uint8 else mixed.to(own.dtype)
 
 
-def _fill_of(images: Tensor, fill_low: int, fill_high: int) -> Tensor:
+def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
     """One element of the images, from the 16 bytes of fill."""
-    pattern = torch.tensor([fill_low, fill_high], dtype=torch.int64, device=images.device)
+    pattern = torch.tensor(fill, dtype=torch.int64, device=images.device)
     return _as_bits(pattern.view(images.dtype)[:1]).squeeze(0)
 
 
-def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill_low: int, fill_high: int) -> None:
+def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: Sequence[int]) -> None:
     """Writes to out the mixed images, with a sample kept where its row of the plan is not valid."""
     if images.numel() == 0:
         return
@@ -246,12 +315,16 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill_l
     partner = torch.where(valid, partner, 0).long()
     own = _as_bits(images)
     others = own[partner]
-    mixed = torch.where(per_sample(kind == Kind.cutmix) & in_box, others, own)
-    mixed = torch.where(per_sample(kind == Kind.cutout) & in_box, _fill_of(images, fill_low, fill_high), mixed)
-    if images.dtype in BLENDED_DTYPES and (images.is_cuda or (kind == Kind.mixup).any()):  # a GPU is not asked
+
+    # What a changed pixel becomes, by kind.
+    changed = {Kind.cutmix: others, Kind.cutout: _fill_of(images, fill)}
+    if images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any()):  # a GPU is not asked
         lam = per_sample(plan[:, 5].view(torch.float32))
-        blend = _as_bits(blended(lam, images, images[partner]))
-        mixed = torch.where(per_sample(kind == Kind.mixup), blend, mixed)
+        changed[Kind.mixup] = _as_bits(blended(lam, images, images[partner]))
+    mixed = own
+    for each, pixels in changed.items():
+        changes = per_sample(kind == int(each))
+        mixed = torch.where(changes & in_box if has_box(each) else changes, pixels, mixed)
     _as_bits(out).copy_(mixed)
 
 
@@ -262,16 +335,15 @@ def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, 
     return scale, off, scale + off
 
 
-def _targets(
-    labels: Tensor, plan: Tensor, valid: Tensor, num_classes: int, label_smoothing: float, dtype: torch.dtype
-) -> Tensor:
+def _targets(labels: Tensor, plan: Tensor, valid: Tensor, target_format: TargetFormat) -> Tensor:
     """Soft targets, (batch, num_classes). Mirrors targets.h::target_value."""
+    num_classes, label_smoothing, dtype = target_format
     batch = plan.shape[0]
     value = torch.float64 if dtype == torch.float64 else torch.float32
     scale, off, on = (
         torch.full((), x, dtype=value, device=plan.device) for x in _smoothing(label_smoothing, num_classes)
     )
-    keep = (plan[:, 6] == Kind.keep) | (plan[:, 6] == Kind.cutout)
+    keep = ~mixes_target(plan[:, 6])
     partner = torch.where(valid, plan[:, 0], 0).long()
     if labels.is_floating_point():
         own = labels.to(value) * scale + off
@@ -285,81 +357,80 @@ def _targets(
     return torch.where(valid[:, None], targets, torch.full_like(lam, float("nan"))).to(dtype)
 
 
-def mix_targets(labels: Tensor, plan: Tensor, num_classes: int, label_smoothing: float, dtype: torch.dtype) -> Tensor:
-    return _targets(labels, plan, valid_rows(plan, None, None), num_classes, label_smoothing, dtype)
-
-
-def _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out, fill):
-    _mix_pixels(images, plan, valid, out, *fill)
+def _run(
+    images: Tensor,
+    labels: Tensor | None,
+    plan: Tensor,
+    target_format: TargetFormat,
+    out: Tensor,
+    fill: Sequence[int],
+    in_place: bool = False,
+) -> Tensor:
+    """Mixes images into out by a given plan; returns the targets."""
+    valid = valid_rows(plan, images.shape[-2], images.shape[-1], images.dtype in BLENDED_DTYPES)
+    if in_place:
+        valid = valid & involutive_rows(plan)
+    _mix_pixels(images, plan, valid, out, fill)
     if labels is None:
-        return images.new_empty((images.shape[0], 0), dtype=dtype)
-    return _targets(labels, plan, valid, num_classes, label_smoothing, dtype)
+        return images.new_empty((images.shape[0], 0), dtype=target_format.dtype)
+    return _targets(labels, plan, valid, target_format)
 
 
-def _valid_rows(images: Tensor, plan: Tensor) -> Tensor:
-    return valid_rows(plan, images.shape[-2], images.shape[-1], images.dtype in BLENDED_DTYPES)
+def _sampled(draw: Draw, images: Tensor) -> Tensor:
+    return sample_plan(*draw, images.shape[0], *images.shape[-2:])
 
 
-def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0):
-    valid = _valid_rows(images, plan)
-    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, out, (fill_low, fill_high))
+# The ops, in the order of _ops.py.
+
+_NO_FILL = (0, 0)
 
 
-def mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
+def mix_targets(labels, plan, num_classes, label_smoothing, dtype):
+    return _targets(labels, plan, valid_rows(plan, None, None), TargetFormat(num_classes, label_smoothing, dtype))
+
+
+def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_FILL):
     out = torch.empty_like(images)
-    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill)
+    return out, apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill)
 
 
-def mix_(images, labels, plan, num_classes, label_smoothing, dtype, fill_low=0, fill_high=0):
-    valid = _valid_rows(images, plan) & involutive_rows(plan)
-    return _mix(images, labels, plan, valid, num_classes, label_smoothing, dtype, images, (fill_low, fill_high))
+def apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill=_NO_FILL):
+    return _run(images, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), out, fill)
 
 
-def cutmix_out(
-    images,
-    labels,
-    seed,
-    quantiles,
-    cutmix_below,
-    mixup_below,
-    cutout_below,
-    scope,
-    partner,
-    placement,
-    correct_lam,
-    num_classes,
-    label_smoothing,
-    dtype,
-    out,
-    *fill,
+def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_FILL):
+    return _run(images, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), images, fill, in_place=True)
+
+
+def sample_and_apply(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
 ):
-    sizes = images.shape[0], *images.shape[-2:]
-    bounds = cutmix_below, mixup_below, cutout_below
-    plan = sample_plan(seed, quantiles, *sizes, *bounds, scope, partner, placement, correct_lam)
-    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill), plan
+    plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
+    return *apply(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 
 
-def cutmix(images, *args):
-    out = torch.empty_like(images)
-    options, fill = args[:_OPTIONS], args[_OPTIONS:]
-    return out, *cutmix_out(images, *options, out, *fill)
+def sample_and_apply_out(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=_NO_FILL
+):
+    plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
+    return apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill), plan
 
 
-def cutmix_(images, *args):
-    options, fill = args[:_OPTIONS], args[_OPTIONS:]
-    return cutmix_out(images, *options, images, *fill)
+def sample_and_apply_(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
+):
+    plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
+    return apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 
-
-_OPTIONS = 13  # arguments of cutmix between images and fill
 
 OPS = {
     "sample_plan": sample_plan,
     "mix_targets": mix_targets,
-    "mix": mix,
-    "mix_out": mix_out,
-    "mix_": mix_,
-    "cutmix": cutmix,
-    "cutmix_out": cutmix_out,
-    "cutmix_": cutmix_,
+    "apply": apply,
+    "apply_out": apply_out,
+    "apply_": apply_,
+    "sample_and_apply": sample_and_apply,
+    "sample_and_apply_out": sample_and_apply_out,
+    "sample_and_apply_": sample_and_apply_,
 }
 assert QUANTILE_INTERVALS == 1 << 12  # philox words are split 12 | 20 in quantile()

@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._ops import Kind
-from ._ops_augment import QUADRUPLE, EraseOrder, EraseValue, Erasing, ViewChoices, ViewParameters, new_images
+from ._ops import (
+    QUADRUPLE,
+    EraseOrder,
+    EraseValue,
+    Erasing,
+    Kind,
+    TargetFormat,
+    ViewChoices,
+    ViewParameters,
+    new_images,
+)
 from .reference import mixed_value, mulhi, philox, quantile, sqrt_rn, unit_float
 
 _PER_VIEW, _PER_ERASING, _PER_TRY, _PER_NOISE = 2, 3, 4, 5  # streams, after those of reference.py
@@ -265,7 +274,7 @@ def apply_views_out(
         out.copy_(cast(torch.where(valid[:, None, None, None], mixed, plain), out.dtype))
     if labels is None:
         return images.new_empty((batch, 0), dtype=target_dtype)
-    return reference._targets(labels, plan, valid, num_classes, label_smoothing, target_dtype)
+    return reference._targets(labels, plan, valid, TargetFormat(num_classes, label_smoothing, target_dtype))
 
 
 def apply_views(images, labels, *rest):
@@ -276,7 +285,7 @@ def apply_views(images, labels, *rest):
 
 def augment_out(images, labels, seed, quantiles, bounds, sampling, view_tables, view_parameters, view_choices, *rest):
     sizes = images.shape[0], *images.shape[-2:]
-    plan = reference.sample_plan(seed, quantiles, *sizes, *bounds, *sampling)
+    plan = reference.sample_plan(seed, quantiles, bounds, sampling, *sizes)
     views = sample_views(seed, *sizes, view_tables, view_parameters, view_choices)
     return apply_views_out(images, labels, plan, views, seed, *rest), plan, views
 

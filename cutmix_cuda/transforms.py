@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation
-from ._seed import CountedSeed, check_generator, seed_tensor
+from ._ops import Sampling
+from ._seed import counted_seed
 from .distributions import Distribution
 from .functional import Settings, draw_plan, run
 from .plan import MixPlan
@@ -28,9 +29,8 @@ class _Transform(nn.Module):
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
         if inplace:
-            _validation.check_own_inverse(settings.sampling.partner)
-        check_generator(generator)
-        self.seeds = None if seed is None else CountedSeed(seed_tensor(seed, generator, torch.device("cpu")))
+            _validation.check_own_inverse(Sampling(*settings.sampling).partner)
+        self.seeds = counted_seed(seed, generator)
         self._settings = settings
         self.num_classes = num_classes
         self.inplace = inplace

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _validation, reference_augment
-from ._ops_augment import QUADRUPLE
+from ._ops import QUADRUPLE
 
 
 @dataclass(frozen=True, eq=False)

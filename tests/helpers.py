@@ -168,8 +168,16 @@ def oracle_partners(rule: str, seed: int, batch: int) -> list[int]:
     if rule == "shift":
         shift = 1 + (word * (batch - 1) >> 32)
         return [(i + shift) % batch for i in range(batch)]
-    shift = 2 * (word * (batch // 2) >> 32) + 1 if batch % 2 == 0 else word * batch >> 32
-    return [(shift - i) % batch for i in range(batch)]
+    # A round of a tournament by the circle method. Of an even batch the last sample stands outside of the circle, and
+    # meets the one that is left in it.
+    circle = batch if batch % 2 == 1 else max(batch - 1, 0)
+    shift = word * circle >> 32
+    partners = [(shift - i) % circle for i in range(circle)]
+    if circle < batch:
+        left = next(i for i in range(circle) if partners[i] == i)
+        partners[left] = circle
+        partners.append(left)
+    return partners
 
 
 def oracle_lambda(table: np.ndarray, word: int) -> np.float32:

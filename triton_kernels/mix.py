@@ -41,6 +41,7 @@ compiles one kernel, or two if it captures CUDA graphs, for which the seed is on
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -50,9 +51,36 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE_INTERVALS
+from .._ops import (
+    BLENDED_DTYPES,
+    INVERSE_OF_THEMSELVES,
+    KINDS,
+    PLAN_COLUMNS,
+    QUANTILE_INTERVALS,
+    Draw,
+    Kind,
+    Partner,
+    Placement,
+    Sampling,
+    Scope,
+    TargetFormat,
+)
 from .._validation import FLOAT_DTYPES, INTEGER_DTYPES
-from .mix_math import CUTOUT, KEEP, MIXUP, mixed_value, partner_map, sample_row, valid_row
+from ..reference import can_draw, may_blend
+from .mix_math import (
+    CUTOUT,
+    KEEP,
+    MIXUP,
+    has_box,
+    has_partner,
+    mixed_value,
+    mixes_target,
+    partner_map,
+    partner_of,
+    reads_own,
+    sample_row,
+    valid_row,
+)
 from .rows import Rows, rows_of, same_order
 from .values import blended_words, float_to_bfloat16
 
@@ -135,11 +163,11 @@ def fill_words(low, high, position, WIDTH: tl.constexpr, WORD: tl.constexpr):
 
 @triton.jit
 def change_of(row, valid, height, width):
-    """What becomes of a sample's pixels: a kind, its lam, and the box that it changes, for mixup all of the image."""
+    """What becomes of a sample's pixels: a kind, its lam, and the box that it changes, or the whole image."""
     _, box, lam, kind = row
     y0, x0, y1, x1 = box
     kind = tl.where(valid, kind, KEEP)
-    everywhere = kind == MIXUP
+    everywhere = (kind != KEEP) & ~has_box(kind)
     y0, x0 = tl.where(everywhere, 0, y0), tl.where(everywhere, 0, x0)
     y1, x1 = tl.where(everywhere, height, y1), tl.where(everywhere, width, x1)
     return kind, lam, (y0, x0, y1, x1)
@@ -164,8 +192,8 @@ def paste(sources, out, change, bits, mask, fill, WIDTH: tl.constexpr, GRANULE: 
     ALL: tl.constexpr = (1 << WIDTH) - 1
     own, theirs = sources
     kind, lam, _ = change
-    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & ((bits != ALL) | (kind == MIXUP)))
-    their_words = tl.load(word_pointers(theirs, WIDTH), mask=(bits != 0) & (kind != CUTOUT))
+    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & ((bits != ALL) | reads_own(kind)))
+    their_words = tl.load(word_pointers(theirs, WIDTH), mask=(bits != 0) & has_partner(kind))
     words = changed(kind, lam, own_words, their_words, fill, ELEMENT)
     tl.store(word_pointers(out, WIDTH), chosen(bits, words, own_words, WIDTH, GRANULE), mask=mask)
 
@@ -199,8 +227,8 @@ def exchange(
     own_bits, their_bits = bits
     own_kind, own_lam, _ = changes[0]
     their_kind, their_lam, _ = changes[1]
-    own_mask = ((their_bits != 0) & (their_kind != CUTOUT)) | ((own_bits != 0) & (own_kind == MIXUP))
-    their_mask = ((own_bits != 0) & (own_kind != CUTOUT)) | ((their_bits != 0) & (their_kind == MIXUP))
+    own_mask = ((their_bits != 0) & has_partner(their_kind)) | ((own_bits != 0) & reads_own(own_kind))
+    their_mask = ((own_bits != 0) & has_partner(own_kind)) | ((their_bits != 0) & reads_own(their_kind))
     own_words = tl.load(word_pointers(own, WIDTH), mask=own_mask)
     their_words = tl.load(word_pointers(theirs, WIDTH), mask=their_mask)
     own_new = changed(own_kind, own_lam, own_words, their_words, fill, ELEMENT)
@@ -223,7 +251,7 @@ def write_targets(
     """Writes a chunk of a sample's target. Mirrors targets.h::target_row and targets.h::target_value."""
     VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
     partner, _, lam, kind = row
-    keep = (kind == KEEP) | (kind == CUTOUT)
+    keep = ~mixes_target(kind)
     index = index.to(tl.int64)
     partner = tl.where(valid & ~keep, partner, index)
     off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
@@ -250,8 +278,7 @@ def write_targets(
 
 
 RUN_TIME = [
-    *("plan", "quantiles", "cutmix_below", "mixup_below", "cutout_below"),
-    *("scope", "partner_rule", "placement", "correct_lam"),
+    *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
     *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
     *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
     *("groups", "row_groups", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
@@ -265,9 +292,7 @@ def mix_kernel(
     # The plan: int32 (batch, 8), written where there are quantiles to sample it by, else read.
     plan,
     quantiles,
-    cutmix_below: tl.float32,
-    mixup_below: tl.float32,
-    cutout_below: tl.float32,
+    bounds,  # a tuple of float32, of which Triton specialises on none
     scope: tl.int32,
     partner_rule: tl.int32,
     placement: tl.int32,
@@ -304,7 +329,7 @@ def mix_kernel(
     off: tl.int64,
     on: tl.int64,
     IN_PLACE: tl.constexpr,
-    KINDS: tl.constexpr,  # whether there may be other kinds than cutmix
+    ONLY_CUTMIX: tl.constexpr,  # whether there can be no other kind
     ELEMENT: tl.constexpr,  # what mixup blends; None where it cannot
     WIDTH: tl.constexpr,  # bytes in a vector
     GRANULE: tl.constexpr,  # bytes that are always of one sample
@@ -321,14 +346,13 @@ def mix_kernel(
 
     # The row of the plan.
     if quantiles is not None:
-        bounds = (cutmix_below, mixup_below, cutout_below)
-        sampling = (quantiles, batch, height, width, bounds, scope, placement, correct_lam)
+        draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
         if device_seed is not None:
             seed = tl.load(device_seed)
         else:
             seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
         mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(sampling, seed, mapping, index, KINDS)
+        row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
         valid = batch > 0
         if chunk == 0:
             write_row(plan, index, row)
@@ -341,7 +365,7 @@ def mix_kernel(
         there = (partner >= 0) & (partner < batch)
         partner = tl.where(there, partner, index)
         if quantiles is not None:
-            other_row = sample_row(sampling, seed, mapping, partner, KINDS)
+            other_row = sample_row(draw, seed, partner, index, ONLY_CUTMIX)
             other_valid = valid
         else:
             other_row, other_valid = given_row(plan, partner, batch, height, width, ELEMENT is not None)
@@ -362,7 +386,7 @@ def mix_kernel(
         if IN_PLACE:
             # The first sample's programs take the first half of the positions, the second sample's the rest.
             half = tl.cdiv(groups, 2 * SPAN) * SPAN
-            if KINDS:  # those of a sample that is its own partner, alone, take twice as many: all
+            if not ONLY_CUTMIX:  # those of a sample that is its own partner, alone, take twice as many: all
                 span = tl.where(index == partner, 2 * SPAN, SPAN)
             first = chunk.to(tl.int64) * span + tl.where(index > partner, half, 0)
             last = tl.where(index < partner, tl.minimum(half, groups), groups)
@@ -387,7 +411,7 @@ def mix_kernel(
             inside = (group < last) & (x * WIDTH < width * pixel_bytes)
             offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
             fill = None
-            if KINDS:
+            if not ONLY_CUTMIX:
                 fill = fill_words(fill_low, fill_high, x * WIDTH, WIDTH, images.dtype.element_ty)
             bits = bits_in_box(y, x * WIDTH, change[2], pixel_bytes, inside & changes, WIDTH, GRANULE)
             if IN_PLACE:
@@ -435,28 +459,10 @@ class Launch(NamedTuple):
             self.kernel[self.grid](*self.arguments, **self.options)
 
 
-class Sampling(NamedTuple):
-    """How to sample a plan: the arguments of the ops, in their order."""
-
-    seed: Tensor
-    quantiles: Tensor
-    cutmix_below: float
-    mixup_below: float
-    cutout_below: float
-    scope: int
-    partner: int
-    placement: int
-    correct_lam: bool
-
-    @property
-    def cutmix_alone(self) -> bool:
-        """Whether no other kind can be drawn."""
-        return max(self.mixup_below, self.cutout_below) <= self.cutmix_below
-
-    @property
-    def blends(self) -> bool:
-        """Whether mixup can be drawn."""
-        return self.mixup_below > self.cutmix_below
+@lru_cache(maxsize=1024)
+def draws_only_cutmix(bounds: tuple[float, ...]) -> bool:
+    """Whether no other kind can be drawn."""
+    return not any(can_draw(kind, bounds) for kind in Kind if kind not in (Kind.keep, Kind.cutmix))
 
 
 class Pixels(NamedTuple):
@@ -503,12 +509,15 @@ def clamp(number: int, low: int, high: int) -> int:
     return max(low, min(number, high))
 
 
-def plan_arguments(plan: Tensor, sampling: Sampling | None, batch: int, height: int, width: int) -> tuple:
+NO_SAMPLING = (0.0,) * KINDS, *Sampling(0, 0, 0, 0)
+
+
+def plan_arguments(plan: Tensor, draw: Draw | None, batch: int, height: int, width: int) -> tuple:
     sizes = batch, height, width
-    if sampling is None:
-        return plan, None, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, None, *sizes
-    seed, quantiles, *bounds, scope, partner, placement, correct_lam = sampling
-    options = *map(float, bounds), scope, partner, placement, int(correct_lam)
+    if draw is None:
+        return plan, None, *NO_SAMPLING, 0, 0, None, *sizes
+    seed, quantiles, bounds, sampling = draw
+    options = tuple(map(float, bounds)), *sampling
     if seed.device.type == "cpu":
         words = struct.unpack("<ii", struct.pack("<q", seed.item()))  # on the CPU: nothing to wait for
         return plan, quantiles, *options, *words, None, *sizes
@@ -605,15 +614,15 @@ def mix_launch(
     height: int,
     width: int,
     plan: Tensor,
-    sampling: Sampling | None = None,
+    draw: Draw | None = None,
     pixels: Pixels | None = None,
     targets: Labels | None = None,
     *,
     in_place: bool = False,
     dtype: torch.dtype = torch.float32,
-    fill: tuple[int, int] = (0, 0),
+    fill: Sequence[int] = (0, 0),
 ) -> Launch:
-    """The launch of a call on a batch that is not empty: a plan is sampled or given, pixels and targets may be absent.
+    """The launch of a call on a batch that is not empty: a plan is drawn or given, pixels and targets may be absent.
 
     dtype is that of the images; without images it is one that mixup can blend. fill is 16 bytes, low and high half.
 
@@ -627,17 +636,17 @@ def mix_launch(
     target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
     grid_z = -(-batch // MAX_GRID_Y)
     grid = max(seen.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
-    kinds = sampling is None or not sampling.cutmix_alone
-    arguments = (*plan_arguments(plan, sampling, batch, height, width), *images, *fill, *target_arguments(targets))
+    only_cutmix = draw is not None and draws_only_cutmix(tuple(draw.bounds))
+    arguments = (*plan_arguments(plan, draw, batch, height, width), *images, *fill, *target_arguments(targets))
     options = {
         "IN_PLACE": in_place,
-        "KINDS": kinds,
-        "ELEMENT": BLENDED_ELEMENTS.get(dtype) if kinds else None,
+        "ONLY_CUTMIX": only_cutmix,
+        "ELEMENT": None if only_cutmix else BLENDED_ELEMENTS.get(dtype),
         **seen.constants,
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
-        "maxnreg": MAX_REGISTERS if kinds else None,
+        "maxnreg": None if only_cutmix else MAX_REGISTERS,
         "enable_fp_fusion": False,
     }
     return Launch(mix_kernel, grid, arguments, options)
@@ -669,23 +678,29 @@ def check_images(images: Tensor, out: Tensor) -> None:
     )
 
 
-def new_plan(sampling: Sampling, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """An empty plan to sample into for images of a dtype, after a check of what to sample by."""
-    seed, quantiles, *_, scope, partner, placement, _ = sampling
+def new_plan(draw: Draw, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An empty plan to sample into for images of a dtype, after a check of what to draw by."""
+    seed, quantiles, bounds, sampling = draw
     check(seed.numel() == 1 and seed.dtype == torch.int64, "seed must be one int64")
     check(
         seed.device.type == "cpu" or seed.device == quantiles.device,
         "seed must be on the CPU or on the device of the images",
     )
     check(
-        quantiles.shape == (3, QUANTILE_INTERVALS + 1)
+        quantiles.shape == (KINDS, QUANTILE_INTERVALS + 1)
         and quantiles.dtype == torch.float32
         and quantiles.is_contiguous(),
-        "quantiles must be a contiguous float32 tensor of 3 laws of 4097 knots",
+        "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each kind",
     )
-    check(0 <= scope <= 2 and 0 <= partner <= 3 and 0 <= placement <= 1, "unknown scope, partner or placement")
+    check(len(bounds) == KINDS, "bounds must be a number for each kind")
+    choices = Scope, Partner, Placement, (False, True)
     check(
-        dtype in BLENDED_DTYPES or not sampling.blends,
+        len(sampling) == len(choices)
+        and all(0 <= option < len(choice) for option, choice in zip(sampling, choices, strict=True)),
+        "sampling must be a known scope, partner and placement, and correct_lam",
+    )
+    check(
+        dtype in BLENDED_DTYPES or not may_blend(bounds),
         "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only",
     )
     return quantiles.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
@@ -700,9 +715,10 @@ def checked_plan(plan: Tensor, batch: int, device: torch.device) -> Tensor:
 
 
 def new_targets(
-    labels: Tensor | None, like: Tensor, batch: int, num_classes: int, label_smoothing: float, dtype: torch.dtype
+    labels: Tensor | None, like: Tensor, batch: int, target_format: TargetFormat
 ) -> tuple[Tensor, Labels | None]:
     """The empty targets, and what the kernel needs to write them; None where there is nothing to write."""
+    num_classes, label_smoothing, dtype = target_format
     check(0 <= num_classes <= MAX_INT32, "num_classes must be in 0..2^31-1")
     classes = num_classes if labels is not None else 0
     targets = like.new_empty((batch, classes), dtype=dtype)
@@ -723,19 +739,19 @@ def new_targets(
     return targets, Labels(labels.contiguous(), targets, label_smoothing)
 
 
-def sample_plan(seed, quantiles, batch, height, width, *options):
+def sample_plan(seed, quantiles, bounds, sampling, batch, height, width):
     check_extent(batch, height, width)
-    sampling = Sampling(seed, quantiles, *options)
-    plan = new_plan(sampling, batch)
+    draw = Draw(seed, quantiles, bounds, sampling)
+    plan = new_plan(draw, batch)
     if batch > 0:
-        mix_launch(batch, height, width, plan, sampling)(plan.device)
+        mix_launch(batch, height, width, plan, draw)(plan.device)
     return plan
 
 
 def mix_targets(labels, plan, num_classes, label_smoothing, dtype):
     batch = plan.shape[0]
     plan = checked_plan(plan, batch, labels.device)
-    targets, writes = new_targets(labels, plan, batch, num_classes, label_smoothing, dtype)
+    targets, writes = new_targets(labels, plan, batch, TargetFormat(num_classes, label_smoothing, dtype))
     if writes is not None:
         mix_launch(batch, MAX_INT32, MAX_INT32, plan, targets=writes)(plan.device)
     return targets
@@ -745,26 +761,24 @@ def run(
     images: Tensor,
     out: Tensor,
     labels: Tensor | None,
-    plan: Tensor | Sampling,
-    num_classes: int,
-    label_smoothing: float,
-    dtype: torch.dtype,
-    fill: tuple[int, int],
+    plan: Tensor | Draw,
+    target_format: TargetFormat,
+    fill: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Mixes images into out, in place where they are one, by a plan given or to be sampled; returns targets, plan."""
+    """Mixes images into out, in place where they are one, by a plan given or to be drawn; returns targets, plan."""
     check_images(images, out)
     in_place = out is images
     batch, height, width = images.shape[0], *images.shape[-2:]
     check_extent(batch, height, width)
-    sampling = plan if isinstance(plan, Sampling) else None
-    if isinstance(plan, Sampling):
+    draw = plan if isinstance(plan, Draw) else None
+    if isinstance(plan, Draw):
         check(plan.quantiles.device == images.device, "quantiles must be on the device of the images")
-        inverse = plan.partner in INVERSE_OF_THEMSELVES
+        inverse = Sampling(*plan.sampling).partner in INVERSE_OF_THEMSELVES
         check(inverse or not in_place, "in place, partner must be its own inverse: flip or mirror")
         plan = new_plan(plan, batch, images.dtype)
     else:
         plan = checked_plan(plan, batch, images.device)
-    targets, writes = new_targets(labels, images, batch, num_classes, label_smoothing, dtype)
+    targets, writes = new_targets(labels, images, batch, target_format)
     if batch == 0:
         return targets, plan
 
@@ -780,7 +794,7 @@ def run(
     assert rows is not None and out_rows is not None
     pixels = Pixels(source, destination, rows, out_rows) if images.numel() > 0 else None
     launch = mix_launch(
-        batch, height, width, plan, sampling, pixels, writes, in_place=in_place, dtype=images.dtype, fill=fill
+        batch, height, width, plan, draw, pixels, writes, in_place=in_place, dtype=images.dtype, fill=fill
     )
     launch(images.device)
     if destination is not out:
@@ -788,48 +802,50 @@ def run(
     return targets, plan
 
 
-def mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0):
-    return run(images, out, labels, plan, num_classes, label_smoothing, dtype, (fill_low, fill_high))[0]
+NO_FILL = (0, 0)
 
 
-def mix(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
+def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
     out = torch.empty_like(images)
-    return out, mix_out(images, labels, plan, num_classes, label_smoothing, dtype, out, *fill)
+    return out, apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill)
 
 
-def mix_(images, labels, plan, num_classes, label_smoothing, dtype, *fill):
-    return mix_out(images, labels, plan, num_classes, label_smoothing, dtype, images, *fill)
+def apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill=NO_FILL):
+    return run(images, out, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), fill)[0]
 
 
-def cutmix_out(
-    images, labels, seed, quantiles, cutmix_below, mixup_below, cutout_below, scope, partner, placement, correct_lam,
-    num_classes, label_smoothing, dtype, out, fill_low=0, fill_high=0,
-):  # fmt: skip
-    bounds = cutmix_below, mixup_below, cutout_below
-    sampling = Sampling(seed, quantiles, *bounds, scope, partner, placement, correct_lam)
-    return run(images, out, labels, sampling, num_classes, label_smoothing, dtype, (fill_low, fill_high))
+def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
+    return run(images, images, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), fill)[0]
 
 
-def cutmix(images, *arguments):
-    options, fill = arguments[:CUTMIX_OPTIONS], arguments[CUTMIX_OPTIONS:]
-    out = torch.empty_like(images)
-    return out, *cutmix_out(images, *options, out, *fill)
+def sample_and_apply(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+):
+    out, draw = torch.empty_like(images), Draw(seed, quantiles, bounds, sampling)
+    return out, *run(images, out, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
 
 
-def cutmix_(images, *arguments):
-    options, fill = arguments[:CUTMIX_OPTIONS], arguments[CUTMIX_OPTIONS:]
-    return cutmix_out(images, *options, images, *fill)
+def sample_and_apply_out(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
+):
+    draw = Draw(seed, quantiles, bounds, sampling)
+    return run(images, out, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
 
 
-CUTMIX_OPTIONS = 13  # arguments of cutmix between images and fill
+def sample_and_apply_(
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+):
+    draw = Draw(seed, quantiles, bounds, sampling)
+    return run(images, images, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
+
 
 OPS = {
     "sample_plan": sample_plan,
     "mix_targets": mix_targets,
-    "mix": mix,
-    "mix_out": mix_out,
-    "mix_": mix_,
-    "cutmix": cutmix,
-    "cutmix_out": cutmix_out,
-    "cutmix_": cutmix_,
+    "apply": apply,
+    "apply_out": apply_out,
+    "apply_": apply_,
+    "sample_and_apply": sample_and_apply,
+    "sample_and_apply_out": sample_and_apply_out,
+    "sample_and_apply_": sample_and_apply_,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+from .._ops import KINDS, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
 
 PER_BATCH = tl.constexpr(0)  # streams
 PER_DRAW = tl.constexpr(1)
@@ -25,6 +25,7 @@ KEEP = tl.constexpr(int(Kind.keep))
 CUTMIX = tl.constexpr(int(Kind.cutmix))
 MIXUP = tl.constexpr(int(Kind.mixup))
 CUTOUT = tl.constexpr(int(Kind.cutout))
+LAST_KIND = tl.constexpr(KINDS)
 KNOTS = tl.constexpr(QUANTILE_INTERVALS + 1)  # of a table
 
 TWO_POW_MINUS_24 = tl.constexpr(2.0**-24)
@@ -100,27 +101,34 @@ def share_outside(box, height, width):
 
 
 @triton.jit
+def circle_of(batch):
+    """The modulus of maps that reflect. Mirrors mix_math.h::circle_of."""
+    return (batch - 1) | 1
+
+
+@triton.jit
 def partner_map(rule, seed, batch):
     """Whether the index is reflected, and the shift. Mirrors mix_math.h::partner_map."""
     reflects = (rule == PARTNER_FLIP) | (rule == PARTNER_MIRROR)
-    shift = batch - 1
+    shift = tl.where((rule == PARTNER_FLIP) & (batch % 2 == 0), 0, batch - 1)
     if (rule == PARTNER_SHIFT) | (rule == PARTNER_MIRROR):
         word = philox(seed, 0, PER_BATCH)[0]
         if rule == PARTNER_SHIFT:
             shift = 1 + mulhi(word, batch - 1).to(tl.int32)
         else:
-            odd = mulhi(word, batch).to(tl.int32)
-            even = 2 * mulhi(word, batch // 2).to(tl.int32) + 1
-            shift = tl.where(batch % 2 == 0, even, odd)
+            shift = mulhi(word, circle_of(batch)).to(tl.int32)
     return reflects, shift
 
 
 @triton.jit
 def partner_of(mapping, index, batch):
     """The partner of an index under a partner map. Mirrors mix_math.h::partner_of."""
-    difference = mapping[1] - index
-    total = mapping[1] + index
-    reflected = tl.where(difference >= 0, difference, difference + batch)
+    shift, circle = mapping[1], circle_of(batch)
+    difference = shift - index
+    total = shift + index
+    reflected = tl.where(difference >= 0, difference, difference + circle)
+    reflected = tl.where((reflected == index) & (circle < batch), circle, reflected)
+    reflected = tl.where(index == circle, (shift + shift % 2 * circle) // 2, reflected)
     shifted = tl.where(total >= batch, total - batch, total)
     return tl.where(mapping[0], reflected, shifted)
 
@@ -133,31 +141,65 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def kind_of(bounds, word, KINDS: tl.constexpr):
+def is_kind(kind):
+    """Whether there is such a kind. Mirrors mix_math.h::is_kind."""
+    return (kind >= KEEP) & (kind <= LAST_KIND)
+
+
+@triton.jit
+def has_partner(kind):
+    """Whether pixels of the partner come in. Mirrors mix_math.h::has_partner."""
+    return (kind == CUTMIX) | (kind == MIXUP)
+
+
+@triton.jit
+def has_box(kind):
+    """Whether only a box of the image changes. Mirrors mix_math.h::has_box."""
+    return (kind == CUTMIX) | (kind == CUTOUT)
+
+
+@triton.jit
+def reads_own(kind):
+    """Whether changed pixels follow from the sample's own. Mirrors mix_math.h::reads_own."""
+    return kind == MIXUP
+
+
+@triton.jit
+def blends(kind):
+    """Whether pixels are computed with, and so of a dtype that allows it. Mirrors mix_math.h::blends."""
+    return kind == MIXUP
+
+
+@triton.jit
+def mixes_target(kind):
+    """Whether the partner's target comes in. Mirrors mix_math.h::mixes_target."""
+    return (kind == CUTMIX) | (kind == MIXUP)
+
+
+@triton.jit
+def kind_of(bounds, word, ONLY_CUTMIX: tl.constexpr):
     """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of.
 
-    bounds are (cutmix_below, mixup_below, cutout_below), of which the last two count only with KINDS.
+    With ONLY_CUTMIX the first bound alone counts.
     """
     number = unit_float(word)
     kind = KEEP
-    if KINDS:
-        kind = tl.where(number < bounds[2], CUTOUT, kind)
-        kind = tl.where(number < bounds[1], MIXUP, kind)
+    if not ONLY_CUTMIX:
+        for each in tl.static_range(len(bounds) - 1, 0, -1):  # the first bound comes last, and prevails
+            kind = tl.where(number < bounds[each], each + 1, kind)
     return tl.where(number < bounds[0], CUTMIX, kind)
 
 
 @triton.jit
-def sample_row(sampling, seed, mapping, index, KINDS: tl.constexpr):
-    """A sample's row of the plan. Mirrors mix_math.h::sample_row.
+def sample_row(draw, seed, index, partner, ONLY_CUTMIX: tl.constexpr):
+    """The row of the plan of a sample that has a partner. Mirrors mix_math.h::sample_row.
 
-    sampling is (quantiles, batch, height, width, bounds, scope, placement, correct_lam); without KINDS there is none
-    but cutmix.
+    draw is (quantiles, bounds, scope, placement, correct_lam, height, width).
     """
-    quantiles, batch, height, width, bounds, scope, placement, correct_lam = sampling
-    partner = partner_of(mapping, index, batch)
+    quantiles, bounds, scope, placement, correct_lam, height, width = draw
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
-    kind = kind_of(bounds, word_kind, KINDS)
-    mixed = ((partner != index) | (kind == CUTOUT)) & (height != 0) & (width != 0)
+    kind = kind_of(bounds, word_kind, ONLY_CUTMIX)
+    mixed = ((partner != index) | ~has_partner(kind)) & (height != 0) & (width != 0)
     kind = tl.where(mixed, kind, KEEP)
 
     lam = quantile(quantiles + tl.maximum(kind - 1, 0) * KNOTS, word_lam)
@@ -165,22 +207,22 @@ def sample_row(sampling, seed, mapping, index, KINDS: tl.constexpr):
         y0, x0, y1, x1 = clipped_box(lam, word_x, word_y, height, width)
     else:
         y0, x0, y1, x1 = inside_box(lam, word_x, word_y, height, width)
+    boxed = has_box(kind)
     if correct_lam != 0:
-        lam = tl.where(kind == MIXUP, lam, share_outside((y0, x0, y1, x1), height, width))
-    boxed = (kind == CUTMIX) | (kind == CUTOUT)
+        lam = tl.where(boxed, share_outside((y0, x0, y1, x1), height, width), lam)
     box = (tl.where(boxed, y0, 0), tl.where(boxed, x0, 0), tl.where(boxed, y1, 0), tl.where(boxed, x1, 0))
-    return partner, box, tl.where((kind == KEEP) | (kind == CUTOUT), 1.0, lam), kind
+    return partner, box, tl.where(mixes_target(kind), lam, 1.0), kind
 
 
 @triton.jit
 def valid_row(row, batch, height, width, can_blend):
-    """Whether a row may be followed: it leads outside neither batch, image nor [0, 1], and mixup meets pixels that can
-    be blended. Mirrors mix_math.h::valid_row."""
+    """Whether a row may be followed: it leads outside neither batch, image nor [0, 1], and a kind that blends meets
+    pixels that can be blended. Mirrors mix_math.h::valid_row."""
     partner, box, lam, kind = row
     y0, x0, y1, x1 = box
     inside = (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
     inside = inside & (partner >= 0) & (partner < batch) & (lam >= 0.0) & (lam <= 1.0)
-    return inside & (kind >= KEEP) & (kind <= CUTOUT) & ((kind != MIXUP) | can_blend)
+    return inside & is_kind(kind) & (~blends(kind) | can_blend)
 
 
 @triton.jit

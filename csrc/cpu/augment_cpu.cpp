@@ -18,9 +18,10 @@ constexpr int64_t kSamplesPerTask = 1 << 6;
 
 void sample_plan(const AugmentCall& call) {
     const Plan& plan = call.plan;
-    const PartnerMap map = partner_map(plan.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
-    for (int32_t i = 0; i < plan.batch; ++i)
-        plan.sampled[i] = sample_row(plan.sampling, plan.seed, map, static_cast<uint32_t>(i));
+    const uint32_t batch = static_cast<uint32_t>(plan.batch);
+    const PartnerMap map = partner_map(plan.draw.sampling.partner, plan.seed, batch);
+    for (uint32_t i = 0; i < batch; ++i)
+        plan.sampled[i] = sample_row(plan.draw, plan.seed, i, partner_of(map, i, batch));
 }
 
 void sample_views(const AugmentCall& call) {
@@ -74,9 +75,8 @@ struct Work {
         for (int32_t i = 0; i < plan.batch; ++i) {
             const PlanRow& row = rows[i];
             const auto kind = static_cast<Kind>(row.kind);
-            const bool has_partner = kind == Kind::kCutMix || kind == Kind::kMixUp;
             const bool valid = valid_row(row, plan.batch, plan.height, plan.width, true) && valid_views[i] &&
-                               (!has_partner || valid_views[row.partner]);
+                               (!has_partner(kind) || valid_views[row.partner]);
             samples.push_back({row, valid});
         }
     }

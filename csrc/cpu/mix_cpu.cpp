@@ -34,10 +34,11 @@ int64_t targets_per_task(const Targets& targets) {
 // ---- The plan
 
 void sample_plan(const Plan& plan) {
-    const PartnerMap map = partner_map(plan.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
+    const uint32_t batch = static_cast<uint32_t>(plan.batch);
+    const PartnerMap map = partner_map(plan.draw.sampling.partner, plan.seed, batch);
     parallel_for(0, plan.batch, kPlanRowsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-            plan.sampled[i] = sample_row(plan.sampling, plan.seed, map, static_cast<uint32_t>(i));
+        for (uint32_t i = static_cast<uint32_t>(begin); i < static_cast<uint32_t>(end); ++i)
+            plan.sampled[i] = sample_row(plan.draw, plan.seed, i, partner_of(map, i, batch));
     });
 }
 

@@ -266,7 +266,7 @@ inline Launch launch_geometry(const MixCall& call) {
     params.in_place = images.in_place;
     params.targets = targets;
     if (sampled && !plan.device_seed)
-        params.partner_map = partner_map(plan.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
+        params.partner_map = partner_map(plan.draw.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
 
     int64_t pixel_blocks = 0;
     if (images.out) {

@@ -127,17 +127,23 @@ CUTMIX_HD PlanSource plan_source(const KernelParams& params) {
     const Plan& plan = params.plan;
     if (plan.given || !plan.device_seed) return {plan.seed, params.partner_map};
     const uint64_t seed = static_cast<uint64_t>(*plan.device_seed);
-    return {seed, partner_map(plan.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
+    return {seed, partner_map(plan.draw.sampling.partner, seed, static_cast<uint32_t>(plan.batch))};
 }
 
 // Pixels ask for a row without CutMix's own lambda: correcting it is a division, for nothing.
 template <bool kWithLambda>
+CUTMIX_HD PlanRow sampled_row(const KernelParams& params, const PlanSource& source, uint32_t sample, uint32_t partner) {
+    Draw draw = params.plan.draw;
+    if (!kWithLambda) draw.sampling.correct_lam = false;
+    return sample_row(draw, source.seed, sample, partner);
+}
+
+template <bool kWithLambda>
 CUTMIX_HD CheckedRow plan_row(const KernelParams& params, const PlanSource& source, uint32_t sample) {
     const Plan& plan = params.plan;
     if (!plan.given) {
-        Sampling sampling = plan.sampling;
-        if (!kWithLambda) sampling.correct_lam = false;
-        return {sample_row(sampling, source.seed, source.map, sample), true};
+        const uint32_t partner = partner_of(source.map, sample, static_cast<uint32_t>(plan.batch));
+        return {sampled_row<kWithLambda>(params, source, sample, partner), true};
     }
     const PlanRow row = plan.given[sample];
     const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend) &&
@@ -164,11 +170,13 @@ CUTMIX_HD PairOfRows sampled_pair(const KernelParams& params, const PlanSource& 
                                   uint32_t thread) {
     const uint32_t partner = partner_of(source.map, sample, static_cast<uint32_t>(params.plan.batch));
 #if defined(__CUDA_ARCH__)
-    const PlanRow row = plan_row<false>(params, source, thread % 2 == 0 ? sample : partner).row;
+    const bool even = thread % 2 == 0;
+    const PlanRow row = sampled_row<false>(params, source, even ? sample : partner, even ? partner : sample);
     return {row_of_lane(row, partner, 0), row_of_lane(row, sample, 1)};
 #else
     (void)thread;
-    return {plan_row<false>(params, source, sample), plan_row<false>(params, source, partner)};
+    return {{sampled_row<false>(params, source, sample, partner), true},
+            {sampled_row<false>(params, source, partner, sample), true}};
 #endif
 }
 
@@ -441,10 +449,11 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
 
 // ---- In place
 
-// The sample that owns the `index`-th pair of a map that is its own inverse: i and shift - i (mod batch).
+// The sample that owns the `index`-th pair of a map that reflects: i and shift - i (mod circle).
 //
 // Up to the shift partners are shift - i, and the owners, who have the lower index, are 0..shift/2. Beyond it they are
-// shift + batch - i, and the owners follow from shift + 1 on.
+// shift + circle - i, and the owners follow from shift + 1 on. The sample that is paired with the last of an even batch
+// is one of them.
 CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
     return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
 }

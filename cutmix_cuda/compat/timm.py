@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _backends, _validation, reference
-from .._ops import Kind
-from .._seed import check_generator
+from .._ops import Kind, Scope
+from .._seed import counted_seed, seed_tensor
 from ..functional import Settings, apply_plan_, draw_plan, run
 from ..plan import MixPlan
 
 __all__ = ["Mixup"]
 
 _SCOPES = {"batch": "batch", "pair": "pair", "elem": "sample"}
+_MINMAX_STREAM = 1 << 16  # of random words, far from those that mix_math.h draws from
 
 
-class Mixup:
+class Mixup(nn.Module):
     """MixUp and CutMix of a batch in place, with the arguments and attributes of ``timm.data.Mixup``.
 
     With the same lambda and box, pixels and targets are equal to timm's. What differs:
@@ -32,6 +33,8 @@ class Mixup:
       distributions of lambda are the same.
     - Boxes of CutMix have even sides before they are clipped, as the paper's and torchvision's; timm also draws odd
       ones. With cutmix_minmax, sides and places are distributed as timm's, drawn on the host and copied to the device.
+    - With seed, ranks of torch.distributed and loader workers draw apart, and the count of the calls is in the
+      ``state_dict``. Without, as in timm, ranks that were seeded alike draw alike.
     - Any batch size: the sample in the middle of an odd batch is kept. timm wants an even one.
     - Images may be uint8 (rounded to nearest), float16 or bfloat16, and lambda is float32 for all of them; timm rounds
       it to the images' dtype, to 0 in uint8.
@@ -53,7 +56,8 @@ class Mixup:
         label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
         num_classes: K.
         multi_label: targets are (B, K), of any dtype, each entry smoothed towards a half: y * (1 - s) + s / 2.
-        generator: a CPU generator to draw from, instead of torch's default one.
+        seed: as for :class:`cutmix_cuda.CutMix`. None: each seed is drawn from the generator.
+        generator: a CPU generator to draw from, instead of torch's default one. Excludes seed.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Raises:
@@ -74,9 +78,11 @@ class Mixup:
         num_classes: int = 1000,
         multi_label: bool = False,
         *,
+        seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
     ) -> None:
+        super().__init__()
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha if cutmix_minmax is None else 1.0
         self.cutmix_minmax = cutmix_minmax
@@ -88,34 +94,34 @@ class Mixup:
         self.num_classes = num_classes
         self.multi_label = multi_label
         self.mixup_enabled = True
+        self.seeds = counted_seed(seed, generator)
         self.generator = generator
         self.backend = _backends.check_backend(backend)
-        check_generator(generator)
         _validation.check_num_classes(num_classes)
         if cutmix_minmax is not None:
             _check_minmax(cutmix_minmax)
         self._settings()
 
-    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W), target (B,), or (B, K) -> x itself, mixed, and float32 targets (B, K)."""
         settings = self._settings()
-        laws = settings.laws
-        if self.mixup_enabled and self.mix_prob > 0 and laws.cutmix is None and laws.mixup is None:
+        if self.mixup_enabled and self.mix_prob > 0 and all(each is None for each in settings.distributions):
             raise ValueError("One of mixup_alpha > 0., cutmix_alpha > 0., cutmix_minmax not None should be true.")
         if self.multi_label:
             if target.ndim != 2 or target.shape[1] != self.num_classes:
                 raise ValueError("Multi-label mixup expects dense targets shaped (batch, num_classes).")
             target = target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             settings = settings._replace(label_smoothing=0.0)
-        elif not target.is_floating_point():
-            target = target.reshape(-1)  # timm takes (B, 1) too
+        elif not target.is_floating_point() and target.shape[1:] == (1,):
+            target = target[:, 0]  # timm takes (B, 1) too
+        seed = None if self.seeds is None else self.seeds.next()
         if self.cutmix_minmax is None:
             _, targets, _ = run(
                 x,
                 target,
                 self.num_classes,
                 settings,
-                seed=None,
+                seed=seed,
                 generator=self.generator,
                 inplace=True,
                 out=None,
@@ -123,7 +129,7 @@ class Mixup:
             )
         else:
             _validation.check_images(x)
-            plan = self._minmax_plan(x, settings)
+            plan = self._minmax_plan(x, settings, seed_tensor(seed, self.generator, x.device))
             _, targets = apply_plan_(
                 x, target, plan, self.num_classes, label_smoothing=settings.label_smoothing, backend=self.backend
             )
@@ -146,38 +152,31 @@ class Mixup:
             label_smoothing=self.label_smoothing,
         )
 
-    def _minmax_plan(self, x: Tensor, settings: Settings) -> MixPlan:
+    def _minmax_plan(self, x: Tensor, settings: Settings, seed: Tensor) -> MixPlan:
         """A plan drawn by the settings, with other boxes: sides and places uniform, one box a draw."""
         batch, height, width = x.shape[0], *x.shape[-2:]
         plan = draw_plan(
-            batch,
-            height,
-            width,
-            settings,
-            seed=None,
-            generator=self.generator,
-            device=x.device,
-            backend=self.backend,
+            batch, height, width, settings, seed=seed, generator=None, device=x.device, backend=self.backend
         )
-        rows, columns = (self._uniform_edges(length, batch) for length in (height, width))
-        boxes = torch.stack([rows[0], columns[0], rows[1], columns[1]], dim=1).to(x.device, non_blocking=True)
+        # Where the seed is, which is on the device while a CUDA graph is being captured.
+        index = torch.arange(batch, device=seed.device)
+        draw = reference.draw_index(Scope[_SCOPES[self.mode]], index, batch - 1 - index)
+        words = reference.philox(seed.reshape(1), draw, _MINMAX_STREAM)
+        (y0, y1), (x0, x1) = (self._edges(*words[:2], height), self._edges(*words[2:], width))
+        boxes = torch.stack([y0, x0, y1, x1], dim=1).to(x.device, non_blocking=True)
 
-        partner = plan.partner.long()
-        index = torch.arange(batch, device=x.device)
-        boxes = boxes[reference.draw_index(settings.sampling.scope, index, partner)]
-        # Where none is pasted the box says nothing.
-        lam = torch.where(plan.kind == Kind.cutmix, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
-        return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
+        # Where none is pasted the box says nothing. As in timm, lambda is of these boxes whatever correct_lam says.
+        outside = reference.share_outside(boxes.unbind(1), height, width)
+        lam = torch.where(plan.kind == int(Kind.cutmix), outside, plan.lam)
+        return MixPlan.from_boxes(plan.partner, boxes, height, width, lam=lam, kind=plan.kind)
 
-    def _uniform_edges(self, length: int, count: int) -> tuple[Tensor, Tensor]:
+    def _edges(self, word_side: Tensor, word_place: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """First and one past the last pixel of each box along a side of the image."""
         assert self.cutmix_minmax is not None
         shortest, longest = (int(length * share) for share in self.cutmix_minmax)
         longest = max(longest - 1, shortest)  # the upper bound is exclusive, as timm's
-        side = torch.randint(shortest, longest + 1, (count,), device="cpu", generator=self.generator)
-        places = length - side + 1
-        where = torch.rand(count, dtype=torch.float64, device="cpu", generator=self.generator)
-        start = (where * places).long()
+        side = shortest + reference.mulhi(word_side, longest - shortest + 1)
+        start = reference.mulhi(word_place, length - side + 1)
         return start, start + side
 
 

@@ -6,7 +6,11 @@
 
 Called in the same way they mix the same things. With the same box and lambda, pixels and targets are equal. The random
 numbers are not torchvision's, for they come from another generator: the same seed draws another box, of the same
-distribution. ``torch.manual_seed`` reproduces them, on every device alike.
+distribution. ``torch.manual_seed`` reproduces them, on every device alike. As in torchvision, ranks that were seeded
+alike draw alike; with ``seed=`` they draw apart.
+
+A subclass may override ``make_params`` and ``transform``, torchvision's hooks: they are given and return what they are
+in torchvision, and then each tensor of a sample is mixed by a launch of its own.
 
 A sample of a wrong structure or shape fails with torchvision's own error. What else is wrong fails with this package's:
 images and soft labels that require grad, which torchvision mixes; labels on another device than the images, which it
@@ -16,7 +20,7 @@ alpha, a dtype or a class index that is not valid, where torchvision's errors ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +31,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .. import _backends, _validation
-from .._seed import check_generator
-from ..functional import Settings, mix_images, run
+from .._ops import Kind
+from .._seed import counted_seed
+from ..functional import Settings, draw_plan, mix_images, mix_targets, run
 from ..plan import MixPlan
 
 __all__ = ["CutMix", "MixUp"]
@@ -55,6 +60,31 @@ def _labels_by_name(sample: Any) -> Any:
     return sample[(exact + similar)[0]]
 
 
+def _plain(image: Tensor) -> Tensor:
+    """An image without its type. Not asked for where it has none, because torch.compile cannot trace that."""
+    return image if type(image) is Tensor else image.as_subclass(Tensor)
+
+
+def _wrapped(image: Tensor, *, like: Any) -> Any:
+    """A mixed image as the type that it came as."""
+    return tv_tensors.wrap(image, like=like) if isinstance(like, tv_tensors.TVTensor) else image
+
+
+def _rolled_plan(
+    kind: Kind, samples: Tensor, size: Sequence[int], *, lam: float, box: Sequence[int] = (0, 0, 0, 0)
+) -> MixPlan:
+    """A plan for a tensor of samples, all of which are mixed alike with the one before. Checked on the host."""
+    batch = samples.shape[0]
+    plan = MixPlan.from_boxes(
+        torch.arange(batch).roll(1),
+        torch.tensor(box, dtype=torch.int64).expand(batch, 4),
+        *size,
+        lam=torch.full((batch,), float(lam)),
+        kind=torch.full((batch,), int(kind)),
+    )
+    return plan.to(samples.device)
+
+
 def _is_pure(leaf: Any) -> bool:
     """Whether it is a tensor that torchvision gave no meaning."""
     return isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
@@ -63,6 +93,7 @@ def _is_pure(leaf: Any) -> bool:
 class _BatchMix(v2.Transform):
     """What CutMix and MixUp share: what of a sample is the labels, what is mixed, and what passes through."""
 
+    _lam: str  # torchvision's word for the weight of the own target
     _mixed: tuple[type, ...]
     _refused: tuple[type, ...]
     _refusal: str
@@ -76,6 +107,7 @@ class _BatchMix(v2.Transform):
         scope: str = "batch",
         partner: str = "roll",
         label_smoothing: float = 0.0,
+        seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
     ) -> None:
@@ -84,7 +116,6 @@ class _BatchMix(v2.Transform):
             raise ValueError(f"labels_getter should either be 'default', a callable, or None, but got {labels_getter}.")
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
-        check_generator(generator)
         # torchvision's repr shows the public numbers and names.
         self.alpha = _validation.check_positive("alpha", alpha)
         self.num_classes = num_classes
@@ -92,6 +123,7 @@ class _BatchMix(v2.Transform):
         self.partner = partner
         self.label_smoothing = label_smoothing
         self.backend = _backends.check_backend(backend)
+        self.seeds = counted_seed(seed, generator)
         self._generator = generator
         self._labels_getter = labels_getter
         self._settings = self._settings_of(
@@ -120,31 +152,108 @@ class _BatchMix(v2.Transform):
         at_images = self._find_images(leaves, at_labels)
         self._check_images([leaves[at] for at in at_images], labels)
 
-        settings = self._settings
-        if labels is not None and labels.ndim == 2:
-            if not labels.is_floating_point():
-                labels = labels.float()
-            settings = settings._replace(target_dtype=labels.dtype)
-        images = [leaves[at].as_subclass(Tensor) for at in at_images]
+        if self._is_customised():
+            self._transform_each(leaves, at_images, at_labels)
+        else:
+            self._mix(leaves, at_images, at_labels)
+        return tree_unflatten(leaves, structure)
+
+    def _mix(self, leaves: list[Any], at_images: list[int], at_labels: int | None) -> None:
+        """Puts mixed images and targets in their places. The first image and the targets are made in one launch."""
+        labels, settings = self._labels_and_settings(None if at_labels is None else leaves[at_labels])
+        images = [_plain(leaves[at]) for at in at_images]
         first, targets, packed = run(
             images[0],
             labels,
             self.num_classes,
             settings,
-            seed=None,
+            seed=self._next_seed(),
             generator=self._generator,
             inplace=False,
             out=None,
             backend=self.backend,
         )
         others = [mix_images(image, MixPlan(packed, *image.shape[-2:]), backend=self.backend) for image in images[1:]]
-
         for at, image in zip(at_images, [first, *others], strict=True):
-            leaf = leaves[at]
-            leaves[at] = tv_tensors.wrap(image, like=leaf) if isinstance(leaf, tv_tensors.TVTensor) else image
+            leaves[at] = _wrapped(image, like=leaves[at])
         if at_labels is not None:
             leaves[at_labels] = targets
-        return tree_unflatten(leaves, structure)
+
+    def _labels_and_settings(self, labels: Tensor | None) -> tuple[Tensor | None, Settings]:
+        """Labels that may be mixed, and the dtype of their targets among the settings."""
+        if labels is None or labels.ndim != 2:
+            return labels, self._settings
+        if not labels.is_floating_point():
+            labels = labels.float()
+        return labels, self._settings._replace(target_dtype=labels.dtype)
+
+    def _next_seed(self) -> Tensor | None:
+        return None if self.seeds is None else self.seeds.next()
+
+    def _is_customised(self) -> bool:
+        """Whether a hook of torchvision was overridden, in a subclass or on the instance."""
+        hooks = ("make_params", "transform")
+        return any(hook in vars(self) or getattr(type(self), hook) is not getattr(_BatchMix, hook) for hook in hooks)
+
+    def _transform_each(self, leaves: list[Any], at_images: list[int], at_labels: int | None) -> None:
+        """Puts in the places of images, labels and tensors of other types what the hooks make of them."""
+        if (self.scope, self.partner) != ("batch", "roll"):
+            raise ValueError(
+                "scope must be 'batch' and partner 'roll' where make_params or transform is overridden, which speak of "
+                f"one box for all samples, got {self.scope!r} and {self.partner!r}"
+            )
+        labels = None if at_labels is None else leaves[at_labels]
+        batch_size = (leaves[at_images[0]] if labels is None else labels).shape[0]
+        params = {"labels": labels, "batch_size": batch_size, **self.make_params([leaves[at] for at in at_images])}
+        for at, leaf in enumerate(leaves):
+            if at in at_images or at == at_labels or isinstance(leaf, tv_tensors.TVTensor):
+                leaves[at] = self.transform(leaf, params)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The parameters of a call, drawn for its images, in torchvision's words. May be overridden."""
+        height, width = flat_inputs[0].shape[-2:]
+        plan = draw_plan(
+            2,  # in a batch of one there would be nothing to mix
+            height,
+            width,
+            self._settings,
+            seed=self._next_seed(),
+            generator=self._generator,
+            device="cpu",
+            backend=None,
+        )
+        return self._params_of(plan)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """A leaf of a sample, mixed by the parameters of the call. May be overridden.
+
+        Called only where this or :meth:`make_params` is overridden: without that a sample is mixed at once.
+        """
+        if inpt is params["labels"]:
+            labels, settings = self._labels_and_settings(inpt)
+            assert labels is not None
+            return mix_targets(
+                labels,
+                _rolled_plan(Kind.mixup, labels, (1, 1), lam=params[self._lam]),
+                self.num_classes,
+                label_smoothing=settings.label_smoothing,
+                dtype=settings.target_dtype,
+                backend=self.backend,
+            )
+        if isinstance(inpt, self._mixed) or _is_pure(inpt):
+            image = _plain(inpt)
+            return _wrapped(mix_images(image, self._plan_of(params, image), backend=self.backend), like=inpt)
+        return inpt
+
+    @staticmethod
+    def _params_of(plan: MixPlan) -> dict[str, Any]:
+        """The first row of a plan as torchvision's parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _plan_of(params: dict[str, Any], images: Tensor) -> MixPlan:
+        """A plan that mixes every image by torchvision's parameters."""
+        raise NotImplementedError
 
     def _find_labels(self, sample: Any, leaves: list[Any]) -> int | None:
         """Where the labels are; None where there are none by design."""
@@ -208,7 +317,8 @@ class CutMix(_BatchMix):
     very objects.
 
     Beyond torchvision: segmentation masks are mixed instead of refused; there may be no labels (labels_getter=None), or
-    labels of any integer dtype; images are found behind the labels too; scope, label_smoothing, generator and backend.
+    labels of any integer dtype; images are found behind the labels too; scope, partner, label_smoothing, seed,
+    generator and backend.
 
     Args:
         alpha: lambda ~ Beta(alpha, alpha), as a float or an int.
@@ -220,7 +330,9 @@ class CutMix(_BatchMix):
             partner "mirror" or "flip". With "roll" there are no pairs, and nearly every sample has a draw of its own.
         partner: as for :func:`cutmix_cuda.cutmix`; "roll" is torchvision's, the sample before.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
-        generator: a CPU generator to draw from, instead of torch's default one.
+        seed: as for :class:`cutmix_cuda.CutMix`: calls are counted, ranks and loader workers draw apart, and the count
+            is in the ``state_dict``. None: each seed is drawn from the generator.
+        generator: a CPU generator to draw from, instead of torch's default one. Excludes seed.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Returns:
@@ -231,6 +343,7 @@ class CutMix(_BatchMix):
             :func:`cutmix_cuda.cutmix` for everything else. Images, masks and labels have to be on one device.
     """
 
+    _lam = "lam_adjusted"
     _mixed = (tv_tensors.Image, tv_tensors.Video, tv_tensors.Mask)
     _refused = (PILImage, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
     _refusal = "PIL images, bounding boxes and keypoints"
@@ -238,6 +351,16 @@ class CutMix(_BatchMix):
     @staticmethod
     def _settings_of(alpha: float, **options: Any) -> Settings:
         return Settings.of_cutmix(alpha=alpha, **options)
+
+    @staticmethod
+    def _params_of(plan: MixPlan) -> dict[str, Any]:
+        y0, x0, y1, x1 = plan.boxes[0].tolist()
+        return {"box": (x0, y0, x1, y1), "lam_adjusted": float(plan.lam[0])}
+
+    @staticmethod
+    def _plan_of(params: dict[str, Any], images: Tensor) -> MixPlan:
+        x0, y0, x1, y1 = params["box"]
+        return _rolled_plan(Kind.cutmix, images, images.shape[-2:], lam=params["lam_adjusted"], box=(y0, x0, y1, x1))
 
     def _check_images(self, images: list[Tensor], labels: Tensor | None) -> None:
         sizes = {tuple(v2.functional.get_size(image)) for image in images}
@@ -256,6 +379,7 @@ class MixUp(_BatchMix):
     What is mixed, the arguments and the errors are those of :class:`CutMix`, except that images may differ in size.
     """
 
+    _lam = "lam"
     _mixed = (tv_tensors.Image, tv_tensors.Video)
     _refused = (*CutMix._refused, tv_tensors.Mask)
     _refusal = "PIL images, bounding boxes, keypoints and masks"
@@ -265,6 +389,14 @@ class MixUp(_BatchMix):
         return Settings.of_mix(
             cutmix_alpha=None, mixup_alpha=alpha, cutout=0.0, cutout_area=0.0, switch_prob=0.0, **options
         )
+
+    @staticmethod
+    def _params_of(plan: MixPlan) -> dict[str, Any]:
+        return {"lam": float(plan.lam[0])}
+
+    @staticmethod
+    def _plan_of(params: dict[str, Any], images: Tensor) -> MixPlan:
+        return _rolled_plan(Kind.mixup, images, images.shape[-2:], lam=params["lam"])
 
 
 def _quoted(values: Iterable[object]) -> str:

@@ -12,7 +12,7 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import Augment, CutMix, Erase, Mix, MixPlan, PairTargets, Views
-from cutmix_cuda.distributions import Beta, Laws, quantiles
+from cutmix_cuda.distributions import Beta, quantiles
 
 from ..helpers import (
     assert_same_bits,
@@ -47,7 +47,7 @@ def a_mix(**how: Any) -> Mix:
 
 
 MIX_BOUNDS = 0.8 * 0.9 * 0.5, 0.8 * 0.9, 0.8 * 0.9 + 0.2
-MIX_LAWS = Laws(Beta(1.0, 1.0), Beta(0.8, 0.8), 0.25)
+MIX_DISTRIBUTIONS = Beta(1.0, 1.0), Beta(0.8, 0.8), 0.25
 
 
 @every_backend
@@ -59,7 +59,9 @@ def test_everything_at_once_is_the_oracle(backend, value, drawn, order):
     seed = 17
     images, labels = uint8_images(), random_labels(SHAPE[0], CLASSES)
     batch, _, height, width = SHAPE
-    plan = oracle_plan(seed, quantiles(MIX_LAWS, torch.device("cpu")).numpy(), batch, height, width, bounds=MIX_BOUNDS)
+    plan = oracle_plan(
+        seed, quantiles(MIX_DISTRIBUTIONS, torch.device("cpu")).numpy(), batch, height, width, bounds=MIX_BOUNDS
+    )
     assert {sample.kind for sample in plan} >= {"cutmix", "mixup", "cutout"}
     how = DrawnViews(0.5, 0.7, (0.02, 0.33), 3.3, (3, 3), (1, 2))
     views = [oracle_view(how, ASPECTS, height, width, seed, i) for i in range(batch)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
 from cutmix_cuda._backends import ops_for
-from cutmix_cuda._ops import SCHEMAS
-from cutmix_cuda.distributions import Beta, Laws, quantiles
+from cutmix_cuda._ops import OPS
+from cutmix_cuda.distributions import Beta, Distribution, Uniform, quantiles
 
 from ..helpers import Backend, assert_same_bits, every_backend, fill_words, random_labels, soft_labels
 
@@ -48,21 +50,20 @@ def arguments_of(op: str, images: Tensor, labels: Tensor | None) -> tuple[object
     batch, (height, width) = images.shape[0], images.shape[-2:]
     classes = 5 if labels is not None else 0
     blends = images.is_floating_point()
-    seed, tables = torch.tensor([3]), quantiles(Laws(Beta(1.0, 1.0), Beta(0.2, 0.2), 0.25), device)
+    seed, tables = torch.tensor([3]), quantiles((Beta(1.0, 1.0), Beta(0.2, 0.2), 0.25), device)
     mix = Mix(cutout=0.3, prob=0.9, mixup_alpha=0.2 if blends else None)
     plan = mix.sample_plan(batch, height, width, seed=3, device=device).packed
     bounds = (0.3, 0.6, 0.9) if blends else (0.6, 0.6, 0.9)
-    how = *bounds, 0, 3, 0, True
+    draw = seed, tables, bounds, (0, 3, 0, 1)
     targets = classes, 0.1, torch.float32
     out = [torch.zeros_like(images)] if op.endswith("_out") else []
     fill = fill_words(7, images.dtype)
     if op == "sample_plan":
-        return seed, tables, batch, height, width, *how
+        return *draw, batch, height, width
     if op == "mix_targets":
         return labels, plan, *targets
-    if op.startswith("mix"):
-        return images.clone(), labels, plan, *targets, *out, *fill
-    return images.clone(), labels, seed, tables, *how, *targets, *out, *fill
+    how = (plan,) if op.startswith("apply") else draw
+    return images.clone(), labels, *how, *targets, *out, fill
 
 
 WITHOUT_IMAGES = ("sample_plan", "mix_targets")
@@ -70,7 +71,7 @@ WITHOUT_IMAGES = ("sample_plan", "mix_targets")
 
 @every_backend
 @pytest.mark.parametrize("layout", layouts("cpu"))
-@pytest.mark.parametrize("op", [op for op in SCHEMAS if op not in WITHOUT_IMAGES])
+@pytest.mark.parametrize("op", [op for op in OPS if op not in WITHOUT_IMAGES])
 def test_opcheck(backend, op, layout):
     images = layouts(backend.device)[layout]
     labels = {"channels last": None, "sliced": soft_labels(len(images), 5)}.get(layout, random_labels(len(images), 5))
@@ -91,7 +92,12 @@ def check(backend: Backend, op: str, images: Tensor, labels: Tensor | None) -> N
 
 
 def test_opcheck_of_drawing_a_seed():
-    torch.library.opcheck(torch.ops.cutmix_cuda.draw_seed.default, (), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        torch.ops.cutmix_cuda.draw_seed.default,
+        (0,),
+        {"device": torch.device("cpu")},
+        test_utils=("test_schema", "test_faketensor"),
+    )
 
 
 # ---- torch.compile
@@ -147,6 +153,22 @@ def test_a_training_step(compiler):
     result = compiled(step, compiler)(*arguments)
     assert_same(result, expected)
     assert not torch.equal(result[0], result[2]), "two draws in one graph are one"
+
+
+def test_draws_of_one_graph_differ():
+    """torch before 2.12 merges equal calls in a graph that is differentiated, those that draw included."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    module = CutMix()
+    torch.compile(lambda images: [module(images)[0] for _ in range(3)], fullgraph=True, backend=keep)(
+        torch.rand(4, 3, 6, 9)
+    )
+    draws = [node.args for node in graphs[0].graph.nodes if "draw_seed" in str(node.target)]
+    assert len(draws) == len(set(draws)) == 3
 
 
 @every_backend
@@ -253,6 +275,52 @@ def test_sizes_that_change(backend):
         labels = labels.to(backend.device)
         assert_same(dynamic(images, labels), mix(images, labels))
     assert graphs == 1
+
+
+@dataclass(frozen=True)
+class Halved(Distribution):
+    """Half of what another distribution draws."""
+
+    whole: Distribution
+    name: str = "halved"
+
+    def inverse_cdf(self, probability):
+        return 0.5 * self.whole.inverse_cdf(probability)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_distributions_in_a_graph(dynamic):
+    """One from outside, arguments of which each takes a graph of its own, and those made of them in the graph."""
+    outside = Beta(0.4, 2.0)
+
+    def mix(images, given, number):
+        return [
+            cutmix_cuda.cutmix(images, alpha=outside, seed=1)[0],
+            cutmix_cuda.cutmix(images, alpha=given, seed=2)[0],
+            cutmix_cuda.mix(images, cutmix_alpha=Halved(given), mixup_alpha=Beta(number, b=0.5), cutout=0.3, seed=3)[0],
+        ]
+
+    graph, images = compiled(mix, dynamic=dynamic), torch.rand(8, 3, 6, 9)
+    for number in (0.3, 0.5, 0.7):
+        arguments = images, Uniform(0.1, number), number
+        assert_same(graph(*arguments), mix(*arguments))
+
+
+def test_tables_that_were_made_in_inference_mode():
+    """Whoever asks first for a distribution's table, a graph may save it for its backward."""
+
+    def block(images, weight):
+        return cutmix_cuda.cutmix(images, alpha=0.1234, seed=1)[0] * weight
+
+    def step(images, weight):
+        return checkpoint(block, images, weight, use_reentrant=False)
+
+    images, weight = torch.rand(4, 3, 6, 9), torch.ones((), requires_grad=True)
+    with torch.inference_mode():
+        expected = block(images, torch.ones(()))
+    mixed = compiled(step)(images, weight)
+    mixed.sum().backward()
+    assert_same_bits(mixed.detach(), expected.clone())
 
 
 def test_a_seed_that_is_an_input():

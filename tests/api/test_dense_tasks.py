@@ -103,6 +103,58 @@ def test_a_mask_of_classes_cannot_be_blended():
         mix_images(torch.zeros(4, 12, 16, dtype=torch.int64), plan)
 
 
+MASK_DTYPES = [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]
+
+
+def torchvisions_mask(dtype: torch.dtype) -> Tensor:
+    """Of the classes 0 and 10."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    return tv_tensors.Mask(10 * torch.randint(2, (16, 12, 16), generator=generator(0)).to(dtype))
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
+def test_torchvisions_masks_are_of_classes_whatever_their_dtype(backend, dtype):
+    """They follow boxes that are pasted and filled, and are never blended."""
+    mask, plan = torchvisions_mask(dtype).to(backend.device), boxed_plan(backend.device)
+    expected = followed(mask.cpu().as_subclass(Tensor), sources(plan), 10)
+    out = torch.empty_like(mask)
+    how = {"fill": 10, "backend": backend.name}
+    for mixed in (
+        mix_images(mask, plan, **how),
+        mix_images(mask, plan, out=out, **how),
+        cutmix_cuda.mix_images_(mask.clone(), plan, **how),
+        cutmix_cuda.apply_plan(mask, None, plan, **how)[0],
+    ):
+        assert_same_bits(mixed.as_subclass(Tensor), expected)
+    before = mask.clone()
+    blended = Mix(cutmix_alpha=None).sample_plan(16, 12, 16, seed=1, device=backend.device)
+    for function in (mix_images, cutmix_cuda.mix_images_):
+        with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
+            function(mask, blended, backend=backend.name)
+    with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
+        cutmix_cuda.mix(mask, backend=backend.name)
+    assert torch.equal(mask, before)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
+def test_torchvisions_masks_are_kept_where_nobody_looks(backend, dtype, monkeypatch):
+    """As on a GPU, where looking at the plan would make the host wait: a sample to be blended stays as it is."""
+    monkeypatch.setattr(cutmix_cuda.functional, "check_plan", lambda *_, **__: None)
+    mask, plan = torchvisions_mask(dtype).to(backend.device), Mix().sample_plan(16, 12, 16, seed=1)
+    blends = plan.kind == 2
+    assert set(plan.kind.tolist()) == {1, 2}
+    boxes = torch.where(blends[:, None], 0, plan.boxes)
+    expected = followed(mask.cpu().as_subclass(Tensor), sources(MixPlan.from_boxes(plan.partner, boxes, 12, 16)))
+    how = {"targets": "pairs", "backend": backend.name}
+    for apply in (cutmix_cuda.apply_plan, cutmix_cuda.apply_plan_):
+        labels = torch.arange(16, device=backend.device)
+        mixed, pairs = apply(mask.clone(), labels, plan.to(backend.device), **how)
+        assert_same_bits(mixed.as_subclass(Tensor), expected)
+        assert torch.equal(pairs.lam.isnan().cpu(), blends)
+
+
 @every_backend
 def test_a_teachers_probabilities(backend):
     """Mixed by the share of each image that is there; the plan's weight is that of the image's pixels."""
@@ -438,6 +490,55 @@ def test_new_tensors_of_the_given_dtypes():
     assert one_patch(0, 0, 10, 4).mix_boxes([own, others]).labels is None
 
 
+FORMATS = ("XYXY", "XYWH", "CXCYWH")
+
+
+def marked(boxes: Tensor, form: str, canvas_size: tuple[int, int]) -> Tensor:
+    """Corners as torchvision's boxes of a format."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    x0, y0, x1, y1 = boxes.unbind(1)
+    numbers = {
+        "XYXY": (x0, y0, x1, y1),
+        "XYWH": (x0, y0, x1 - x0, y1 - y0),
+        "CXCYWH": ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0),
+    }
+    return tv_tensors.BoundingBoxes(torch.stack(numbers[form], dim=1), format=form, canvas_size=canvas_size)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(case=plans_and_objects())
+def test_torchvisions_boxes_say_what_their_numbers_are(form, case):
+    """Plain corners come back, whatever was given; a sample may be given plain ones among the others."""
+    plan, boxes, labels = case
+    given = [marked(each, form, (plan.height, plan.width)) for each in boxes[1:]]
+    mixed, expected = plan.mix_boxes([*boxes[:1], *given], labels), plan.mix_boxes(boxes, labels)
+    for parts, others in zip(mixed, expected, strict=True):
+        for part, other in zip(parts, others, strict=True):
+            assert type(part) is Tensor
+            assert_same_bits(part, other)
+
+
+def test_torchvisions_boxes_in_half_precision():
+    """A box of half a pixel around 1000, whose corners are no float16."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    numbers = torch.tensor([[1000.0, 2.0, 0.5, 2.0]], dtype=torch.float16)
+    boxes = tv_tensors.BoundingBoxes(numbers, format="CXCYWH", canvas_size=(10, 2000))
+    plan = MixPlan.from_boxes(torch.tensor([0]), torch.tensor([[0, 1000, 10, 2000]]), 10, 2000, kind=torch.tensor([3]))
+    mixed = plan.mix_boxes([boxes])
+    assert mixed.visible[0].tolist() == [0.5]
+    assert mixed.boxes[0].dtype == torch.float16
+
+
+def test_torchvisions_boxes_are_no_boxes_of_a_plan():
+    """Those say x first, these y."""
+    boxes = marked(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), "XYXY", (10, 10)).long()
+    assert MixPlan.from_boxes(torch.tensor([0]), boxes, 10, 10).boxes.tolist() == [[1, 2, 3, 4]], "long() unmarks them"
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(10, 10))
+    with pytest.raises(TypeError, match="^boxes must be a plain tensor of y0, x0, y1, x1, got .*BoundingBoxes"):
+        MixPlan.from_boxes(torch.tensor([0]), boxes, 10, 10)
+
+
 class Wrong(NamedTuple):
     call: Callable[[Any], Any]  # of a plan
     error: type[Exception]
@@ -445,6 +546,13 @@ class Wrong(NamedTuple):
 
 
 BOX = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+
+def rotated(form: str, numbers: int) -> Tensor:
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    return tv_tensors.BoundingBoxes(torch.ones(1, numbers), format=form, canvas_size=(10, 10))
+
+
 WRONG = {
     "boxes: a tensor": Wrong(lambda p: p.mix_boxes(torch.zeros(2, 1, 4)), TypeError, ("boxes", "list", "Tensor")),
     "boxes: a number": Wrong(lambda p: p.mix_boxes(5), TypeError, ("boxes", "list", "int")),
@@ -457,6 +565,26 @@ WRONG = {
         lambda p: p.mix_boxes([BOX, BOX.flip(1)]), ValueError, ("boxes", "x0 <= x1", "[[1.0, 1.0, 0.0, 0.0]]", "1")
     ),
     "boxes: NaN": Wrong(lambda p: p.mix_boxes([BOX * torch.nan, BOX]), ValueError, ("boxes", "finite", "nan")),
+    "boxes: rotated": Wrong(
+        lambda p: p.mix_boxes([BOX, rotated("CXCYWHR", 5)]),
+        ValueError,
+        ("boxes", "format XYXY, XYWH, CXCYWH", "got CXCYWHR for sample 1"),
+    ),
+    "boxes: rotated corners": Wrong(
+        lambda p: p.mix_boxes([rotated("XYXYXYXY", 8), BOX]),
+        ValueError,
+        ("boxes", "format XYXY, XYWH, CXCYWH", "got XYXYXYXY for sample 0"),
+    ),
+    "boxes: of another image": Wrong(
+        lambda p: p.mix_boxes([BOX, marked(BOX, "XYWH", (10, 20))]),
+        ValueError,
+        ("boxes", "canvas_size (10, 10)", "(10, 20) for sample 1", "plan.rescaled"),
+    ),
+    "boxes: of negative width": Wrong(
+        lambda p: p.mix_boxes([BOX, marked(BOX.flip(1), "XYWH", (10, 10))]),
+        ValueError,
+        ("boxes", "x0 <= x1", "[[1.0, 1.0, -1.0, -1.0]]", "1"),
+    ),
     "labels: too many": Wrong(
         lambda p: p.mix_boxes([BOX] * 2, [torch.zeros(1)] * 3), ValueError, ("labels", "2 samples", "3")
     ),

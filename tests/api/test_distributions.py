@@ -1,6 +1,8 @@
 """The law of lambda: tables against scipy, and drawn values against the law."""
 
 import math
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import reference
-from cutmix_cuda.distributions import Beta, Constant, Distribution, Laws, Uniform, as_distribution, quantiles
+from cutmix_cuda.distributions import Beta, Constant, Distribution, Uniform, as_distribution, quantiles
 
 ALPHAS = (0.01, 0.2, 0.5, 1.0, 2.0, 8.0)
 LAWS: dict[str, Distribution] = {f"alpha={alpha}": Beta(alpha, alpha) for alpha in ALPHAS}
@@ -34,12 +36,13 @@ def next_float(x: np.ndarray, to: float, steps: int = 1) -> np.ndarray:
     return x
 
 
-def tables_of(**laws: float | Distribution) -> np.ndarray:
-    return quantiles(Laws(**laws), torch.device("cpu")).numpy()
+def tables_of(*distributions: float | Distribution | None) -> np.ndarray:
+    """Of cutmix, mixup and cutout, in this order."""
+    return quantiles(distributions, torch.device("cpu")).numpy()
 
 
 def table_of(law: Distribution) -> np.ndarray:
-    return tables_of(cutmix=law)[0]
+    return tables_of(law)[0]
 
 
 @every_law
@@ -106,6 +109,21 @@ def test_drawn_lambda_follows_the_law(law):
     assert distance(law, drawn_lambdas(law, SAMPLES)) < THRESHOLD
 
 
+@pytest.mark.parametrize(("alpha", "percent"), [(0.2, 1.6), (0.1, 9.0), (0.05, 21), (0.01, 42)])
+def test_rounding_to_float32_makes_ones_of_what_is_nearly_one(alpha, percent):
+    """As many as documented: 1 - 2^-25 is halfway between 1 and the float32 below it."""
+    expected = 1 - scipy.special.betainc(alpha, alpha, 1 - 2.0**-25)
+    assert round(100 * expected, 1 if percent < 10 else None) == percent
+    words = torch.arange(0, 2**32, 2**12 + 1)  # of every interval of the table, at every place in it
+    quantiles_of_words = reference.quantile(torch.from_numpy(table_of(Beta(alpha, alpha))), words)
+    assert abs((quantiles_of_words == 1).double().mean() - expected) < 1 / 4096
+    plan = cutmix_cuda.sample_plan(SAMPLES, 64, 64, alpha=alpha, partner="roll", correct_lam=False, seed=2026)
+    ones = plan.lam == 1
+    assert abs(ones.double().mean() - expected) < THRESHOLD
+    y0, x0, y1, x1 = plan.boxes[ones].unbind(1)
+    assert ((y0 == y1) | (x0 == x1)).all()
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_number_means_symmetric_beta(alpha):
     assert as_distribution(alpha) == Beta(alpha, alpha)
@@ -139,43 +157,91 @@ def test_own_distribution():
     assert np.abs(np.sqrt(lam) - np.arange(SAMPLES) / SAMPLES).max() < THRESHOLD
 
 
-@pytest.mark.parametrize("knot", [math.nan, math.inf])
-def test_own_distribution_must_be_finite(knot):
-    class Broken(Distribution):
-        def inverse_cdf(self, probability):
-            return np.where(probability == 0.5, knot, probability)
+def quantiles_as(function) -> Distribution:
+    """A distribution whose inverse_cdf is a function, right or wrong."""
 
-    with pytest.raises(ValueError, match="finite quantiles.*Broken"):
-        cutmix_cuda.sample_plan(2, 4, 4, alpha=Broken(), seed=0)
+    class Own(Distribution):
+        def inverse_cdf(self, probability):
+            return function(probability)
+
+        def __repr__(self):
+            return "Own()"
+
+    return Own()
+
+
+WRONG_QUANTILES = {
+    "a scalar": (lambda p: 0.5, r"return an array of the shape of its argument, \(4097,\), got \(\)"),
+    "too few": (lambda p: p[1:], r"return an array of the shape of its argument, \(4097,\), got \(4096,\)"),
+    "a column": (lambda p: p[:, None], r"return an array of the shape of its argument, \(4097,\), got \(4097, 1\)"),
+    "NaN": (lambda p: np.where(p == 0.5, math.nan, p), "be finite, got nan at probability 0.5"),
+    "infinite": (lambda p: np.where(p == 1, math.inf, p), "be finite, got inf at probability 1.0"),
+    "below 0": (lambda p: p - 0.25, r"stay in \[0, 1\], got -0.25 at probability 0.0"),
+    "above 1": (lambda p: 1.5 * p, r"stay in \[0, 1\], got 1.00012\d* at probability 0.6667"),
+    "falling": (lambda p: 1 - p, r"not decrease, got 0.99975\d* at probability 0.00024"),
+    "a dent": (lambda p: np.where(p == 0.5, 0.25, p), "not decrease, got 0.25 at probability 0.5"),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), WRONG_QUANTILES.values(), ids=WRONG_QUANTILES)
+def test_own_distribution_must_be_one(function, message):
+    for how in ({"cutmix_alpha": quantiles_as(function)}, {"cutout": 1.0, "cutout_area": quantiles_as(function)}):
+        with pytest.raises(ValueError, match=rf"^inverse_cdf of Own\(\) must {message}"):
+            cutmix_cuda.mix(torch.zeros(2, 4, 4), seed=0, **how)
+
+
+def test_own_distribution_may_round():
+    """What float64 arithmetic leaves of [0, 1] is put back; a list, a float32 array or a tensor will do."""
+    for function in (
+        lambda p: p * (1 + 2.0**-52),
+        lambda p: p.tolist(),
+        lambda p: p.astype(np.float32),
+        lambda p: torch.from_numpy(p),
+    ):
+        np.testing.assert_array_equal(table_of(quantiles_as(function)), table_of(Uniform()))
+
+
+def test_own_distribution_must_be_hashable():
+    @dataclass  # eq without frozen
+    class Own(Distribution):
+        x: float = 0.5
+
+        def inverse_cdf(self, probability):
+            return np.full_like(probability, self.x)
+
+    with pytest.raises(TypeError, match="^alpha must be hashable, .* a frozen dataclass, got .*Own"):
+        cutmix_cuda.CutMix(alpha=Own())
 
 
 def test_table_is_built_once():
-    def tables(**laws):
-        return quantiles(Laws(**laws), torch.device("cpu"))
+    def tables(*distributions):
+        return quantiles(distributions, torch.device("cpu"))
 
-    assert tables(cutmix=Beta(0.3, 0.4)) is tables(cutmix=Beta(0.3, 0.4))
-    assert tables(cutmix=Beta(0.3, 0.4)) is not tables(cutmix=Beta(0.4, 0.3))
-    assert tables(cutmix=Beta(0.3, 0.4)) is not tables(mixup=Beta(0.3, 0.4))
+    assert tables(Beta(0.3, 0.4)) is tables(Beta(0.3, 0.4))
+    assert tables(Beta(0.3, 0.4)) is not tables(Beta(0.4, 0.3))
+    assert tables(Beta(0.3, 0.4)) is not tables(None, Beta(0.3, 0.4))
 
 
 def test_each_kind_has_its_own_table():
     """Of cutmix, mixup and cutout, in this order; what is not drawn has lambda 1."""
-    tables = tables_of(cutmix=0.3, mixup=Uniform(0.2, 0.7), cutout_area=Beta(2.0, 5.0))
+    tables = tables_of(0.3, Uniform(0.2, 0.7), Beta(2.0, 5.0))
     assert tables.dtype == np.float32 and tables.shape == (3, 4097)
     np.testing.assert_array_equal(tables[0], table_of(Beta(0.3, 0.3)))
     np.testing.assert_array_equal(tables[1], table_of(Uniform(0.2, 0.7)))
-    for row, name in enumerate(("cutmix", "mixup", "cutout_area")):
-        alone = tables_of(**{name: 0.5})
+    for row in range(3):
+        alone = tables_of(*[None] * row, 0.5)
         assert (np.delete(alone, row, axis=0) == 1).all() and not (alone[row] == 1).all()
 
 
 def test_cutouts_lambda_is_one_less_its_area():
     """1 - A of A ~ Beta(2, 5) is Beta(5, 2); a number is the area itself, and not the parameter of a law."""
-    np.testing.assert_allclose(tables_of(cutout_area=Beta(2.0, 5.0))[2], table_of(Beta(5.0, 2.0)), rtol=0, atol=2**-23)
-    assert (tables_of(cutout_area=0.3)[2] == np.float32(0.7)).all()
+    np.testing.assert_allclose(tables_of(None, None, Beta(2.0, 5.0))[2], table_of(Beta(5.0, 2.0)), rtol=0, atol=2**-23)
+    assert (tables_of(None, None, 0.3)[2] == np.float32(0.7)).all()
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize(
+    "value", [0.0, -1.0, math.inf, math.nan, 10**400, Fraction(1, 10**400)], ids=lambda value: f"{value}"[:9]
+)
 def test_beta_wants_positive_finite_numbers(value):
     for make in (as_distribution, lambda x: Beta(x, 1.0), lambda x: Beta(1.0, x)):
         with pytest.raises(ValueError, match="positive and finite"):

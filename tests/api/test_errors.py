@@ -131,6 +131,11 @@ CASES: dict[str, Case] = {
     "labels: uint64 past 2^63": Case(
         lambda g: g.cutmix(labels=torch.tensor([0, 2**63, 1, 2], dtype=torch.uint64)), ValueError, ("labels", "0..4")
     ),
+    "labels: one-hot integers": Case(
+        lambda g: g.cutmix(labels=torch.eye(4).long()),
+        ValueError,
+        ("integer labels", "(4,)", "(4, 4)", "labels.float()"),
+    ),
     "num_classes: missing": Case(lambda g: g.cutmix(num_classes=None), ValueError, ("num_classes", "integer labels")),
     "num_classes: 0": Case(lambda g: g.cutmix(num_classes=0), ValueError, ("num_classes", "positive", "0")),
     "num_classes: too many": Case(

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -419,84 +418,3 @@ def test_a_plain_loop_in_place():
         optimizer.step()
     with torch.no_grad():
         assert torch.equal(model(original.float() / 255).argmax(1), labels)
-
-
-# ---- Lightning
-
-
-@pytest.fixture
-def lightning():
-    return pytest.importorskip("lightning", reason="Lightning is not installed")
-
-
-def fit(lightning, folder: Path, epochs: int, samples: Any, checkpoint: Path | None = None):
-    """The trainer, and the module that knows what its training and validation steps were given."""
-    from cutmix_cuda.compat.lightning import MixCallback
-
-    class Module(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = network()
-            self.trained_on: list[list[Tensor]] = []
-            self.validated_on: list[list[Tensor]] = []
-
-        def training_step(self, batch, batch_idx):
-            self.trained_on.append(batch)
-            return F.cross_entropy(self.model(batch[0]), batch[1])
-
-        def validation_step(self, batch, batch_idx):
-            self.validated_on.append(batch)
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    module = Module()
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=[MixCallback(CutMix(num_classes=CLASSES, seed=3))],
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(
-        module,
-        DataLoader(samples, batch_size=4),
-        DataLoader(samples, batch_size=4),
-        ckpt_path=checkpoint,
-        weights_only=True,
-    )
-    return trainer, module
-
-
-def test_lightning_mixes_and_resumes(lightning, tmp_path):
-    """Every batch of training, before and after a checkpoint, and none of validation."""
-
-    def expect(module, first_step):
-        assert len(module.trained_on) == len(module.validated_on) == 2
-        for i, (images, labels) in enumerate(zip(IMAGES.split(4), LABELS.split(4), strict=True)):
-            expected = cutmix_cuda.cutmix(images, labels, CLASSES, seed=counted_seed(3, first_step + i))
-            for actual, tensor in zip(module.trained_on[i], expected, strict=True):
-                assert_same_bits(actual, tensor)
-            assert_same_bits(module.validated_on[i][0], images)
-            assert_same_bits(module.validated_on[i][1], labels)
-
-    samples = list(zip(IMAGES, LABELS, strict=True))
-    trainer, module = fit(lightning, tmp_path, 1, samples)
-    expect(module, 0)
-    trainer.save_checkpoint(tmp_path / "1.ckpt")
-    _, module = fit(lightning, tmp_path, 2, samples, tmp_path / "1.ckpt")
-    expect(module, 2)
-
-
-@pytest.mark.parametrize(
-    ("sample", "got"),
-    [({"image": IMAGES[0], "label": 0}, "dict"), ((IMAGES[0], 0, 1), "a list of 3")],
-    ids=["dict", "three"],
-)
-def test_lightning_batches_of_another_form(lightning, tmp_path, sample, got):
-    with pytest.raises(TypeError, match=f"list \\[images, labels\\] to be mixed, got {got}$"):
-        fit(lightning, tmp_path, 1, [sample])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix, MixPlan, PairTargets, cross_entropy
+from cutmix_cuda import CutMix, Mix, MixedBoxes, MixPlan, PairTargets, cross_entropy
 
 from ..helpers import INTEGERS, assert_same_bits, every_backend, generator, random_images, random_labels, soft_labels
 
@@ -89,6 +90,23 @@ def test_classes_are_the_labels(dtype):
         assert int(y_a[i]) == i
         assert int(y_b[i]) == (partner if mixes else i)
         assert lam[i] == (weight if kind in (1, 2) else 1)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_the_targets_are_no_views_of_the_labels(dtype):
+    """Who changes them does not change the labels of the batch."""
+    labels = torch.arange(32).to(dtype)
+    plan = plan_of_every_kind(32)
+    for pairs in (
+        cutmix_cuda.mix_targets(labels, plan, targets="pairs"),
+        cutmix_cuda.apply_plan(torch.zeros(32, 7, 9), labels, plan, targets="pairs")[1],
+        cutmix_cuda.cutmix(torch.zeros(32, 7, 9), labels, targets="pairs")[1],
+        cutmix_cuda.cutmix(torch.zeros(32, 7, 9), labels, targets="pairs", prob=0.0)[1],
+    ):
+        for part in pairs:
+            part.fill_(1)
+    assert torch.equal(labels.long(), torch.arange(32))
+    assert not torch.equal(plan.lam, torch.ones(32))
 
 
 def test_weight_of_kept_samples_is_one_whatever_the_plan_says():
@@ -194,6 +212,43 @@ def test_to_a_device():
     assert all(part.is_meta and part.shape == (32,) for part in moved)
 
 
+def saved_and_loaded(record: Any, save: Callable[..., None] = torch.save, load: Callable[..., Any] = torch.load) -> Any:
+    file = io.BytesIO()
+    save(record, file)
+    file.seek(0)
+    return load(file)
+
+
+def test_what_was_saved_loads_by_default():
+    """Without weights_only=False, which would run whatever code a file holds."""
+    pairs = cutmix_cuda.mix_targets(torch.arange(32), plan_of_every_kind(32), targets="pairs")
+    boxes = plan_of_every_kind(32).mix_boxes([torch.tensor([[0.0, 0.0, 4.0, 4.0]])] * 32)
+    loaded = saved_and_loaded({"pairs": pairs, "boxes": boxes})
+    assert {name: type(record) for name, record in loaded.items()} == {"pairs": PairTargets, "boxes": MixedBoxes}
+    torch.testing.assert_close(loaded, {"pairs": pairs, "boxes": boxes}, rtol=0, atol=0)
+
+
+class MakesPairs(torch.nn.Module):
+    def forward(self, images: Tensor, labels: Tensor):
+        return cutmix_cuda.cutmix(images, labels, seed=5, targets="pairs")
+
+
+class TakesPairs(torch.nn.Module):
+    def forward(self, logits: Tensor, pairs: PairTargets) -> Tensor:
+        return cross_entropy(logits, pairs, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.export
+def test_exported_programs_return_and_take_pairs(strict):
+    batch = torch.rand(8, 2, 7, 9, generator=generator(0)), random_labels(8, CLASSES)
+    logits, pairs = torch.rand(8, CLASSES, generator=generator(1)), MakesPairs()(*batch)[1]
+    for module, arguments in ((MakesPairs(), batch), (TakesPairs(), (logits, pairs))):
+        exported = torch.export.export(module, arguments, strict=strict)
+        program = saved_and_loaded(exported, torch.export.save, torch.export.load).module()
+        torch.testing.assert_close(program(*arguments), module(*arguments))
+
+
 # ---- The loss
 
 
@@ -242,11 +297,103 @@ def test_gradient_by_differences(with_weight, label_smoothing):
     assert torch.autograd.gradgradcheck(lambda x: cross_entropy(x, few, **how), logits)
 
 
-def test_gradient_as_a_function():
-    logits, dense, pairs, _ = batch_of(torch.float64)
-    ours = torch.func.grad(cross_entropy)(logits, pairs, label_smoothing=0.1)
-    theirs = torch.func.grad(F.cross_entropy)(logits, dense, label_smoothing=0.1)
-    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-16)
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, lam and class weights
+
+
+def both_losses(pairs: PairTargets, **how: Any) -> tuple[Loss, Loss]:
+    """Ours of pairs, and torch's of the dense targets that they stand for, which depend on lam."""
+    y_a, y_b, _ = pairs
+
+    def ours(logits: Tensor, lam: Tensor, weight: Tensor) -> Tensor:
+        return cross_entropy(logits, (y_a, y_b, lam), weight=weight, **how)  # type: ignore[arg-type]
+
+    def theirs(logits: Tensor, lam: Tensor, weight: Tensor) -> Tensor:
+        dense = as_dense(PairTargets(y_a, y_b, lam), CLASSES, torch.float64)
+        return F.cross_entropy(logits, dense, weight=weight, **how)
+
+    return ours, theirs
+
+
+def few_samples() -> tuple[PairTargets, Tensor, Tensor, Tensor]:
+    """Pairs of six samples, with their logits, lam and class weights in float64."""
+    logits, _, pairs, weight = batch_of(torch.float64)
+    few = PairTargets(*(part[:6] for part in pairs))
+    return few, logits[:6], few.lam.double(), weight
+
+
+def jvp(function: Loss) -> Callable[..., Any]:
+    """The derivative along one direction, by forward-mode AD."""
+
+    def along(*inputs: Tensor) -> Any:
+        return torch.func.jvp(function, inputs, tuple(torch.linspace(-1, 2, x.numel()).view_as(x) for x in inputs))
+
+    return along
+
+
+EVERY_INPUT = (0, 1, 2)
+DERIVATIVES: dict[str, Callable[[Loss], Callable[..., Any]]] = {
+    "jvp": jvp,
+    "jacfwd": lambda function: torch.func.jacfwd(function, EVERY_INPUT),
+    "jacrev": lambda function: torch.func.jacrev(function, EVERY_INPUT),
+    "hessian": lambda function: torch.func.hessian(function, EVERY_INPUT),
+    "reverse over reverse": lambda function: torch.func.jacrev(torch.func.jacrev(function, EVERY_INPUT), EVERY_INPUT),
+    "autograd": lambda function: (
+        lambda *inputs: torch.autograd.functional.hessian(lambda *given: function(*given).sum(), inputs)
+    ),
+}
+
+
+@losses
+@smoothings
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # inside torch.func.jvp
+@pytest.mark.parametrize("derivative", DERIVATIVES.values(), ids=DERIVATIVES)
+def test_derivatives_are_those_of_soft_targets(derivative, label_smoothing, reduction):
+    """By logits, lam and class weights, of the first and second order."""
+    pairs, *inputs = few_samples()
+    inputs = [each.double() for each in inputs]
+    ours, theirs = (
+        derivative(loss) for loss in both_losses(pairs, label_smoothing=label_smoothing, reduction=reduction)
+    )
+    torch.testing.assert_close(ours(*inputs), theirs(*inputs), rtol=1e-10, atol=1e-12)
+
+
+@losses
+@pytest.mark.parametrize("batched", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)], ids=str)
+def test_many_inputs_at_once(batched, reduction):
+    """torch.func.vmap over some of logits, lam and class weights, and over their gradients."""
+    pairs, *inputs = few_samples()
+    stacked = [
+        each if axis is None else torch.stack([each, 0.5 * each, each.flip(0)])
+        for each, axis in zip(inputs, batched, strict=True)
+    ]
+    results = []
+    for loss in both_losses(pairs, label_smoothing=0.1, reduction=reduction):
+        derivative = torch.func.jacrev(loss, EVERY_INPUT)
+        results.append([torch.func.vmap(function, batched)(*stacked) for function in (loss, derivative)])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
+def test_classes_of_many_batches_at_once(monkeypatch):
+    """Where torch.func.vmap runs over class indices, nobody looks at them; one outside gives NaN."""
+    monkeypatch.setattr(cutmix_cuda.pairs._validation, "check_range", lambda *_: None)
+    logits = torch.randn(3, 4, CLASSES, generator=generator(0), dtype=torch.float64)
+    y_a, y_b = (random_labels(12, CLASSES, seed=seed).view(3, 4) for seed in (1, 2))
+    lam = torch.rand(3, 4, generator=generator(3), dtype=torch.float64)
+    y_b[2, 1] = CLASSES
+
+    def loss(logits: Tensor, y_a: Tensor, y_b: Tensor, lam: Tensor) -> Tensor:
+        return cross_entropy(logits, PairTargets(y_a, y_b, lam))
+
+    derivatives = torch.func.vmap(torch.func.grad(loss, (0, 3)))(logits, y_a, y_b, lam)
+    for i in range(3):
+        given = logits[i].clone().requires_grad_(), lam[i].clone().requires_grad_()
+        F.cross_entropy(
+            given[0], as_dense(PairTargets(y_a[i], y_b[i] % CLASSES, given[1]), CLASSES, torch.float64)
+        ).backward()
+        known = torch.arange(4) != (1 if i == 2 else -1)
+        for derivative, input in zip(derivatives, given, strict=True):
+            torch.testing.assert_close(derivative[i][known], input.grad[known], rtol=1e-10, atol=1e-12)
+            assert derivative[i][~known].isnan().all()
 
 
 def test_smoothing_before_mixing_is_smoothing_in_the_loss():
@@ -273,6 +420,18 @@ def test_half_precision_is_computed_in_float32(dtype, autocast):
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     epsilon = torch.finfo(dtype).eps
     torch.testing.assert_close(logits.grad.float(), exact.grad, rtol=epsilon / 2 + 1e-5, atol=2.0**-25)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64], ids=str)
+def test_the_default_dtype_does_not_matter(default):
+    logits, _, pairs, weight = batch_of()
+    expected = cross_entropy(logits, pairs, weight=weight, label_smoothing=0.1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        assert_same_bits(cross_entropy(logits, pairs, weight=weight, label_smoothing=0.1), expected)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_two_samples_of_one_class():
@@ -303,16 +462,17 @@ def test_a_class_outside_gives_nan_where_nobody_looks(label):
     """In a graph as on a GPU: the loss and gradient of that sample are NaN, the others' are right."""
     logits, _, pairs, _ = batch_of()
     logits.requires_grad_()
-    y_a, y_b = pairs.y_a.clone(), pairs.y_b.clone()
+    y_a, y_b, lam = pairs.y_a.clone(), pairs.y_b.clone(), pairs.lam.requires_grad_()
     y_a[3], y_b[7] = label, label
     compiled = torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")
-    losses = compiled(logits, PairTargets(y_a, y_b, pairs.lam), reduction="none")
-    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    losses = compiled(logits, PairTargets(y_a, y_b, lam), reduction="none")
+    gradient, of_lam = torch.autograd.grad(losses.sum(), (logits, lam))
     expected = cross_entropy(logits, pairs, reduction="none")
     fine = torch.ones(32, dtype=torch.bool)
     fine[[3, 7]] = False
     assert torch.equal(losses.isnan(), ~fine)
     assert torch.equal(gradient.isnan(), ~fine[:, None].expand_as(gradient))
+    assert torch.equal(of_lam.isnan(), ~fine)
     torch.testing.assert_close(losses[fine], expected[fine], rtol=1e-6, atol=1e-6)
 
 
@@ -382,7 +542,9 @@ CASES: dict[str, Case] = {
     ),
     "soft labels": Case(lambda: mixed(soft_labels(4, 5)), ValueError, ("labels", "float32", "(4, 5)", "'dense'")),
     "bool labels": Case(lambda: mixed(torch.ones(4).bool()), TypeError, ("labels", "bool")),
-    "one-hot labels": Case(lambda: mixed(torch.eye(4).long()), ValueError, ("integer labels", "(4,)", "(4, 4)")),
+    "one-hot labels": Case(
+        lambda: mixed(torch.eye(4).long()), ValueError, ("integer labels", "(4,)", "(4, 4)", "labels.argmax(dim=1)")
+    ),
     "labels: too few": Case(lambda: mixed(torch.arange(3)), ValueError, ("labels", "4", "3")),
     "labels: outside": Case(lambda: mixed(None, 4), ValueError, ("labels", "0..3", "4 for sample 1")),
     "labels: -100": Case(lambda: mixed(torch.tensor([0, -100, 2, 1])), ValueError, ("labels", "-100 for sample 1")),

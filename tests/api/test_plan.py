@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix, MixPlan, reference, sample_plan
-from cutmix_cuda.distributions import Constant, Laws, Uniform, as_distribution, quantiles
+from cutmix_cuda.distributions import Constant, Uniform, as_distribution, quantiles
 
 from .. import helpers
 
@@ -50,7 +50,7 @@ any_seed = st.integers(-(2**63), 2**64 - 1)
 @given(st.integers(0, 9), st.integers(0, 300), st.integers(0, 300), choices, any_seed)
 def test_plan_is_the_oracles(backend, batch, height, width, choices, seed):
     plan = sample_plan(batch, height, width, **choices, seed=seed, device=backend.device, backend=backend.name)
-    tables = quantiles(Laws(cutmix=as_distribution(choices["alpha"])), torch.device("cpu")).numpy()
+    tables = quantiles((as_distribution(choices["alpha"]),), torch.device("cpu")).numpy()
     rules = {name: value for name, value in choices.items() if name not in ("alpha", "prob")}
     expected = helpers.oracle_plan(seed, tables, batch, height, width, bounds=[choices["prob"]] * 3, **rules)
     helpers.assert_same_bits(plan.packed, helpers.packed(expected))
@@ -253,7 +253,7 @@ def test_roll_is_torchvisions_and_flip_is_timms():
 
 @pytest.mark.parametrize(
     ("rule", "batch", "pairings"),
-    [("shift", 8, 7), ("shift", 7, 6), ("mirror", 8, 4), ("mirror", 7, 7), ("roll", 8, 1), ("flip", 8, 1)],
+    [("shift", 8, 7), ("shift", 7, 6), ("mirror", 8, 7), ("mirror", 7, 7), ("roll", 8, 1), ("flip", 8, 1)],
 )
 def test_every_pairing_comes_equally_often(rule, batch, pairings):
     of_first = np.array([partners(rule, batch, seed)[0] for seed in range(3000)])

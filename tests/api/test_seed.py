@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import multiprocessing
 import pickle
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix
+from cutmix_cuda import CutMix, Mix, _seed
 from cutmix_cuda._seed import seed_tensor
 
 from ..helpers import assert_same_bits, every_backend, generator, random_images, random_labels
@@ -193,6 +196,47 @@ def test_says_where_it_is():
     drawn(module, 2)
     assert "seed=3, count=2" in repr(module)
     assert "seed" not in repr(CutMix(num_classes=5))
+
+
+# ---- Threads and processes
+
+
+def test_threads_share_the_count():
+    """No seed comes twice, and none is left out."""
+    module = CutMix(seed=3)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            seeds = [seed for part in threads.map(lambda _: drawn(module, 500), range(8)) for seed in part]
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(seeds) == sorted(oracle(3, count) for count in range(4000))
+
+
+def test_a_process_that_is_forked_while_a_thread_counts():
+    module = CutMix(seed=3)
+    with _seed._counting:
+        process = multiprocessing.get_context("fork").Process(target=drawn, args=(module, 1))
+        process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+# ---- Made where tensors are others
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
+@pytest.mark.parametrize("mode", [torch.inference_mode, FakeTensorMode, lambda: torch.device("meta")])
+@pytest.mark.parametrize("seed", [3, torch.tensor([3])], ids=["int", "tensor"])
+def test_made_in_another_mode(mode, seed):
+    """A seeded transform counts on the CPU wherever it was made, and goes on elsewhere, compiled as well."""
+    torch._dynamo.reset()
+    with mode():
+        module = CutMix(seed=seed)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for count, call in enumerate((module, compiled, compiled, module)):
+        assert_same_bits(call(IMAGES)[0], cutmix_cuda.cutmix(IMAGES, seed=oracle(3, count))[0])
 
 
 # ---- Compiled

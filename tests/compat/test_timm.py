@@ -17,6 +17,7 @@ import cutmix_cuda
 from cutmix_cuda import MixPlan
 from cutmix_cuda.compat import timm as compat
 
+from ..api.test_seed import oracle as counted_seed
 from ..helpers import assert_same_bits, every_backend, generator, random_labels, soft_labels
 
 timm_mixup = pytest.importorskip("timm.data.mixup")
@@ -33,6 +34,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "lambda as drawn": {"mixup_alpha": 0.0, "cutmix_alpha": 1.0, "correct_lam": False},
     "minmax": {"mixup_alpha": 0.0, "cutmix_minmax": (0.2, 0.8)},
     "minmax or mixup": {"cutmix_minmax": [0.3, 0.6], "prob": 0.8},
+    "minmax, lambda as drawn": {"mixup_alpha": 0.0, "cutmix_minmax": (0.2, 0.8), "correct_lam": False},
 }
 every_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 
@@ -289,13 +291,17 @@ def test_correct_lam(plans):
     assert abs(corrected.lam.mean() - 0.68) < 0.04
 
 
-def test_minmax_boxes(plans):
-    """Sides of every length in the range and no other, at every place inside the image, as timm draws them."""
+@pytest.mark.parametrize("mixup_alpha", [0.0, 1.0])
+def test_minmax_boxes(mixup_alpha, plans):
+    """Sides of every length in the range and no other, at every place inside the image, as timm draws them; whichever
+    samples have a box."""
     height, width, lo, hi = 12, 20, 0.25, 0.8
-    mixup = compat.Mixup(cutmix_minmax=(lo, hi), mixup_alpha=0.0, mode="elem", num_classes=1)
+    mixup = compat.Mixup(mixup_alpha, cutmix_minmax=(lo, hi), mode="elem", num_classes=1)
     assert mixup.cutmix_alpha == 1.0
-    mixup(torch.zeros(800, 1, height, width), torch.zeros(800, dtype=torch.int64))
-    boxes = plans[0].boxes
+    mixup(torch.zeros(1600, 1, height, width), torch.zeros(1600, dtype=torch.int64))
+    pasted = plans[0].kind == CUTMIX
+    assert pasted.all() == (mixup_alpha == 0)
+    boxes = plans[0].boxes[pasted]
     theirs = np.array([timm_mixup.rand_bbox_minmax((height, width), (lo, hi)) for _ in range(800)])
     for low, high, length, column in ((0, 2, height, 0), (1, 3, width, 2)):
         start, end = boxes[:, low], boxes[:, high]
@@ -305,7 +311,7 @@ def test_minmax_boxes(plans):
         for mine, other in ((start, theirs[:, column]), (end, theirs[:, column + 1])):
             assert scipy.stats.ks_2samp(mine.numpy(), other).pvalue > 1e-3
     y0, x0, y1, x1 = boxes.unbind(1)
-    assert torch.equal(plans[0].lam, 1 - (y1 - y0) * (x1 - x0) / (height * width))
+    assert torch.equal(plans[0].lam[pasted], 1 - (y1 - y0) * (x1 - x0) / (height * width))
 
 
 def test_minmax_leaves_the_rest_of_a_plan(plans):
@@ -340,7 +346,7 @@ def test_has_the_arguments_and_attributes_of_timms():
     assert [str(parameter) for parameter in peer.parameters.values()] == [
         f"{parameter.name}={parameter.default!r}" for parameter in own if parameter.kind != parameter.KEYWORD_ONLY
     ]
-    assert [parameter.name for parameter in own[len(peer.parameters) :]] == ["generator", "backend"]
+    assert [parameter.name for parameter in own[len(peer.parameters) :]] == ["seed", "generator", "backend"]
     arguments = (0.8, 0.3, [0.2, 0.8], 0.9, 0.4, "pair", False, 0.2, CLASSES, True)
     theirs = vars(timm_mixup.Mixup(*arguments))
     ours = vars(compat.Mixup(*arguments))
@@ -377,6 +383,52 @@ def test_random_numbers(law):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@every_law
+def test_a_counted_seed(law):
+    """Each call is the function with the next seed, and torch's own generator is left alone."""
+    mixup = compat.Mixup(**law, mode="elem", num_classes=CLASSES, seed=3)
+    state = torch.get_rng_state()
+    drawn = [mixup(IMAGES.clone(), LABELS)[0] for _ in range(3)]
+    assert torch.equal(torch.get_rng_state(), state)
+    if "cutmix_minmax" not in law:
+        for count, mixed in enumerate(drawn):
+            how = {"mixup_alpha": 1.0, "cutmix_alpha": 0.0} | law
+            expected = cutmix_cuda.mix(IMAGES, seed=counted_seed(3, count), partner="flip", **how)[0]
+            assert_same_bits(mixed, expected)
+    resumed = compat.Mixup(**law, mode="elem", num_classes=CLASSES, seed=4)
+    resumed.load_state_dict(mixup.state_dict())
+    assert_same_bits(resumed(IMAGES.clone(), LABELS)[0], mixup(IMAGES.clone(), LABELS)[0])
+    assert compat.Mixup(**law).state_dict() == {}
+
+
+@every_law
+def test_ranks_draw_apart_by_a_seed(law, monkeypatch):
+    """And alike without, if they were seeded alike, as timm's."""
+    for seed, apart in ((3, True), (None, False)):
+        drawn = []
+        for rank in range(2):
+            monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+            torch.manual_seed(0)
+            mixup = compat.Mixup(**law, mode="elem", num_classes=CLASSES, seed=seed)
+            drawn.append(torch.stack([mixup(IMAGES.clone(), LABELS)[0] for _ in range(3)]))
+        assert torch.equal(*drawn) == (not apart)
+
+
+@every_law
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
+def test_in_one_graph(law, seed):
+    """The same bits as without, whatever is drawn and wherever."""
+    torch._dynamo.reset()
+    results = []
+    for compiler in (lambda mixup: mixup, torch.compile(fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        mixup = compiler(compat.Mixup(**law, mode="elem", num_classes=CLASSES, seed=seed))
+        results.append([mixup(IMAGES.clone(), LABELS) for _ in range(3)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 # ---- Errors
 
 
@@ -403,6 +455,8 @@ def test_multi_label_fails_as_timm(target):
         ({"label_smoothing": 2}, ValueError, r"label_smoothing must be in \[0, 1\], got 2"),
         ({"num_classes": 0}, ValueError, "num_classes must be positive, got 0"),
         ({"num_classes": "ten"}, TypeError, "num_classes must be an int, got 'ten'"),
+        ({"seed": 1.5}, TypeError, "seed must be an int"),
+        ({"seed": 1, "generator": generator(1)}, ValueError, "generator must be None where a seed is given"),
         ({"generator": 3}, TypeError, "generator must be a torch.Generator or None, got int"),
         ({"backend": "gpu"}, ValueError, "backend must be one of"),
     ],
@@ -421,6 +475,7 @@ def test_batches_that_are_wrong(minmax):
         (LABELS[1:], ValueError, "labels must have one entry a sample, 6, got 5"),
         (LABELS + CLASSES, ValueError, r"labels must be in 0\.\.6"),
         (torch.zeros(BATCH), ValueError, "float labels must be of shape"),
+        (torch.eye(CLASSES).long()[LABELS], ValueError, r"integer labels must be of shape .* pass labels.float\(\)"),
         (torch.zeros(BATCH, CLASSES + 1), ValueError, "num_classes must be the number of columns of soft labels"),
     ):
         with pytest.raises(error, match=f"^{message}"):

@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -24,6 +24,7 @@ import cutmix_cuda
 from cutmix_cuda import MixPlan
 from cutmix_cuda.compat import torchvision as compat
 
+from ..api.test_seed import oracle as counted_seed
 from ..helpers import assert_same_bits, every_backend, generator, random_images, random_labels, soft_labels
 
 BATCH, CLASSES, SIZE = 5, 7, (15, 22)
@@ -390,6 +391,157 @@ def test_alpha_may_be_an_int(ours, theirs):
     assert_same_trees(*results)
 
 
+@both
+def test_a_counted_seed(ours, theirs):
+    """Each call is the function with the next seed; the count is saved; torch's own generator is left alone."""
+    mix = ours(num_classes=CLASSES, seed=3)
+    only = {"cutmix_alpha" if ours is compat.MixUp else "mixup_alpha": None}
+    state = torch.get_rng_state()
+    for count in range(3):
+        expected = cutmix_cuda.mix(
+            IMAGES, LABELS, CLASSES, seed=counted_seed(3, count), scope="batch", partner="roll", **only
+        )
+        assert_same_trees(mix(IMAGES, LABELS), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    resumed = ours(num_classes=CLASSES, seed=4)
+    resumed.load_state_dict(mix.state_dict())
+    assert_same_trees(resumed(IMAGES, LABELS), mix(IMAGES, LABELS))
+    assert ours().state_dict() == {}
+
+
+@both
+def test_ranks_draw_apart_by_a_seed(ours, theirs, monkeypatch):
+    """And alike without, if they were seeded alike, as torchvision's."""
+    for seed, apart in ((3, True), (None, False)):
+        drawn = []
+        for rank in range(2):
+            monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+            torch.manual_seed(0)
+            mix = ours(num_classes=CLASSES, seed=seed)
+            drawn.append(torch.stack([mix(IMAGES, LABELS)[0] for _ in range(3)]))
+        assert torch.equal(*drawn) == (not apart)
+
+
+# ---- torchvision's hooks
+
+
+class SetParams:
+    """A box and lambda of one's own. On 2^k pixels they are float32."""
+
+    def make_params(self, flat_inputs):
+        self.seen = flat_inputs
+        return {"box": (3, 2, 9, 11), "lam_adjusted": 0.25, "lam": 0.625}
+
+
+class LessOfOwn:
+    """What torchvision draws, with half of its lambda."""
+
+    def make_params(self, flat_inputs):
+        params = super().make_params(flat_inputs)
+        return {name: value / 2 if name.startswith("lam") else value for name, value in params.items()}
+
+
+class SetTransform(SetParams):
+    """Leaves labels alone and shows what it is called with."""
+
+    def transform(self, inpt, params):
+        self.called_with = [*getattr(self, "called_with", []), (inpt, sorted(params), params["batch_size"])]
+        return inpt if inpt is params["labels"] else super().transform(inpt, params) + 1
+
+
+def hooked(hooks: type, base: type, **how: Any) -> Any:
+    return type("Hooked", (hooks, base), {})(num_classes=CLASSES, **how)
+
+
+HOOKED_SAMPLES = {
+    "pair": (pixels(BATCH, 3, 16, 32), LABELS),
+    "soft": (pixels(BATCH, 3, 16, 32), SOFT),
+    "dict": {"images": tv_tensors.Image(pixels(BATCH, 3, 16, 32)), "labels": LABELS, "other": OTHERS},
+    "types": (
+        tv_tensors.Image(pixels(BATCH, 3, 16, 32)),
+        tv_tensors.Video(pixels(BATCH, 2, 3, 16, 32)),
+        LABELS,
+        Custom(torch.zeros(BATCH, 3)),
+    ),
+    "one": (pixels(1, 3, 16, 32), LABELS[:1]),
+    "none": (pixels(0, 3, 16, 32), LABELS[:0]),
+}
+
+
+@every_backend
+@both
+@pytest.mark.parametrize("hooks", [SetParams, SetTransform])
+@pytest.mark.parametrize("sample", HOOKED_SAMPLES.values(), ids=HOOKED_SAMPLES)
+def test_overridden_hooks_do_what_they_do_in_torchvision(backend, sample, hooks, ours, theirs):
+    """They are given the same, and what they return is followed."""
+    labels_getter = (lambda sample: sample[2]) if len(sample) == 4 else "default"
+    sample = tree_map(lambda leaf: leaf.to(backend.device), sample)
+    mine = hooked(hooks, ours, labels_getter=labels_getter, backend=backend.name)
+    peer = hooked(hooks, theirs, labels_getter=labels_getter)
+    assert_same_trees(tree_map(Tensor.cpu, mine(sample)), tree_map(Tensor.cpu, peer(sample)))
+    assert_same_trees(mine.seen, [leaf for leaf in peer.seen if type(leaf) is not Custom])
+    if hooks is SetTransform:
+        assert_same_trees(mine.called_with, peer.called_with)
+
+
+@both
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_hook_may_ask_for_what_is_drawn(ours, theirs, seed, plans):
+    """It is what would have been drawn without it."""
+    images = pixels(BATCH, 3, 16, 32)
+    plain, mine = ours(num_classes=CLASSES, seed=seed), hooked(LessOfOwn, ours, seed=seed)
+    for call in range(10):
+        torch.manual_seed(call)
+        plain(images, LABELS)
+        torch.manual_seed(call)
+        mixed = mine(images, LABELS)
+        drawn = drawing(theirs(), plans[-1]).make_params([])
+        peer = theirs(num_classes=CLASSES)
+        halves = {name: value if name == "box" else value / 2 for name, value in drawn.items()}
+        peer.make_params = lambda _, halves=halves: halves
+        assert_same_trees(mixed, peer(images, LABELS))
+    assert len(plans) == 10
+
+
+@both
+def test_hooks_of_an_instance_count_too(ours, theirs):
+    images = pixels(BATCH, 3, 16, 32)
+    mine, peer = ours(num_classes=CLASSES), theirs(num_classes=CLASSES)
+    mine.make_params = peer.make_params = SetParams().make_params
+    assert_same_trees(mine(images, LABELS), peer(images, LABELS))
+    del mine.make_params
+    assert not torch.equal(mine(images, LABELS)[0], peer(images, LABELS)[0])
+
+
+def test_hooks_are_of_one_box_for_all():
+    """And what they return has to fit."""
+    for how in ({"scope": "sample"}, {"partner": "mirror"}):
+        with pytest.raises(
+            ValueError, match="^scope must be 'batch' and partner 'roll' where make_params or transform"
+        ):
+            hooked(SetParams, compat.CutMix, **how)(IMAGES, LABELS)
+    for params in ({"box": (0, 0, 23, 3), "lam_adjusted": 0.5}, {"box": (0, 0, 2, 3), "lam_adjusted": 1.5}):
+        mix = compat.CutMix(num_classes=CLASSES)
+        mix.make_params = lambda _, params=params: params
+        with pytest.raises(ValueError, match="^plan must have"):
+            mix(IMAGES, LABELS)
+
+
+@both
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("hooks", [None, SetParams])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
+def test_in_one_graph(ours, theirs, seed, hooks):
+    torch._dynamo.reset()
+    results = []
+    for compiler in (lambda mix: mix, torch.compile(fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        mix = compiler(ours(num_classes=CLASSES, seed=seed) if hooks is None else hooked(hooks, ours, seed=seed))
+        results.append([mix(IMAGES, LABELS) for _ in range(3)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 # ---- In a training script
 
 
@@ -500,7 +652,9 @@ def test_fails_as_torchvision(inputs, ours, theirs):
 
 
 @both
-def test_fails_as_torchvision_by_its_arguments(ours, theirs):
+def test_fails_as_torchvision_by_its_arguments(ours, theirs, monkeypatch):
+    # torch.compile switches off, for the whole process, the checks that torchvision leaves to torch.distributions.
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
     for name, value in [("labels_getter", "second"), ("labels_getter", 1)]:
         assert error_of(lambda: ours(**{name: value})) == error_of(lambda: theirs(**{name: value}))  # noqa: B023
     assert error_of(ours(), IMAGES, LABELS) == error_of(theirs(), IMAGES, LABELS)

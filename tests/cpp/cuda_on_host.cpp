@@ -1,8 +1,8 @@
 // The CUDA kernels as ops on CPU tensors: mix_kernels.cuh compiled by the host compiler, blocks and threads as loops.
 //
-// tests/kernels/test_sanitizers.py builds it with the address and undefined-behaviour sanitizers in place of _C.so, so that
-// what drives the CPU ops drives the kernels. One thread runs after the other, and blocks from the last to the first:
-// nothing in the kernels may depend on an order.
+// tests/kernels/test_sanitizers.py builds it with the address and undefined-behaviour sanitizers in place of _C.so, so
+// that what drives the CPU ops drives the kernels. One thread runs after the other, and blocks from the last to the
+// first: nothing in the kernels may depend on an order.
 
 #include <cstdint>
 #include <stdexcept>

@@ -7,7 +7,7 @@ import sys
 import torch
 from fuzz_ops import CPU, EXTREMES, FLOATS, LAWS, REFERENCE, any_labels, any_plan, same  # type: ignore[import-not-found]
 
-from cutmix_cuda.distributions import Laws, quantiles
+from cutmix_cuda.distributions import quantiles
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
@@ -67,7 +67,7 @@ def step() -> None:
     choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3)
     bounds = sorted(random.choice([0.0, 0.3, 0.6, 1.0]) for _ in range(3))
     sampling = [random.randrange(3), random.randrange(4), random.randrange(2), random.randrange(2)]
-    drawn_by = seed, quantiles(Laws(*random.choices(LAWS, k=3)), images.device), bounds, sampling
+    drawn_by = seed, quantiles(tuple(random.choices(LAWS, k=3)), images.device), bounds, sampling
     views_by = tables, parameters, choices
     ways = {
         "augment": (labels, *drawn_by, *views_by, *targets, constants, erasing),

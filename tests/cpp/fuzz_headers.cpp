@@ -58,24 +58,21 @@ void fuzz_plan() {
         table[k] = between(0, 1) ? float_of(any_word()) : static_cast<float>(between(-1, 2));
     const Extent extent = any_extent();
     const auto batch = static_cast<int32_t>(between(0, 3) ? between(1, 20) : between(1, 1 << 30));
-    const Sampling sampling = {table.get(),
-                               batch,
-                               extent.height,
-                               extent.width,
-                               any_bound(),
-                               any_bound(),
-                               any_bound(),
-                               static_cast<Scope>(between(0, 2)),
-                               static_cast<PartnerRule>(between(0, 3)),
-                               static_cast<Placement>(between(0, 1)),
-                               between(0, 1) == 1};
+    Draw draw = {table.get(), {}, {}, extent.height, extent.width};
+    for (float& bound : draw.bounds) bound = any_bound();
+    const int64_t options[kSamplingOptions] = {between(-1, 3), between(-1, 4), between(-1, 2), between(-1, 2)};
+    const bool known = options[0] >= 0 && options[0] < 3 && options[1] >= 0 && options[1] < 4 && options[2] >= 0 &&
+                       options[2] < 2 && options[3] >= 0 && options[3] < 2;
+    require(decode_sampling(options, &draw.sampling) == known, "an option is taken for what it is not");
     const uint64_t seed = random_bits();
-    const PartnerMap map = partner_map(sampling.partner, seed, static_cast<uint32_t>(batch));
-    for (int draw = 0; draw < 50; ++draw) {
-        const PlanRow row = sample_row(sampling, seed, map, static_cast<uint32_t>(between(0, batch - 1)));
+    const PartnerMap map = partner_map(draw.sampling.partner, seed, static_cast<uint32_t>(batch));
+    for (int i = 0; i < 50; ++i) {
+        const uint32_t index = static_cast<uint32_t>(between(0, batch - 1));
+        const PlanRow row = sample_row(draw, seed, index, partner_of(map, index, static_cast<uint32_t>(batch)));
         require(valid_row(row, batch, extent.height, extent.width, true), "a sampled row leads outside");
         const bool mixup = row.kind == static_cast<int32_t>(Kind::kMixUp);
         require(valid_row(row, batch, extent.height, extent.width, false) == !mixup, "mixup of what has no mean");
+        require(!mixup || may_blend(draw.bounds), "a kind is drawn for which the bounds leave no room");
     }
 }
 

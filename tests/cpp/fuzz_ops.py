@@ -11,7 +11,7 @@ import sys
 import torch
 
 import cutmix_cuda
-from cutmix_cuda.distributions import Beta, Constant, Laws, quantiles
+from cutmix_cuda.distributions import Beta, Constant, quantiles
 
 assert cutmix_cuda._backends.status()["cpu"] == "available"
 CPU, REFERENCE = torch.ops.cutmix_cuda, torch.ops.cutmix_cuda_reference
@@ -81,32 +81,30 @@ def step() -> None:
     classes = random.choice([1, 2, 5, 17])
     labels = any_labels(batch, classes)
     targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
-    sampling = (
+    draw = (
         torch.tensor([random.getrandbits(64) - 2**63]),
-        quantiles(Laws(*random.choices(LAWS, k=3)), images.device),
-        *any_bounds(images),
-        random.randrange(3),
-        random.choice([1, 3]),  # flip and mirror, which work in place as well
-        random.randrange(2),
-        random.random() < 0.5,
+        quantiles(tuple(random.choices(LAWS, k=3)), images.device),
+        any_bounds(images),
+        # flip and mirror work in place as well
+        (random.randrange(3), random.choice([1, 3]), random.randrange(2), random.randrange(2)),
     )
     plan = any_plan(batch, height, width)
     fill = struct.unpack("<2q", random.randbytes(images.itemsize) * (16 // images.itemsize))
-    ways = {"mix": (labels, plan, *targets), "cutmix": (labels, *sampling, *targets)}
+    ways = {"apply": (labels, plan, *targets), "sample_and_apply": (labels, *draw, *targets)}
     for op, arguments in ways.items():
-        mixed, *others = getattr(REFERENCE, op)(images, *arguments, *fill)
-        for mine, wanted in zip(getattr(CPU, op)(images, *arguments, *fill), (mixed, *others), strict=True):
+        mixed, *others = getattr(REFERENCE, op)(images, *arguments, fill)
+        for mine, wanted in zip(getattr(CPU, op)(images, *arguments, fill), (mixed, *others), strict=True):
             same(mine, wanted)
         out = torch.empty_strided(
             images.shape, random.choice([images, images.contiguous()]).stride(), dtype=images.dtype
         )
-        getattr(CPU, f"{op}_out")(images, *arguments, out, *fill)
+        getattr(CPU, f"{op}_out")(images, *arguments, out, fill)
         same(out, mixed)
         mine, wanted = images.clone(), images.clone()
-        getattr(CPU, f"{op}_")(mine, *arguments, *fill)
-        getattr(REFERENCE, f"{op}_")(wanted, *arguments, *fill)
+        getattr(CPU, f"{op}_")(mine, *arguments, fill)
+        getattr(REFERENCE, f"{op}_")(wanted, *arguments, fill)
         same(mine, wanted)
-    same(CPU.sample_plan(*sampling[:2], batch, height, width, *sampling[2:]), others[-1])
+    same(CPU.sample_plan(*draw, batch, height, width), others[-1])
     if labels is not None:
         same(CPU.mix_targets(labels, plan, *targets), REFERENCE.mix_targets(labels, plan, *targets))
 

@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cutmix_cuda._ops import PLAN_COLUMNS, QUANTILE_INTERVALS, Kind, Partner
+from cutmix_cuda._ops import KINDS, PLAN_COLUMNS, QUANTILE_INTERVALS, Draw, Kind, Partner, Sampling
+from cutmix_cuda.reference import has_box, has_partner, reads_own
 
 from ..ptx import Buffer, Device, Kernel, Module, Report, parse
 from ..ptx.machine import WARP
@@ -47,8 +48,8 @@ class Call(NamedTuple):
     labels: Any
     targets: Any
     label_smoothing: float
-    plan: Tensor  # given, or to be sampled
-    sampling: Any  # the arguments named in SAMPLING
+    plan: Tensor  # given, or to be drawn
+    draw: Draw | None
     fill: tuple[int, int]  # what cutout fills with: 16 bytes, an element of the images over and over
 
     @property
@@ -56,16 +57,9 @@ class Call(NamedTuple):
         return self.images is not None and self.out is self.images
 
 
-BOUNDS = ("cutmix_below", "mixup_below", "cutout_below")
-SAMPLING = ("seed", "quantiles", *BOUNDS, "scope", "partner", "placement", "correct_lam")
-
-
-def bounds_of(kind: Kind) -> tuple[float, float, float]:
-    """The BOUNDS that draw one kind for every sample."""
-    cutmix, mixup, cutout = (
-        float(kind != Kind.keep and kind <= each) for each in (Kind.cutmix, Kind.mixup, Kind.cutout)
-    )
-    return cutmix, mixup, cutout
+def bounds_of(kind: Kind) -> tuple[float, ...]:
+    """The bounds that draw one kind for every sample."""
+    return tuple(float(kind != Kind.keep and kind <= each) for each in range(1, KINDS + 1))
 
 
 def fill_of(value: float, dtype: torch.dtype) -> tuple[int, int]:
@@ -95,8 +89,8 @@ def call_of(op: str, *arguments: Any) -> Call:
         targets=torch.empty(sizes[0], named["num_classes"], dtype=named["dtype"]) if labels is not None else None,
         label_smoothing=named.get("label_smoothing", 0.0),
         plan=torch.empty(sizes[0], PLAN_COLUMNS, dtype=torch.int32) if plan is None else plan,
-        sampling=None if plan is not None else tuple(named[name] for name in SAMPLING),
-        fill=(named.get("fill_low", 0), named.get("fill_high", 0)),
+        draw=None if plan is not None else Draw(*(named[name] for name in Draw._fields)),
+        fill=tuple(named.get("fill", (0, 0))),
     )
 
 
@@ -110,12 +104,12 @@ class Memory:
         self._empty("out", call.out)
         self._copy("labels", call.labels)
         self._empty("targets", call.targets)
-        if call.sampling is None:
+        if call.draw is None:
             self._copy("plan", call.plan)
         else:
             self._empty("plan", call.plan)
-            self._copy("seed", call.sampling[0])
-            self._copy("quantiles", call.sampling[1])
+            self._copy("seed", call.draw.seed)
+            self._copy("quantiles", call.draw.quantiles)
 
     def _new(self, tensor: Any) -> bool:
         return tensor is not None and tensor.numel() > 0 and tensor.untyped_storage().data_ptr() not in self.buffers
@@ -187,9 +181,9 @@ def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dic
 
     batch, height, width = call.sizes
     arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width, "plan": memory.address(call.plan)}
-    if call.sampling is not None:
-        seed, quantiles, *options = call.sampling
-        arguments["sampling"] = (memory.address(quantiles), *options)
+    if call.draw is not None:
+        seed, quantiles, bounds, sampling = call.draw
+        arguments["draw"] = memory.address(quantiles), bounds, sampling
         if seed_on_device:
             arguments["device_seed"] = memory.address(seed)
         else:
@@ -219,18 +213,16 @@ def triton_launch(call: Call, seed_on_device: bool = False):
     """What triton_kernels/mix.py launches for a call."""
     from cutmix_cuda.triton_kernels import mix
 
-    sampling = pixels = targets = None
-    if call.sampling is not None:
-        sampling = mix.Sampling(*call.sampling)
-        if seed_on_device:  # on any device but the CPU; it takes none of the tensor but its address
-            sampling = sampling._replace(seed=sampling.seed.to("meta"))
+    draw, pixels, targets = call.draw, None, None
+    if draw is not None and seed_on_device:  # on any device but the CPU; of the tensor it takes the address alone
+        draw = draw._replace(seed=draw.seed.to("meta"))
     if call.images is not None and call.images.numel() > 0:
         pixels = mix.Pixels(call.images, call.out, mix.rows_of(call.images), mix.rows_of(call.out))
     if call.labels is not None and call.targets.numel() > 0:
         targets = mix.Labels(call.labels, call.targets, call.label_smoothing)
     dtype = call.images.dtype if call.images is not None else torch.float32
     return mix.mix_launch(
-        *call.sizes, call.plan, sampling, pixels, targets, in_place=call.in_place, dtype=dtype, fill=call.fill
+        *call.sizes, call.plan, draw, pixels, targets, in_place=call.in_place, dtype=dtype, fill=call.fill
     )
 
 
@@ -240,14 +232,17 @@ def _run_triton(call: Call, memory: Memory, architecture: int, seed_on_device: b
     launch = triton_launch(call, seed_on_device)
     compiled_kernel = compiled(launch, architecture)
     kernel = _parsed(compiled_kernel.asm["ptx"])[compiled_kernel.metadata.name]
-    arguments = []
+    arguments: list[int | float] = []
     for argument in launch.arguments:
         if argument is None:
             continue  # a constant, as far as Triton is concerned
-        if isinstance(argument, int | float):
+        if isinstance(argument, tuple):
+            arguments.extend(argument)
+        elif isinstance(argument, int | float):
             arguments.append(argument)
         elif isinstance(argument, Tensor) and argument.is_meta:
-            arguments.append(memory.address(call.sampling[0]))
+            assert call.draw is not None
+            arguments.append(memory.address(call.draw.seed))
         else:
             arguments.append(memory.address(argument))
     scratch = [0] * (len(kernel.parameters) - len(arguments))  # Triton's own, which this kernel does not use
@@ -297,7 +292,7 @@ def execute(kind: str, call: Call, architecture: int = 80, seed_on_device: bool 
 # ---- Costs
 
 SECTOR = 32
-UNIFORM = (torch.arange(QUANTILE_INTERVALS + 1) / QUANTILE_INTERVALS).repeat(3, 1)  # alpha = 1, for every kind
+UNIFORM = (torch.arange(QUANTILE_INTERVALS + 1) / QUANTILE_INTERVALS).repeat(KINDS, 1)  # alpha = 1, for every kind
 
 
 def training_call(
@@ -315,8 +310,8 @@ def training_call(
     images = torch.zeros(batch, 3, 224, 224, dtype=dtype)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    sampling = torch.tensor([seed]), UNIFORM, *bounds_of(kind), 0, Partner.mirror.value, 0, True
-    return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *sampling, 1000, 0.1, torch.float32)
+    draw = torch.tensor([seed]), UNIFORM, bounds_of(kind), Sampling(0, Partner.mirror.value, 0, 1)
+    return call_of(op, images, torch.zeros(batch, dtype=torch.int64), *draw, 1000, 0.1, torch.float32)
 
 
 def image_sectors(call: Call, plan: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -325,13 +320,12 @@ def image_sectors(call: Call, plan: Tensor) -> tuple[np.ndarray, np.ndarray]:
     read = torch.full(call.sizes, not call.in_place)
     changed = torch.zeros(call.sizes, dtype=torch.bool)
     for sample, (_, y0, x0, y1, x1, _, kind, _) in enumerate(plan.tolist()):
-        if kind == Kind.mixup:
-            read[sample] = changed[sample] = True
-        else:
-            read[sample, y0:y1, x0:x1] = False
-            changed[sample, y0:y1, x0:x1] = True
+        region = (sample, slice(y0, y1), slice(x0, x1)) if has_box(kind) else (sample,)
+        if kind != Kind.keep:
+            read[region] = reads_own(kind)
+            changed[region] = True
     for sample, (partner, *_, kind, _) in enumerate(plan.tolist()):
-        if kind != Kind.cutout:
+        if has_partner(kind):
             read[partner] |= changed[sample]
 
     def sectors(pixels: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cutmix_cuda import reference
-from cutmix_cuda._ops import Partner, Placement, Scope
+from cutmix_cuda._ops import KINDS, Kind, Partner, Placement, Sampling, Scope
 
 from .. import helpers
 
@@ -209,6 +209,23 @@ def test_partners(cxx, rule, seed, batch):
     assert_twins(mine, reference.partner_of(mapping, as_tensor(index), batch))
 
 
+@pytest.mark.parametrize("batch", [*range(1, 10), 100, 101])
+def test_mirror_is_uniform_over_the_others(cxx, batch):
+    """Over the shifts, which are drawn uniformly, each sample meets every other once and, of an odd batch, itself."""
+    shifts = batch if batch % 2 == 1 else batch - 1
+    shift, index = np.indices((shifts, batch))
+    for partner in (
+        cxx.partner_of(True, shift, index, batch),
+        reference.partner_of((True, as_tensor(shift)), as_tensor(index), batch).numpy(),
+    ):
+        np.testing.assert_array_equal(np.take_along_axis(np.atleast_2d(partner), partner, axis=1), index)
+        met = [sorted(partner[:, i]) for i in range(batch)]
+        assert met == [[j for j in range(batch) if j != i or batch % 2 == 1] for i in range(batch)]
+    words = np.linspace(0, 2**32 - 1, 1000).astype(np.uint64)
+    drawn = words * shifts >> 32
+    assert {cxx.partner_map(Partner.mirror, seed, batch)[1] for seed in range(1000)} == set(drawn.tolist())
+
+
 @pytest.mark.parametrize("rule", helpers.PARTNERS)
 @given(seeds, st.integers(1, 2**30), st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @example(-1, 2**30, [0.0, 0.5, 1.0])
@@ -219,6 +236,9 @@ def test_partners_in_a_huge_batch(cxx, rule, seed, batch, places):
     twin = reference.partner_of(mapping, as_tensor(index), batch)
     assert_twins(mine, twin)
     assert 0 <= twin.min() <= twin.max() < batch
+    if rule in ("flip", "mirror"):
+        assert reference.partner_of(mapping, twin, batch).tolist() == index.tolist()
+        assert batch % 2 == 1 or (twin.numpy() != index).all()
 
 
 @pytest.mark.parametrize("scope", helpers.SCOPES)
@@ -228,6 +248,33 @@ def test_draw_index(cxx, scope):
     np.testing.assert_array_equal(cxx.draw_index(Scope[scope], index, partner), expected)
     twin = reference.draw_index(Scope[scope], as_tensor(index), as_tensor(partner))
     np.testing.assert_array_equal(twin.numpy(), expected)
+
+
+# ---- Kinds
+
+NEEDS = {  # of each kind, in words: has_partner, has_box, reads_own, blends, mixes_target
+    Kind.keep: (),
+    Kind.cutmix: ("has_partner", "has_box", "mixes_target"),
+    Kind.mixup: ("has_partner", "reads_own", "blends", "mixes_target"),
+    Kind.cutout: ("has_box",),
+}
+
+
+@pytest.mark.parametrize("need", ["has_partner", "has_box", "reads_own", "blends", "mixes_target"])
+def test_what_a_kind_needs(cxx, need):
+    assert (cxx.kinds, len(NEEDS)) == (KINDS, KINDS + 1)
+    kinds = np.arange(-1, KINDS + 2)
+    expected = [kind in NEEDS and need in NEEDS[Kind(kind)] for kind in kinds.tolist()]
+    assert getattr(cxx, need)(kinds).tolist() == expected
+    assert getattr(reference, need)(torch.from_numpy(kinds)).tolist() == expected
+    assert [getattr(reference, need)(kind) for kind in kinds.tolist()] == expected
+
+
+def test_which_kinds_there_are(cxx):
+    kinds = np.array([-(2**31), -1, *Kind, KINDS + 1, 2**31 - 1], dtype=np.int32)
+    expected = [kind in list(Kind) for kind in kinds.tolist()]
+    assert cxx.is_kind(kinds).tolist() == expected
+    assert reference.is_kind(torch.from_numpy(kinds)).tolist() == expected
 
 
 # ---- The plan
@@ -245,7 +292,22 @@ def bounds(draw):
 @example((0.0, 0.0, 1.0), [0, MAX])
 def test_kind_of(bounds, words):
     expected = [helpers.KINDS.index(helpers.oracle_kind(word, bounds)) for word in words]
-    assert reference.kind_of(*bounds, torch.tensor(words)).tolist() == expected
+    assert reference.kind_of(bounds, torch.tensor(words)).tolist() == expected
+
+
+@given(bounds(), st.integers(0, 2**32))
+@example((0.25, 0.25, 1.0), 0)
+@example((0.0, 0.0, 0.0), 0)
+def test_can_draw(cxx, bounds, seed):
+    """A kind that the bounds leave room for is drawn by some number, and no other kind is by any."""
+    near = [round(bound * 2**24) + step for bound in bounds for step in (-1, 0)]
+    numbers = [0, *(number for number in near if 0 <= number < 2**24)]
+    drawn = {helpers.oracle_kind(number << 8, bounds) for number in numbers}
+    for kind in range(1, KINDS + 1):
+        room = reference.can_draw(kind, bounds)
+        assert room or Kind(kind).name not in drawn
+        assert cxx.can_draw(kind, bounds) == reference.can_draw(kind, np.float32(bounds).tolist())
+    assert reference.may_blend(bounds) == reference.can_draw(Kind.mixup, bounds)
 
 
 @st.composite
@@ -253,7 +315,7 @@ def sampling(draw):
     """The arguments of sample_plan after the tables."""
     height, width = draw(st.just([0, 7]) | st.just([7, 0]) | extents())
     choices = [draw(st.sampled_from(enum)) for enum in (Scope, Partner, Placement)]
-    return draw(st.integers(0, 20)), height, width, *draw(bounds()), *choices, draw(st.booleans())
+    return draw(bounds()), Sampling(*choices, draw(st.booleans())), draw(st.integers(0, 20)), height, width
 
 
 @given(seeds, st.lists(any_floats, min_size=1, max_size=12), sampling())
@@ -262,20 +324,23 @@ def test_plan_of_any_table_stays_in_the_image(cxx, seed, knots, arguments):
     mine = cxx.sample_plan(seed % 2**64, tables, *arguments)
     twin = reference.sample_plan(torch.tensor([seed]), torch.from_numpy(tables), *arguments)
     np.testing.assert_array_equal(mine, twin.numpy())
-    batch, height, width, *_ = arguments
+    *_, batch, height, width = arguments
     assert cxx.valid_rows(mine, height, width, True).all()
     lam = mine[:, 5].view(np.float32) if batch else np.zeros(0)
     assert ((lam >= 0) & (lam <= 1)).all()
 
 
 @given(seeds, st.integers(0, 2**32), sampling())
-@example(3, 0, (20, 30, 40, 0.3, 0.6, 0.9, Scope.sample, Partner.mirror, Placement.clip, True))
-@example(3, 0, (19, 30, 40, 0.3, 0.6, 0.9, Scope.pair, Partner.flip, Placement.inside, False))
+@example(3, 0, ((0.3, 0.6, 0.9), Sampling(Scope.sample, Partner.mirror, Placement.clip, 1), 20, 30, 40))
+@example(3, 0, ((0.3, 0.6, 0.9), Sampling(Scope.pair, Partner.flip, Placement.inside, 0), 19, 30, 40))
 def test_plan_is_the_oracles(cxx, seed, table_seed, arguments):
     tables = np.stack([sorted_table(table_seed + kind) for kind in range(3)])
-    batch, height, width, *bounds, scope, partner, placement, correct_lam = arguments
+    bounds, sampling, batch, height, width = arguments
+    scope, partner, placement, correct_lam = sampling
     names = {"scope": scope.name, "partner": partner.name, "placement": placement.name}
-    plan = helpers.oracle_plan(seed, tables, batch, height, width, bounds=bounds, correct_lam=correct_lam, **names)
+    plan = helpers.oracle_plan(
+        seed, tables, batch, height, width, bounds=bounds, correct_lam=bool(correct_lam), **names
+    )
     mine = torch.from_numpy(cxx.sample_plan(seed % 2**64, tables, *arguments))
     helpers.assert_same_bits(mine, helpers.packed(plan))
 
@@ -284,19 +349,20 @@ def test_plan_is_the_oracles(cxx, seed, table_seed, arguments):
 def test_a_number_at_its_bound_is_not_below_it(cxx, kind):
     """Where cutmix, mixup and cutout end, each at the very number that a sample draws."""
     tables = np.stack([sorted_table(kind) for kind in range(3)])
+    sampling = Sampling(Scope.sample, Partner.roll, Placement.clip, 1)
     for index in range(8):
         number = (helpers.draw_words(5, index, 1)[3] >> 8) / 2**24
         bounds = [0.0 if each < kind else number for each in (1, 2, 3)]
-        plan = cxx.sample_plan(5, tables, 8, 30, 40, *bounds, Scope.sample, Partner.roll, Placement.clip, True)
+        plan = cxx.sample_plan(5, tables, bounds, sampling, 8, 30, 40)
         assert plan[index, 6] == 0
         bounds[kind - 1] = number + 2.0**-24
-        plan = cxx.sample_plan(5, tables, 8, 30, 40, *bounds, Scope.sample, Partner.roll, Placement.clip, True)
+        plan = cxx.sample_plan(5, tables, bounds, sampling, 8, 30, 40)
         assert plan[index, 6] == kind
 
 
 def test_the_examples_draw_every_kind(cxx):
     tables = np.stack([sorted_table(kind) for kind in range(3)])
-    plan = cxx.sample_plan(3, tables, 20, 30, 40, 0.3, 0.6, 0.9, 0, Partner.mirror, 0, True)
+    plan = cxx.sample_plan(3, tables, (0.3, 0.6, 0.9), (0, Partner.mirror, 0, 1), 20, 30, 40)
     assert set(plan[:, 6].tolist()) == {0, 1, 2, 3}
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cutmix_cuda import reference
-from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Kind, Partner, Placement, Scope
+from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Draw, Kind, Partner, Placement, Sampling, Scope
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels
 from .execution import (
@@ -55,9 +55,9 @@ def sampling(
     correct_lam=True,
     bounds=CUTMIX,
     seed=SEED,
-) -> tuple:
+) -> Draw:
     """The arguments of every op that samples."""
-    return seed, UNIFORM, *bounds, scope.value, partner.value, placement.value, correct_lam
+    return Draw(seed, UNIFORM, bounds, Sampling(scope.value, partner.value, placement.value, int(correct_lam)))
 
 
 def bounds_for(dtype: torch.dtype) -> tuple[float, float, float]:
@@ -77,15 +77,14 @@ def any_fill(dtype: torch.dtype) -> tuple[int, int]:
 def expected_results(call: Call) -> tuple[Any, Any, Tensor]:
     """Images, targets and plan of a call, by the reference."""
     plan = call.plan
-    if call.sampling is not None:
-        seed, table, *options = call.sampling
-        plan = reference.sample_plan(seed, table, *call.sizes, *options)
+    if call.draw is not None:
+        plan = reference.sample_plan(*call.draw, *call.sizes)
     wanted = None if call.targets is None else (call.targets.shape[1], call.label_smoothing, call.targets.dtype)
     if call.images is None:
         return None, wanted and reference.mix_targets(call.labels, plan, *wanted), plan
     own = call.images.clone()
-    op: Any = reference.mix_ if call.in_place else reference.mix
-    result = op(own, call.labels, plan, *(wanted or (0, 0.0, torch.float32)), *call.fill)
+    op: Any = reference.apply_ if call.in_place else reference.apply
+    result = op(own, call.labels, plan, *(wanted or (0, 0.0, torch.float32)), call.fill)
     images, targets = (own, result) if call.in_place else result
     return images, targets if wanted else None, plan
 
@@ -190,15 +189,15 @@ def test_pixels(kind, size, width, in_place):
         shape = ((5, 2, 6, 3)[turn % 4], 3, 6, VECTORS * width // size)
         images = laid_out(shape, dtype, layout, seed=turn)
         how = sampling(**ways[turn * 5 % len(ways)], bounds=bounds_for(dtype), seed=SEED + turn)
-        plan = (reference.sample_plan(*how[:2], shape[0], *shape[2:], *how[2:]),) if given else how
+        plan = (reference.sample_plan(*how, shape[0], *shape[2:]),) if given else how
         labels = random_labels(shape[0], CLASSES, seed=turn)
-        op = "mix" if given else "cutmix"
+        op = "apply" if given else "sample_and_apply"
         out: tuple = ()
         if in_place:
             op += "_"
         elif turn % 3 == 0:
             op, out = f"{op}_out", (laid_out(shape, dtype, LAYOUTS[layout]),)
-        rest = CLASSES, 0.1, torch.float32, *out, *any_fill(dtype)
+        rest = CLASSES, 0.1, torch.float32, *out, any_fill(dtype)
         done = assert_as_reference(kind, op, images, labels, *plan, *rest)
         if kind == "cuda":
             assert done.launch["kernel"] == f"mix_{'in' if in_place else 'out_of'}_place<{width}>"
@@ -242,8 +241,8 @@ def test_every_pair_of_kinds(kind, dtype, width, in_place):
     labels = random_labels(len(plan), CLASSES)
     for layout in ("channels-first", "channels-last"):
         images = laid_out((len(plan), 3, 6, width), dtype, layout)
-        rest = CLASSES, 0.1, torch.float32, *any_fill(dtype)
-        assert_as_reference(kind, "mix_" if in_place else "mix", images, labels, plan, *rest)
+        rest = CLASSES, 0.1, torch.float32, any_fill(dtype)
+        assert_as_reference(kind, "apply_" if in_place else "apply", images, labels, plan, *rest)
 
 
 @every_kind
@@ -254,7 +253,7 @@ def test_blends_of_every_byte(kind, in_place):
     images = torch.stack([own, partner]).byte().unsqueeze(1)
     for lam in (0.5, 0.25, 0.7):
         plan = plan_rows((1, (0,) * 4, Kind.mixup, lam), (0, (0,) * 4, Kind.mixup, 1 - lam))
-        assert_as_reference(kind, "mix_" if in_place else "mix", images, None, plan, 0, 0.0, torch.float32)
+        assert_as_reference(kind, "apply_" if in_place else "apply", images, None, plan, 0, 0.0, torch.float32)
 
 
 # Of these sizes a division of the rows among blocks, rounded up, has once led behind the last row.
@@ -264,9 +263,9 @@ def test_blends_of_every_byte(kind, in_place):
 def test_several_blocks_for_a_sample(kind, shape, in_place):
     """And several rows for a thread."""
     how = sampling(bounds=(0.8, 0.8, 1.0))
-    op = "cutmix_" if in_place else "cutmix"
+    op = "sample_and_apply_" if in_place else "sample_and_apply"
     images = laid_out(shape, torch.uint8, "channels-first")
-    assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, *any_fill(torch.uint8))
+    assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, any_fill(torch.uint8))
 
 
 @every_kind
@@ -277,8 +276,8 @@ def test_fill_of_elements_wider_than_vectors(kind, in_place):
     images = torch.frombuffer(memory.numpy(), dtype=torch.complex128, offset=8).view(4, 1, 5, 7)
     assert images.data_ptr() % 16 == 8
     how = sampling(bounds=bounds_of(Kind.cutout), placement=Placement.inside)
-    rest = 0, 0.0, torch.float32, *any_fill(torch.complex128)
-    assert_as_reference(kind, "cutmix_" if in_place else "cutmix", images, None, *how, *rest)
+    rest = 0, 0.0, torch.float32, any_fill(torch.complex128)
+    assert_as_reference(kind, "sample_and_apply_" if in_place else "sample_and_apply", images, None, *how, *rest)
 
 
 @needs_cuda
@@ -305,7 +304,7 @@ def test_every_way_to_sample(kind, scope, partner, placement):
     seeds = (0, -1, 2**31 + 5, -(2**62), 7)
     for seed, batch, correct_lam in zip(seeds, (1, 2, 5, 6, 300), (True, False, True, False, True), strict=True):
         how = sampling(scope, partner, placement, correct_lam, (0.3, 0.5, 0.7), torch.tensor([seed]))
-        assert_as_reference(kind, "sample_plan", *how[:2], batch, 33, 17, *how[2:], seed_on_device=batch % 2 == 1)
+        assert_as_reference(kind, "sample_plan", *how, batch, 33, 17, seed_on_device=batch % 2 == 1)
 
 
 @every_kind
@@ -313,10 +312,25 @@ def test_every_way_to_sample(kind, scope, partner, placement):
 def test_a_seed_on_the_device(kind, in_place):
     """With pixels, too; in place both samples of a pair have to find the same one."""
     images, labels = random_images((5, 3, 6, 20), torch.uint8), random_labels(5, CLASSES)
-    op = "cutmix_" if in_place else "cutmix"
+    op = "sample_and_apply_" if in_place else "sample_and_apply"
     for partner in INVERSE_OF_THEMSELVES:
         how = sampling(partner=partner, bounds=EVERY_KIND)
         assert_as_reference(kind, op, images, labels, *how, CLASSES, 0.0, torch.float32, seed_on_device=True)
+
+
+@every_kind
+@pytest.mark.parametrize("batch", [2, 7, 8])
+def test_every_pairing_in_place(kind, batch):
+    """Each pair has one owner, whatever the shift: also that of the last sample of an even batch."""
+    images, labels = random_images((batch, 1, 2, 16), torch.uint8), random_labels(batch, CLASSES)
+    pairings = {}
+    for seed in map(torch.tensor, itertools.count()):
+        if len(pairings) == (batch if batch % 2 == 1 else batch - 1):
+            break
+        _, shift = reference.partner_map(Partner.mirror, seed, batch)
+        pairings[int(shift)] = sampling(scope=Scope.pair, placement=Placement.inside, seed=seed.reshape(1))
+    for how in pairings.values():
+        assert_as_reference(kind, "cutmix_", images, labels, *how, CLASSES, 0.0, torch.float32)
 
 
 @every_kind
@@ -324,10 +338,9 @@ def test_a_seed_on_the_device(kind, in_place):
 @pytest.mark.parametrize("lam", [0.0, 1.0])
 def test_lambda_of_zero_and_one(kind, lam, drawn):
     """Boxes of the whole image, and empty ones."""
-    seed, _, *options = sampling(placement=Placement.inside, bounds=bounds_of(drawn))
+    how = sampling(placement=Placement.inside, bounds=bounds_of(drawn))._replace(quantiles=torch.full((3, 4097), lam))
     images, labels = random_images((4, 3, 6, 20), torch.uint8), random_labels(4, CLASSES)
-    for op in ("cutmix", "cutmix_"):
-        how = (seed, torch.full((3, 4097), lam), *options)
+    for op in ("sample_and_apply", "sample_and_apply_"):
         assert_as_reference(kind, op, images, labels, *how, CLASSES, 0.0, torch.float32)
 
 
@@ -358,7 +371,7 @@ def test_plans_that_lead_astray(kind, in_place):
     assert batch == 27, "the batch that a partner above is just outside of"
     labels = torch.arange(batch) % CLASSES
     for images in (random_images((batch, 2, height, width), torch.uint8), random_images((batch, 1, height, width))):
-        op = "mix_" if in_place else "mix"
+        op = "apply_" if in_place else "apply"
         done = assert_as_reference(kind, op, images, labels, plan, CLASSES, 0.1, torch.float32)
         invalid = done.targets.isnan().any(1).tolist()
         assert invalid[7:26] == [True] * 19
@@ -372,7 +385,9 @@ def test_mixup_of_what_cannot_be_blended(kind, in_place):
     """Left alone, with a NaN target."""
     images, labels = random_images((4, 3, 5, 20), torch.int16), random_labels(4, CLASSES)
     plan = plan_rows(*((k ^ 1, (0,) * 4, Kind.mixup if k < 2 else Kind.keep) for k in range(4)))
-    done = assert_as_reference(kind, "mix_" if in_place else "mix", images, labels, plan, CLASSES, 0.0, torch.float32)
+    done = assert_as_reference(
+        kind, "apply_" if in_place else "apply", images, labels, plan, CLASSES, 0.0, torch.float32
+    )
     assert torch.equal(done.out, images)
     assert done.targets.isnan().all(1).tolist() == [True, True, False, False]
 
@@ -384,7 +399,7 @@ def test_partners_that_several_share(kind):
     box = (1, 3, 4, 18)
     for partners in ((0, 0, 0, 0, 0, 0), (1, 2, 3, 4, 5, 0), (5, 5, 1, 1, 2, 2)):
         assert_as_reference(
-            kind, "mix", images, None, plan_rows(*((p, box, 1) for p in partners)), 0, 0.0, torch.float32
+            kind, "apply", images, None, plan_rows(*((p, box, 1) for p in partners)), 0, 0.0, torch.float32
         )
 
 
@@ -393,7 +408,7 @@ def test_partners_that_are_not_their_own_inverse_in_place(kind):
     """Nothing of the images is written, and every target is NaN."""
     images, labels = random_images((6, 3, 5, 20), torch.int16), random_labels(6, CLASSES)
     plan = plan_rows(*((p, (1, 3, 4, 18), 1) for p in (1, 2, 3, 4, 5, 0)))
-    done = assert_as_reference(kind, "mix_", images, labels, plan, CLASSES, 0.0, torch.float32)
+    done = assert_as_reference(kind, "apply_", images, labels, plan, CLASSES, 0.0, torch.float32)
     assert done.targets.isnan().all()
     assert done.report.buffers["images"].sectors_written == 0
 
@@ -407,7 +422,7 @@ def test_partners_that_are_not_their_own_inverse_in_place(kind):
 def test_targets(kind, labels_dtype, dtype):
     """Rounded as the reference rounds; a label that is no class, and a bad row of the plan, give a row of NaN."""
     soft = labels_dtype.is_floating_point
-    plan = reference.sample_plan(SEED + 3, UNIFORM, 9, 33, 17, *sampling(bounds=EVERY_KIND)[2:])
+    plan = reference.sample_plan(*sampling(bounds=EVERY_KIND, seed=SEED + 3), 9, 33, 17)
     assert set(plan[:, 6].tolist()) == set(Kind)
     plan[2, 0] = 9
     for classes, smoothing in ((5, 0.0), (CLASSES, 0.1)):
@@ -429,7 +444,7 @@ def test_numbers_of_classes(kind, classes):
     images = random_images((3, 1, 4, 8))
     for dtype in (torch.float32, torch.float16):
         labels = soft_labels(3, classes) if classes in (0, 3, 2500) else random_labels(3, classes)
-        assert_as_reference(kind, "cutmix", images, labels, *sampling(), classes, 0.1, dtype)
+        assert_as_reference(kind, "sample_and_apply", images, labels, *sampling(), classes, 0.1, dtype)
 
 
 # ---- Sizes
@@ -457,7 +472,7 @@ SIZES = {
 def test_sizes(kind, shape, dtype, in_place):
     labels = random_labels(shape[0], CLASSES)
     how = sampling(placement=Placement.inside, bounds=bounds_for(dtype))
-    op, rest = "cutmix_" if in_place else "cutmix", (CLASSES, 0.0, torch.float32, *any_fill(dtype))
+    op, rest = "sample_and_apply_" if in_place else "sample_and_apply", (CLASSES, 0.0, torch.float32, any_fill(dtype))
     assert_as_reference(kind, op, random_images(shape, dtype), labels, *how, *rest)
 
 
@@ -468,9 +483,9 @@ def test_images_that_begin_anywhere(kind, in_place, offset):
     """Rows of whole vectors, at an address that is not one."""
     storage = random_images((4 * 3 * 5 * 32 + 16,), torch.uint8)
     images = storage[offset : offset - 16].view(4, 3, 5, 32)
-    op = "cutmix_" if in_place else "cutmix"
+    op = "sample_and_apply_" if in_place else "sample_and_apply"
     how = sampling(bounds=EVERY_KIND)
-    done = assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, *any_fill(torch.uint8))
+    done = assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, any_fill(torch.uint8))
     if kind == "cuda":
         assert done.launch["kernel"].endswith(f"<{offset}>")
 
@@ -481,7 +496,11 @@ def test_images_that_begin_anywhere(kind, in_place, offset):
 @every_kind
 @pytest.mark.parametrize("architecture", [90, 100])
 def test_architectures(kind, architecture):
-    for op, dtype in (("cutmix", torch.uint8), ("cutmix_", torch.bfloat16), ("cutmix", torch.float16)):
+    for op, dtype in (
+        ("sample_and_apply", torch.uint8),
+        ("sample_and_apply_", torch.bfloat16),
+        ("sample_and_apply", torch.float16),
+    ):
         images, labels = random_images((7, 3, 6, 48), dtype), random_labels(7, CLASSES)
         arguments = (labels, *sampling(bounds=EVERY_KIND), CLASSES, 0.1, torch.float32)
         assert_as_reference(kind, op, images, *arguments, architecture=architecture)
@@ -498,17 +517,17 @@ def test_one_launch_a_call(monkeypatch):
     launches: list[mix.Launch] = []
     monkeypatch.setattr(mix.Launch, "__call__", lambda launch, device: launches.append(launch))
     images, labels = random_images((4, 3, 6, 20)), random_labels(4, CLASSES)
-    plan = reference.sample_plan(SEED, UNIFORM, 4, 6, 20, *sampling()[2:])
+    plan = reference.sample_plan(*sampling(), 4, 6, 20)
     wanted = (CLASSES, 0.1, torch.float32)
     calls = {
-        "sample_plan": (*sampling()[:2], 4, 6, 20, *sampling()[2:]),
+        "sample_plan": (*sampling(), 4, 6, 20),
         "mix_targets": (labels, plan, *wanted),
-        "mix": (images, labels, plan, *wanted),
-        "mix_out": (images, labels, plan, *wanted, images.clone()),
-        "mix_": (images, labels, plan, *wanted),
-        "cutmix": (images, labels, *sampling(), *wanted),
-        "cutmix_out": (images, labels, *sampling(), *wanted, images.clone()),
-        "cutmix_": (images, labels, *sampling(), *wanted),
+        "apply": (images, labels, plan, *wanted),
+        "apply_out": (images, labels, plan, *wanted, images.clone()),
+        "apply_": (images, labels, plan, *wanted),
+        "sample_and_apply": (images, labels, *sampling(), *wanted),
+        "sample_and_apply_out": (images, labels, *sampling(), *wanted, images.clone()),
+        "sample_and_apply_": (images, labels, *sampling(), *wanted),
     }
     assert calls.keys() == mix.OPS.keys()
     for number, (op, arguments) in enumerate(calls.items(), start=1):

@@ -44,10 +44,10 @@ def test_torch_compile_traces_through_the_op_with_cuda_tensors(inplace):
         return graph.forward
 
     ops = torch.ops.cutmix_cuda_triton
-    op = ops.cutmix_.default if inplace else ops.cutmix.default
+    op = ops.sample_and_apply_.default if inplace else ops.sample_and_apply.default
 
     def step(images, labels, quantiles, seed):
-        arguments = (images, labels, seed, quantiles, 0.5, 0.8, 1.0, 0, 3, 0, True, 10, 0.1, torch.float16)
+        arguments = (images, labels, seed, quantiles, (0.5, 0.8, 1.0), (0, 3, 0, 1), 10, 0.1, torch.float16)
         return (images, *op(*arguments)) if inplace else op(*arguments)
 
     with FakeTensorMode():

@@ -20,7 +20,7 @@ import triton  # noqa: E402
 from cutmix_cuda.triton_kernels import mix  # noqa: E402
 
 from cutmix_cuda import reference  # noqa: E402
-from cutmix_cuda._ops import Kind, Partner, Placement, Scope  # noqa: E402
+from cutmix_cuda._ops import Draw, Kind, Partner, Placement, Sampling, Scope  # noqa: E402
 
 from ..helpers import assert_same_bits, random_images, random_labels  # noqa: E402
 from ..ptx.report import Report  # noqa: E402
@@ -29,10 +29,10 @@ from .triton_compile import compiled, execute, specialization  # noqa: E402
 
 CLASSES = 10
 LAWS = (torch.tensor([1]), UNIFORM ** torch.tensor([[1.0], [2.0], [3.0]]))
-RULES = (Scope.sample.value, Partner.mirror.value, Placement.clip.value, True)
+RULES = Sampling(Scope.sample.value, Partner.mirror.value, Placement.clip.value, 1)
 CUTMIX = bounds_of(Kind.cutmix)
 EVERY_KIND = (0.3, 0.6, 0.9)
-SAMPLING = (*LAWS, *CUTMIX, *RULES)
+DRAW = Draw(*LAWS, CUTMIX, RULES)
 
 
 class Case(NamedTuple):
@@ -152,8 +152,10 @@ def test_machine_code_of_other_architectures(launches, tmp_path, name, architect
 
 def check_machine_code(launches, folder: Path, case: Case, bounds: tuple, in_place: bool, architecture: int) -> None:
     """No spill, no shared memory, no barrier; whole vectors by one instruction; no product fused with a sum."""
-    sampling, wanted = (*LAWS, *bounds, *RULES), (CLASSES, 0.1, torch.float32)
-    mix.OPS["cutmix_" if in_place else "cutmix"](case.images(), random_labels(3, CLASSES), *sampling, *wanted)
+    draw, wanted = DRAW._replace(bounds=bounds), (CLASSES, 0.1, torch.float32)
+    mix.OPS["sample_and_apply_" if in_place else "sample_and_apply"](
+        case.images(), random_labels(3, CLASSES), *draw, *wanted
+    )
     width = min(case.width, case.granule) if in_place and case.width < 8 else case.width
     assert launches[0].options["WIDTH"] == width
     assert launches[0].options["GRANULE"] == min(width, case.granule)
@@ -208,12 +210,11 @@ def test_pixels(reports, case, bounds, in_place):
     images, labels = case.images(batch), random_labels(batch, CLASSES)
     if bounds != CUTMIX:
         images = images.nan_to_num()  # which NaN a blend with one gives, a processor chooses
-    arguments = (labels, *LAWS, *bounds, *RULES, CLASSES, 0.1, torch.float32)
-    arguments = (*arguments, *fill_of(1, case.dtype))
-    assert_as_reference("cutmix_" if in_place else "cutmix", images, *arguments)
+    arguments = (labels, *DRAW._replace(bounds=bounds), CLASSES, 0.1, torch.float32, fill_of(1, case.dtype))
+    assert_as_reference("sample_and_apply_" if in_place else "sample_and_apply", images, *arguments)
 
     (report,) = reports
-    plan = reference.OPS["cutmix"](images, *arguments)[-1]
+    plan = reference.OPS["sample_and_apply"](images, *arguments)[-1]
     assert set(plan[:, 6].tolist()) == {Kind.cutmix, Kind.keep} if bounds == CUTMIX else set(Kind)
     read, written = moved(images, plan, in_place)
     rows = sum(y1 - y0 for _, y0, _, y1, *_ in plan.tolist()) * (1 if case.channels_last else case.shape[0])
@@ -229,15 +230,15 @@ def test_pixels(reports, case, bounds, in_place):
 def test_many_classes(reports, in_place):
     """More chunks of a target than there are of pixels."""
     images, labels = CASES["uint8-by-8"].images(), torch.tensor([0, 2499, 7])
-    op = "cutmix_" if in_place else "cutmix"
-    assert_as_reference(op, images, labels, *SAMPLING, 2500, 0.1, torch.float32)
+    op = "sample_and_apply_" if in_place else "sample_and_apply"
+    assert_as_reference(op, images, labels, *DRAW, 2500, 0.1, torch.float32)
     assert len(reports) == 1
 
 
 def test_out_of_another_layout(reports):
     """Strides of its own, another order of the slices, or another pixel, for which the images are mixed in a copy."""
     images = random_images((3, 3, 8, 16), torch.int32)
-    expected = reference.cutmix(images, None, *SAMPLING, 0, 0.0, torch.float32)[0]
+    expected = reference.sample_and_apply(images, None, *DRAW, 0, 0.0, torch.float32)[0]
     storage = torch.zeros(3, 3, 10, 20, dtype=torch.int32)
     outs = [
         storage[:, :, 1:9, 2:18],
@@ -245,20 +246,20 @@ def test_out_of_another_layout(reports):
         torch.zeros_like(images).contiguous(memory_format=torch.channels_last),
     ]
     for out in outs:
-        mix.OPS["cutmix_out"](images, None, *SAMPLING, 0, 0.0, torch.float32, out)
+        mix.OPS["sample_and_apply_out"](images, None, *DRAW, 0, 0.0, torch.float32, out)
         assert_same_bits(out, expected)
     assert int((storage != 0).sum()) == int((outs[0] != 0).sum())
 
     video = random_images((3, 2, 3, 4, 8), torch.int32)
     out = torch.zeros(3, 3, 2, 4, 8, dtype=torch.int32).transpose(1, 2)
-    mix.OPS["cutmix_out"](video, None, *SAMPLING, 0, 0.0, torch.float32, out)
-    assert_same_bits(out, reference.cutmix(video, None, *SAMPLING, 0, 0.0, torch.float32)[0])
+    mix.OPS["sample_and_apply_out"](video, None, *DRAW, 0, 0.0, torch.float32, out)
+    assert_same_bits(out, reference.sample_and_apply(video, None, *DRAW, 0, 0.0, torch.float32)[0])
     assert len(reports) == 4
 
 
 def test_more_samples_than_a_grid_is_high(reports, monkeypatch):
     monkeypatch.setattr(mix, "MAX_GRID_Y", 2)
-    assert_as_reference("cutmix_", CASES["uint8"].images(5), None, *SAMPLING, 0, 0.0, torch.float32)
+    assert_as_reference("sample_and_apply_", CASES["uint8"].images(5), None, *DRAW, 0, 0.0, torch.float32)
 
 
 @every_place
@@ -267,8 +268,8 @@ def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
     monkeypatch.setattr(mix, "MAX_FAST_DIVISION", 0)
     monkeypatch.setattr(mix, "geometry", mix.geometry.__wrapped__)
     images = random_images((7, 3, 7, 24), torch.uint8)
-    op = "cutmix_" if in_place else "cutmix"
-    assert_as_reference(op, images, None, *LAWS, *EVERY_KIND, *RULES, 0, 0.0, torch.float32)
+    op = "sample_and_apply_" if in_place else "sample_and_apply"
+    assert_as_reference(op, images, None, *DRAW._replace(bounds=EVERY_KIND), 0, 0.0, torch.float32)
 
 
 # ---- Launches
@@ -286,7 +287,12 @@ def test_division_by_multiplication():
 
 
 def training_launch(
-    batch: int, seed: int | Tensor = 1, dtype: torch.dtype = torch.float32, fill: int = 0, **changes
+    batch: int,
+    seed: int | Tensor = 1,
+    dtype: torch.dtype = torch.float32,
+    fill: int = 0,
+    bounds: tuple[float, ...] = CUTMIX,
+    **changes: int,
 ) -> mix.Launch:
     """The launch of cutmix on CUDA tensors of any size: meta tensors have no memory, and sizes are all that matters."""
     with torch.device("meta"):
@@ -294,20 +300,19 @@ def training_launch(
         out, targets = torch.empty_like(images), torch.empty(batch, 1000)
         plan, quantiles = torch.empty(batch, 8, dtype=torch.int32), torch.empty(3, 4097)
     seed = seed if isinstance(seed, Tensor) else torch.tensor([seed])
-    sampling = mix.Sampling(seed, quantiles, *CUTMIX, *RULES)._replace(**changes)
+    draw = Draw(seed, quantiles, bounds, RULES._replace(**changes))
     rows = mix.rows_of(images)
     assert rows is not None
     pixels = mix.Pixels(images, out, rows, rows)
     wanted = mix.Labels(labels, targets, 0.1)
-    return mix.mix_launch(batch, 224, 224, plan, sampling, pixels, wanted, dtype=dtype, fill=(fill, fill))
+    return mix.mix_launch(batch, 224, 224, plan, draw, pixels, wanted, dtype=dtype, fill=(fill, fill))
 
 
 def test_what_compiles_a_kernel():
     """No batch size, seed or option of sampling: a training run has one kernel, or two if it captures CUDA graphs."""
     launches = [training_launch(batch) for batch in (1, 2, 16, 17, 255, 256, 65536, 1 << 20)]
     launches += [training_launch(256, seed) for seed in (0, 1, 16, 2**31, 2**40, -1)]
-    half = dict.fromkeys(("cutmix_below", "mixup_below", "cutout_below"), 0.5)
-    launches += [training_launch(256, scope=1, partner=1, placement=1, correct_lam=False, **half)]
+    launches += [training_launch(256, scope=1, partner=1, placement=1, correct_lam=0, bounds=(0.5, 0.5, 0.5))]
     launches += [training_launch(256, dtype=torch.int32)]
     assert len({specialization(launch) for launch in launches}) == 1
     on_device = training_launch(256, seed=torch.empty(1, dtype=torch.int64, device="meta"))
@@ -316,19 +321,15 @@ def test_what_compiles_a_kernel():
 
 def test_what_compiles_a_kernel_for_every_kind():
     """The dtype, if mixup can blend it; neither the bounds of the kinds nor the fill."""
-    bounds = [
-        {"cutmix_below": 0.3, "mixup_below": 0.6},
-        {"cutmix_below": 0.0},
-        {"mixup_below": 0.0, "cutmix_below": 0.9},
+    every_bounds = [(0.3, 0.6, 1.0), (0.0, 1.0, 1.0), (0.9, 0.0, 1.0)]
+    launches = [
+        training_launch(256, fill=fill, bounds=bounds) for fill in (0, 1, 16, -1, 2**40) for bounds in every_bounds
     ]
-    launches = [training_launch(256, fill=fill, **changes) for fill in (0, 1, 16, -1, 2**40) for changes in bounds]
     assert len({specialization(launch) for launch in launches}) == 1
     dtypes = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    launches = [training_launch(256, dtype=dtype, cutmix_below=0.5) for dtype in dtypes]
+    launches = [training_launch(256, dtype=dtype, bounds=(0.5, 1.0, 1.0)) for dtype in dtypes]
     assert len({specialization(launch) for launch in launches}) == len(dtypes)
-    whole = [
-        training_launch(256, dtype=dtype, cutmix_below=0.5, mixup_below=0.5) for dtype in (torch.int32, torch.uint32)
-    ]
+    whole = [training_launch(256, dtype=dtype, bounds=(0.5, 0.5, 1.0)) for dtype in (torch.int32, torch.uint32)]
     assert len({specialization(launch) for launch in whole}) == 1
 
 

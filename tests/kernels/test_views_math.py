@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cutmix_cuda import reference, reference_augment
-from cutmix_cuda._ops_augment import ViewChoices, ViewParameters
+from cutmix_cuda._ops import ViewChoices, ViewParameters
 
 from ..oracle_augment import DrawnViews, oracle_noise, oracle_view, packed_views, words_at
 from .test_math import MAX, any_floats, as_tensor, assert_twins, edge_floats, random_words, seeds, sorted_table, words

@@ -64,7 +64,7 @@ def execute(launch: Launch, architecture: int = 90, read_only: tuple[str, ...] =
         if argument is None:
             continue  # a constant, as far as Triton is concerned
         if not isinstance(tensor, Tensor):
-            arguments.append(argument)
+            arguments.extend(argument if isinstance(argument, tuple) else [argument])
             continue
         storage = tensor.untyped_storage()
         base = storage.data_ptr()

@@ -120,33 +120,35 @@ def test_kinds(dtype, width, channels_last, in_place):
     images, labels = random_images((len(rows), 3, 4, width), dtype), random_labels(len(rows), CLASSES)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    arguments = (labels, plan_of(rows), CLASSES, 0.1, torch.float32, *fill_of(3, dtype))
-    mixed, targets = assert_same_by_ops("mix_" if in_place else "mix", images, *arguments)
+    arguments = (labels, plan_of(rows), CLASSES, 0.1, torch.float32, fill_of(3, dtype))
+    mixed, targets = assert_same_by_ops("apply_" if in_place else "apply", images, *arguments)
     valid = [dtype in BLENDED_DTYPES or kind != Kind.mixup for kind in kinds]
     assert (~targets.isnan().any(1)).tolist() == valid
     assert (mixed[10, :, 0:3, 1:4] == 3).all()
 
 
-@pytest.mark.parametrize(("op", "scope"), [("cutmix", "sample"), ("cutmix_", "pair"), ("cutmix", "batch")])
+@pytest.mark.parametrize(
+    ("op", "scope"), [("sample_and_apply", "sample"), ("sample_and_apply_", "pair"), ("sample_and_apply", "batch")]
+)
 def test_kinds_sampled(op, scope):
     """An odd batch, so that a sample is its own partner, which only cutout changes."""
     images, labels = random_images((7, 2, 4, 8), torch.uint8), soft_labels(7, CLASSES)
-    how = SEED, QUANTILES, 0.3, 0.6, 0.9, SCOPES.index(scope), PARTNERS.index("mirror"), 0, True
-    plan = assert_same_by_ops(op, images, labels, *how, CLASSES, 0.1, torch.float32, *fill_of(7, torch.uint8))[-1]
+    how = SEED, QUANTILES, (0.3, 0.6, 0.9), (SCOPES.index(scope), PARTNERS.index("mirror"), 0, 1)
+    plan = assert_same_by_ops(op, images, labels, *how, CLASSES, 0.1, torch.float32, fill_of(7, torch.uint8))[-1]
     kinds = set(plan[:, 6].tolist())
     assert kinds == set(Kind) if scope == "sample" else Kind.keep in kinds
 
 
 # A box of the whole image, for every sample.
-CUT_ALL_OUT = SEED, torch.zeros(3, 4097), *bounds_of(Kind.cutout), 0, PARTNERS.index("mirror"), 1, True
+CUT_ALL_OUT = SEED, torch.zeros(3, 4097), bounds_of(Kind.cutout), (0, PARTNERS.index("mirror"), 1, 1)
 
 
 @pytest.mark.parametrize("width", [1024, 1025])
 def test_a_sample_cut_out_in_several_chunks(width):
     """In place a sample that is its own partner has both halves of its positions to itself."""
     images = random_images((1, 40, width), torch.uint8)
-    how = *CUT_ALL_OUT, 0, 0.0, torch.float32, *fill_of(7, torch.uint8)
-    mixed = assert_same_by_ops("cutmix_", images, None, *how)[0]
+    how = *CUT_ALL_OUT, 0, 0.0, torch.float32, fill_of(7, torch.uint8)
+    mixed = assert_same_by_ops("sample_and_apply_", images, None, *how)[0]
     assert (mixed == 7).all()
 
 
@@ -154,12 +156,12 @@ def test_images_that_begin_within_an_element():
     """Those that mixup could blend are mixed in a copy; vectors of others are filled with their part of an element."""
     ops = torch.ops.cutmix_cuda_triton
     for dtype in (torch.float32, torch.complex128):
-        how = *CUT_ALL_OUT, 0, 0.0, torch.float32, *fill_of(7, dtype)
+        how = *CUT_ALL_OUT, 0, 0.0, torch.float32, fill_of(7, dtype)
         images = torch.frombuffer(bytearray(range(200)), dtype=dtype, offset=2, count=8).view(2, 1, 2, 2)
         assert images.data_ptr() % dtype.itemsize != 0
-        assert (ops.cutmix(images, None, *how)[0] == 7).all()
+        assert (ops.sample_and_apply(images, None, *how)[0] == 7).all()
         assert not (images == 7).any()
-        ops.cutmix_(images, None, *how)
+        ops.sample_and_apply_(images, None, *how)
         assert (images == 7).all()
 
 
@@ -217,7 +219,7 @@ def test_bad_rows_and_labels_by_the_ops(in_place):
     rows += [(8 + i, box, lam, kind) for i, (lam, kind) in enumerate([(-0.1, 1), (1.1, 2), (float("nan"), 3)])]
     labels = torch.tensor([0, 4, 5, 1, -1, 2, 3, 0, 1, 1, 1])
     images = random_images((len(rows), 1, 6, 10), torch.uint8)
-    op = "mix_" if in_place else "mix"
+    op = "apply_" if in_place else "apply"
     targets = assert_same_by_ops(op, images, labels, plan_of(rows), CLASSES, 0.1, torch.float32)[1]
     assert (~targets.isnan().any(1)).nonzero().flatten().tolist() == [0, 1]  # of 4 the label is no class
 
@@ -247,11 +249,17 @@ def test_direct_calls_are_checked():
         ((images[0, 0], labels, plan, CLASSES, 0.0, torch.float32), "images must be"),
     ):
         with pytest.raises(RuntimeError, match=message):
-            ops.mix(*arguments)
-    how, options = (torch.tensor([1]), UNIFORM), (0.5, 1.0, 1.0, 0, PARTNERS.index("roll"), 0, True)
+            ops.apply(*arguments)
+    seed, bounds, roll = torch.tensor([1]), (0.5, 1.0, 1.0), (0, PARTNERS.index("roll"), 0, 1)
     with pytest.raises(RuntimeError, match="flip or mirror"):
-        ops.cutmix_(images, labels, *how, *options, CLASSES, 0.0, torch.float32)
+        ops.sample_and_apply_(images, labels, seed, UNIFORM, bounds, roll, CLASSES, 0.0, torch.float32)
     with pytest.raises(RuntimeError, match="mixup blends"):
-        ops.cutmix(images.int(), labels, *how, *options, CLASSES, 0.0, torch.float32)
-    with pytest.raises(RuntimeError, match="3 laws of 4097"):
-        ops.sample_plan(torch.tensor([1]), UNIFORM[0], 2, 4, 4, *options)
+        ops.sample_and_apply(images.int(), labels, seed, UNIFORM, bounds, roll, CLASSES, 0.0, torch.float32)
+    for draw, message in (
+        ((UNIFORM[0], bounds, roll), "a row of 4097"),
+        ((UNIFORM, bounds[:2], roll), "bounds must be"),
+        ((UNIFORM, bounds, (0, 4, 0, 1)), "sampling must be"),
+        ((UNIFORM, bounds, roll[:3]), "sampling must be"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.sample_plan(seed, *draw, 2, 4, 4)

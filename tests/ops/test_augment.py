@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutmix_cuda._backends import ops_for
-from cutmix_cuda._ops_augment import AUGMENTED_DTYPES, MemoryFormat
+from cutmix_cuda._ops import AUGMENTED_DTYPES, MemoryFormat
 
 from ..helpers import (
     Backend,

@@ -318,7 +318,7 @@ BAD_ROWS = {
 
 
 @every_backend
-@pytest.mark.parametrize("op", ["mix", "mix_out", "mix_"])
+@pytest.mark.parametrize("op", ["apply", "apply_out", "apply_"])
 @pytest.mark.parametrize("edit", BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_a_bad_row_leaves_its_sample_alone(backend, op, edit):
     """An op given a plan that nobody has checked follows no bad row: the sample stays, its target is NaN, and the
@@ -328,30 +328,30 @@ def test_a_bad_row_leaves_its_sample_alone(backend, op, edit):
     rows = packed(plan)
     for column, value in edit.items():
         rows[2, column] = value
-    bad = {2, 3} if op == "mix_" and 0 in edit else {2}
+    bad = {2, 3} if op == "apply_" and 0 in edit else {2}
     followed = [keep(sample) if i in bad else sample for i, sample in enumerate(plan)]
     expected_images, expected_targets = oracle_images(images, followed), oracle_targets(labels, followed, 4)
     expected_targets[list(bad)] = torch.nan
 
-    mixed, targets = run_mix(backend, op, images, labels, rows)
+    mixed, targets = run_apply(backend, op, images, labels, rows)
     assert_same_bits(mixed, expected_images)
     assert torch.equal(targets.isnan(), expected_targets.isnan())
     assert torch.equal(targets.nan_to_num(), expected_targets.nan_to_num())
 
 
-def run_mix(
+def run_apply(
     backend: Backend, op: str, images: Tensor, labels: Tensor, rows: Tensor, fill: tuple[int, int] = (0, 0)
 ) -> tuple[Tensor, Tensor]:
     """An op by itself, without the checks of the functions above it, on copies of its arguments."""
     ops = ops_for(backend.name, torch.device(backend.device))
     images, labels, rows = (tensor.to(backend.device).clone() for tensor in (images, labels, rows))
     arguments = images, labels, rows, 4, 0.0, torch.float32
-    if op == "mix":
-        return ops.mix(*arguments, *fill)
-    if op == "mix_":
-        return images, ops.mix_(*arguments, *fill)
+    if op == "apply":
+        return ops.apply(*arguments, fill)
+    if op == "apply_":
+        return images, ops.apply_(*arguments, fill)
     out = torch.zeros_like(images)
-    return out, ops.mix_out(*arguments, out, *fill)
+    return out, ops.apply_out(*arguments, out, fill)
 
 
 @every_backend
@@ -362,7 +362,7 @@ def test_in_place_exchanges_only_in_pairs(backend, partners):
     plan = hand_made([(partner, (1, 2, 5, 8)) for partner in partners], 6, 9)
     alone = [i for i in range(4) if partners[partners[i]] != i]
     followed = [keep(sample) if i in alone else sample for i, sample in enumerate(plan)]
-    mixed, targets = run_mix(backend, "mix_", images, labels, packed(plan))
+    mixed, targets = run_apply(backend, "apply_", images, labels, packed(plan))
     assert_same_bits(mixed, oracle_images(images, followed))
     assert targets.isnan().all(1).nonzero().flatten().tolist() == alone
 
@@ -430,14 +430,14 @@ def test_any_plan(backend, data):
     dtype = data.draw(st.sampled_from([torch.uint8, torch.float16, torch.float64, torch.int16]))
     images, labels = random_images((batch, 2, height, width), dtype), random_labels(batch, 4)
     sense = [makes_sense(row, batch, height, width, dtype != torch.int16) for row in rows.tolist()]
-    for op in ("mix", "mix_out", "mix_"):
+    for op in ("apply", "apply_out", "apply_"):
         valid = [
-            good and (op != "mix_" or int(rows[partner, 0]) == i)
+            good and (op != "apply_" or int(rows[partner, 0]) == i)
             for i, (good, partner) in enumerate(zip(sense, rows[:, 0].tolist(), strict=True))
         ]
         sound = torch.where(torch.tensor(valid)[:, None], rows, 0)  # kept
         followed = planned(MixPlan(sound, height, width))
-        mixed, targets = run_mix(backend, op, images, labels, rows, fill_words(7, dtype))
+        mixed, targets = run_apply(backend, op, images, labels, rows, fill_words(7, dtype))
         assert_same_images(mixed, oracle_images(images, followed, fill=7), followed)
         assert targets.isnan().any(1).tolist() == [not ok for ok in valid]
         assert torch.equal(targets[valid].cpu(), oracle_targets(labels, followed, 4)[valid])

@@ -159,7 +159,7 @@ def test_a_label_outside_gives_nan(backend, dtype, outside):
         expected = oracle_targets(good.cpu(), planned(plan), 5).to(backend.device)
         for targets in (
             ops.mix_targets(labels, plan.packed, 5, 0.0, torch.float32),
-            ops.mix(images, labels, plan.packed, 5, 0.0, torch.float32)[1],
+            ops.apply(images, labels, plan.packed, 5, 0.0, torch.float32)[1],
         ):
             assert torch.equal(targets.isnan(), uses[:, None].expand(12, 5))
             assert torch.equal(targets[~uses], expected[~uses])
