@@ -26,6 +26,7 @@ from ._ops import (
     ViewParameters,
 )
 from ._seed import counted_seed, seed_tensor
+from ._tv_tensors import is_tv_tensor
 from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
 from .functional import Settings as MixSettings
@@ -276,6 +277,11 @@ def _seen(images: Tensor, settings: Settings) -> Tensor:
 
 
 def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
+    if is_tv_tensor(images, "Mask"):
+        raise TypeError(
+            "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased, because its values are "
+            "classes; masks follow images by mix_images(views.apply(masks), plan)"
+        )
     if images.dtype not in AUGMENTED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved or erased, "

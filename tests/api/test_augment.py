@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from typing import Any
 
@@ -414,6 +415,38 @@ def test_export():
     images = uint8_images()
     program = torch.export.export(augment, (images,))
     assert_same_bits(program.module()(images)[0], augment(images)[0])
+
+
+class Tail(torch.nn.Module):
+    def forward(self, images):
+        return cutmix_cuda.augment(images, mean=MEAN, std=STD, flip=0.5, seed=3, return_plan=True)
+
+
+def test_an_exported_program_returns_views():
+    images = uint8_images()
+    out, _, plan, views = torch.export.export(Tail(), (images,)).module()(images)
+    expected, _, expected_plan, expected_views = Tail()(images)
+    assert_same_bits(out, expected)
+    assert_same_bits(plan.packed, expected_plan.packed)
+    assert_same_bits(views.packed, expected_views.packed)
+    assert (views.height, views.width) == SHAPE[2:]
+
+
+def loaded(views: Views) -> Views:
+    file = io.BytesIO()
+    torch.save(views, file)
+    file.seek(0)
+    return torch.load(file)  # weights_only, by default
+
+
+@pytest.mark.parametrize("copied", [loaded, copy.deepcopy, lambda views: pickle.loads(pickle.dumps(views))])
+def test_views_are_what_was_saved(copied):
+    views = cutmix_cuda.sample_views(4, 8, 9, flip=0.5, erase=Erase(1.0), seed=3)
+    twin = copied(views)
+    assert type(twin) is Views and (twin.height, twin.width) == (8, 9)
+    assert_same_bits(twin.packed, views.packed)
+    with pytest.raises(ValueError, match="packed must be int32"):
+        copied(Views._unchecked(views.packed.float(), 8, 9))
 
 
 # ---- What follows the same plan and views
