@@ -2,6 +2,7 @@
 // return if empty, run. A backend gives `run(const AugmentCall&, const Tensor& anchor)`.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "augment_call.h"
@@ -26,8 +27,7 @@ struct ValueArgs {
 inline Tensor new_views(int64_t batch, int64_t boxes, const Tensor& like) {
     const int64_t quadruple = Views::kQuadruple, sizes[] = {batch, 1 + boxes, quadruple},
                   strides[] = {(1 + boxes) * quadruple, quadruple, 1};
-    const auto type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(ScalarType::Int));
-    return new_strided(3, sizes, strides, type, like);
+    return new_strided(3, sizes, strides, shim_dtype(ScalarType::Int), like);
 }
 
 inline bool has_tables(const Tensor& tables, int64_t least) {
@@ -60,22 +60,10 @@ inline Tensor set_given_views(AugmentCall* call, const Tensor& packed) {
                         packed.size(1) <= 1 + kMaxBoxes && packed.size(2) == Views::kQuadruple &&
                         packed.scalar_type() == ScalarType::Int,
                     "views must be int32 of shape (batch, 1 + boxes, 4)");
-    Tensor kept = dense(packed);
-    // Quadruples are read as 16-byte vectors; a slice of a larger tensor may start between them.
-    if (reinterpret_cast<uintptr_t>(kept.const_data_ptr()) % sizeof(Geometry) != 0) kept = torch::stable::clone(kept);
+    Tensor kept = dense_vectors(packed);
     call->views.given = static_cast<const int32_t*>(kept.const_data_ptr());
     call->views.boxes = static_cast<int32_t>(packed.size(1)) - 1;
     return kept;
-}
-
-inline void set_seed(Plan* plan, const Tensor& seed, const Tensor& anchor) {
-    STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
-    if (seed.is_cpu()) {
-        plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
-    } else {
-        STD_TORCH_CHECK(same_device(seed, anchor), "seed must be on the CPU or on the device of the images");
-        plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
-    }
 }
 
 inline void set_values(AugmentCall* call, const ValueArgs& args, const Tensor& images) {
@@ -146,12 +134,12 @@ struct AugmentOps {
         STD_TORCH_CHECK(images.dim() == 4, "images must be of shape (batch, channels, height, width)");
         STD_TORCH_CHECK(memory_format == 0 || memory_format == 1, "memory_format must be 0 or 1");
         const int64_t channels = images.size(1), height = images.size(2), width = images.size(3);
-        const auto step = [](int64_t size) { return size > 0 ? size : 1; };
-        const int64_t plane = step(height) * step(width), sample = step(channels) * plane;
-        const int64_t contiguous[] = {sample, plane, step(width), 1};
-        const int64_t channels_last[] = {sample, 1, step(width) * step(channels), step(channels)};
-        return new_strided(4, images.sizes().data(), memory_format == 0 ? contiguous : channels_last,
-                           torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), images);
+        const auto step = [](int64_t size) { return std::max<int64_t>(size, 1); };  // as torch.empty
+        const int64_t plane = step(height) * step(width);
+        const int64_t contiguous[] = {step(channels) * plane, plane, step(width), 1};
+        const int64_t channels_last[] = {channels * width * height, 1, channels * width, channels};
+        return new_strided(4, images.sizes().data(), memory_format == 0 ? contiguous : channels_last, shim_dtype(type),
+                           images);
     }
 
     static void check_out(const AugmentCall& call, const Tensor& images, const Tensor& out) {

@@ -39,11 +39,21 @@ struct DrawArgs {  // the arguments of every op that samples, in the order of th
     const std::vector<int64_t>& sampling;
 };
 
+// On the CPU by value; the kernel loads it from the device of the anchor.
+inline void set_seed(Plan* plan, const Tensor& seed, const Tensor& anchor) {
+    STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
+    if (seed.is_cpu()) {
+        plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
+    } else {
+        STD_TORCH_CHECK(same_device(seed, anchor), "seed must be on the CPU or on the device of the images");
+        plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
+    }
+}
+
 // Sets up sampling into a new packed plan, which it returns.
 inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
     const Tensor &seed = args.seed, &quantiles = args.quantiles;
     Draw& draw = plan->draw;
-    STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
     STD_TORCH_CHECK(quantiles.dim() == 2 && quantiles.size(0) == kKinds && quantiles.size(1) == kKnots &&
                         quantiles.scalar_type() == ScalarType::Float && quantiles.is_contiguous(),
                     "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each kind");
@@ -56,15 +66,16 @@ inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
     draw.width = plan->width;
     STD_TORCH_CHECK(plan->can_blend || !may_blend(draw.bounds),
                     "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only");
-    if (seed.is_cpu()) {
-        plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
-    } else {
-        STD_TORCH_CHECK(same_device(seed, quantiles), "seed must be on the CPU or on the device of the images");
-        plan->device_seed = static_cast<const int64_t*>(seed.const_data_ptr());
-    }
+    set_seed(plan, seed, quantiles);
     Tensor sampled = new_matrix(plan->batch, kPlanColumns, ScalarType::Int, quantiles);
     plan->sampled = static_cast<PlanRow*>(sampled.mutable_data_ptr());
     return sampled;
+}
+
+// Dense, and at an address of 16-byte vectors, which a slice of a larger tensor may start between.
+inline Tensor dense_vectors(const Tensor& tensor) {
+    Tensor kept = dense(tensor);
+    return reinterpret_cast<uintptr_t>(kept.const_data_ptr()) % 16 == 0 ? kept : torch::stable::clone(kept);
 }
 
 // Follows a given packed plan; returns the tensor that keeps its memory.
@@ -72,9 +83,7 @@ inline Tensor set_given(Plan* plan, const Tensor& packed) {
     STD_TORCH_CHECK(packed.dim() == 2 && packed.size(0) == plan->batch && packed.size(1) == kPlanColumns &&
                         packed.scalar_type() == ScalarType::Int,
                     "plan must be int32 of shape (batch, 8)");
-    Tensor kept = dense(packed);
-    // Rows are read as 16-byte vectors; a slice of a larger tensor may start between them.
-    if (reinterpret_cast<uintptr_t>(kept.const_data_ptr()) % alignof(PlanRow) != 0) kept = torch::stable::clone(kept);
+    Tensor kept = dense_vectors(packed);
     plan->given = static_cast<const PlanRow*>(kept.const_data_ptr());
     return kept;
 }

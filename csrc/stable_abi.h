@@ -78,9 +78,13 @@ inline Tensor new_strided(int64_t dims, const int64_t* sizes, const int64_t* str
     return Tensor(handle);
 }
 
+inline int32_t shim_dtype(ScalarType type) {
+    return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+}
+
 inline Tensor new_matrix(int64_t rows, int64_t columns, ScalarType type, const Tensor& like) {
     const int64_t sizes[] = {rows, columns}, strides[] = {columns > 0 ? columns : 1, 1};
-    return new_strided(2, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), like);
+    return new_strided(2, sizes, strides, shim_dtype(type), like);
 }
 
 // As torch.empty_like.

@@ -16,6 +16,7 @@ from ._ops import (
     FEW_CHANNELS,
     KINDS,
     QUANTILE_INTERVALS,
+    EraseValue,
     Erasing,
     MemoryFormat,
     Partner,
@@ -25,6 +26,7 @@ from ._ops import (
     ViewParameters,
 )
 from ._seed import counted_seed, seed_tensor
+from ._tv_tensors import is_tv_tensor
 from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
 from .functional import Settings as MixSettings
@@ -109,6 +111,8 @@ class Settings(NamedTuple):
     mean: tuple[float, ...] | None
     std: tuple[float, ...]
     erase: Erase | None
+    erased: tuple[float, ...]  # the value, or one for each channel; 0 where it is noise
+    erasing: list[int]
     view_parameters: list[float]
     view_choices: list[int]
     dtype: torch.dtype | None
@@ -120,12 +124,19 @@ class Settings(NamedTuple):
         """Whether samples are flipped, shifted or erased."""
         return self.view_parameters != _NO_PARAMETERS or self.view_choices != _NO_CHOICES
 
+    @property
+    def noisy(self) -> bool:
+        """Whether erased boxes are filled with random numbers."""
+        return self.erasing[0] != EraseValue.constant
+
     def validating(self) -> Settings:
         """Those of normalise, cast and lay out alone."""
         return self._replace(
             mix=self.mix._replace(bounds=_NEVER, blends=False),
             mixes=False,
             erase=None,
+            erased=(0.0,),
+            erasing=list(Erasing()),
             view_parameters=_NO_PARAMETERS,
             view_choices=_NO_CHOICES,
         )
@@ -209,7 +220,9 @@ def check_settings(
         mix is not None,
         means,
         deviations,
-        erase if choices[3] > 0 else None,
+        erase,
+        (0.0,) if erase is None else erase.constants,
+        list(Erasing() if erase is None else erase.erasing),
         parameters,
         choices,
         dtype,
@@ -264,6 +277,11 @@ def _seen(images: Tensor, settings: Settings) -> Tensor:
 
 
 def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
+    if is_tv_tensor(images, "Mask"):
+        raise TypeError(
+            "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased, because its values are "
+            "classes; masks follow images by mix_images(views.apply(masks), plan)"
+        )
     if images.dtype not in AUGMENTED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved or erased, "
@@ -271,16 +289,15 @@ def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
         )
     if output.dtype == torch.uint8 and images.dtype != torch.uint8:
         raise ValueError(f"dtype must be a float dtype for float images, got torch.uint8 for {images.dtype}")
-    erase = settings.erase
-    constants = () if erase is None else erase.constants
     if output.dtype == torch.uint8:
-        if erase is not None and erase.is_noise:
-            raise ValueError(f"value of erase must be a number for images that stay uint8, got {erase.value!r}")
-        for name, numbers in (("value of erase", constants), ("fill of mix", (settings.mix.fill,))):
+        if settings.noisy:
+            value = EraseValue(settings.erasing[0]).name
+            raise ValueError(f"value of erase must be a number for images that stay uint8, got {value!r}")
+        for name, numbers in (("value of erase", settings.erased), ("fill of mix", (settings.mix.fill,))):
             if not all(0 <= number <= 255 and number == round(number) for number in numbers):
                 raise ValueError(f"{name} must be whole and in 0..255 for images that stay uint8, got {numbers!r}")
     channels = images.shape[1]
-    for name, numbers in (("mean", settings.mean or ()), ("std", settings.std), ("value of erase", constants)):
+    for name, numbers in (("mean", settings.mean or ()), ("std", settings.std), ("value of erase", settings.erased)):
         if len(numbers) > 1 and len(numbers) != channels:
             raise ValueError(
                 f"{name} must be one number, or one for each of the {channels} channels of images of shape "
@@ -290,20 +307,18 @@ def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
 
 def _value_arguments(images: Tensor, settings: Settings) -> tuple[Tensor, list[int]]:
     """constants and erasing."""
-    erase = settings.erase
-    value = (0.0,) if erase is None else erase.constants
     mean, std, value, fill = _as_constants(
-        (0.0,) if settings.mean is None else settings.mean, settings.std, value, settings.mix.fill
+        (0.0,) if settings.mean is None else settings.mean, settings.std, settings.erased, settings.mix.fill
     )
     channels = len(range(images.shape[1]))  # in a graph of dynamic sizes it is a symbol; a range has to know
     unit = 255.0 if images.dtype == torch.uint8 and settings.mean is not None else 1.0
     device = images.device if channels > FEW_CHANNELS else torch.device("cpu")
     constants = _constants(mean, std, value, fill, channels, unit, device)
-    return constants, list(Erasing() if erase is None else erase.erasing)
+    return constants, settings.erasing
 
 
-def _view_tables(erase: Erase | None, device: torch.device) -> Tensor:
-    if erase is None:
+def _view_tables(erase: Erase | None, view_choices: list[int], device: torch.device) -> Tensor:
+    if erase is None or ViewChoices(*view_choices).max_boxes == 0:
         return _no_table(device)
     least, most = _as_constants(*map(float, erase.ratio))
     return _aspect_table(least, most, device)
@@ -358,7 +373,7 @@ def run(
         quantiles(mix.distributions, device),
         mix.bounds,
         mix.sampling,
-        _view_tables(settings.erase, device),
+        _view_tables(settings.erase, settings.view_choices, device),
         settings.view_parameters,
         settings.view_choices,
         classes,
@@ -408,7 +423,7 @@ def follow(
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
-    noisy = settings.erase is not None and settings.erase.is_noise
+    noisy = settings.noisy
     arguments = (
         op_labels,
         plan.packed,
@@ -595,7 +610,7 @@ def sample_views(
     ]
     parameters, choices = _view_settings(flip, translate, erase)
     where = torch.empty(0, device=device).device
-    tables = _view_tables(erase if choices[3] > 0 else None, where)
+    tables = _view_tables(erase, choices, where)
     ops = _backends.ops_for(backend, where)
     return Views(
         ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, parameters, choices), height, width
@@ -702,8 +717,7 @@ class Augment(nn.Module):
                 host wait, such a sample is normalised and otherwise left as it was, and its target is NaN.
         """
         generator = self.generator if seed is None else None
-        noisy = self._settings.erase is not None and self._settings.erase.is_noise
-        if seed is None and noisy:
+        if seed is None and self._settings.noisy:
             seed = self._next_seed()
         return follow(
             images, labels, plan, views, self._settings, seed=seed, generator=generator, out=out, backend=self.backend

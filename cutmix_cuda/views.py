@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import _validation, reference_augment
 from ._ops import QUADRUPLE
+from ._serialization import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,16 @@ class Views:
                 f"got {self.packed.dtype} of shape {shape}"
             )
         _validation.check_extent(self.height, self.width)
+
+    @classmethod
+    def _unchecked(cls, packed: Tensor, height: int, width: int) -> Views:
+        views = object.__new__(cls)
+        for name, part in (("packed", packed), ("height", height), ("width", width)):
+            object.__setattr__(views, name, part)
+        return views
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Views, (self.packed, self.height, self.width)  # so that what is loaded is checked again
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -186,6 +197,9 @@ class Views:
 
     def __repr__(self) -> str:
         return f"Views(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
+
+
+register(Views, ("packed", "height", "width"), Views._unchecked)
 
 
 def check_views(views: Views, images: Tensor) -> None:

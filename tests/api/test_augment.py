@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from typing import Any
 
@@ -226,6 +227,21 @@ def test_uint8_images_mixed_and_moved_stay_uint8(backend):
     assert_same_bits(moved, expected.cpu())
 
 
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cast_and_lay_out_alone(backend, dtype):
+    """Values stay as they are, and blended ones are rounded once."""
+    images = uint8_images().to(backend.device)
+    out = cutmix_cuda.augment(images, dtype=dtype, backend=backend.name)[0]
+    assert_same_bits(out, images.to(dtype).cpu())
+    laid_out = cutmix_cuda.augment(images, memory_format=torch.channels_last, backend=backend.name)[0]
+    assert laid_out.is_contiguous(memory_format=torch.channels_last)
+    assert_same_bits(laid_out, images.cpu())
+    mix = Mix(mixup_alpha=1.0)
+    mixed, _, plan, _ = cutmix_cuda.augment(images, None, mix, dtype=dtype, seed=1, return_plan=True)
+    assert_same_bits(mixed, cutmix_cuda.mix_images(images.float(), plan).to(dtype).cpu())
+
+
 # ---- What comes out, where and how
 
 
@@ -401,6 +417,38 @@ def test_export():
     assert_same_bits(program.module()(images)[0], augment(images)[0])
 
 
+class Tail(torch.nn.Module):
+    def forward(self, images):
+        return cutmix_cuda.augment(images, mean=MEAN, std=STD, flip=0.5, seed=3, return_plan=True)
+
+
+def test_an_exported_program_returns_views():
+    images = uint8_images()
+    out, _, plan, views = torch.export.export(Tail(), (images,)).module()(images)
+    expected, _, expected_plan, expected_views = Tail()(images)
+    assert_same_bits(out, expected)
+    assert_same_bits(plan.packed, expected_plan.packed)
+    assert_same_bits(views.packed, expected_views.packed)
+    assert (views.height, views.width) == SHAPE[2:]
+
+
+def loaded(views: Views) -> Views:
+    file = io.BytesIO()
+    torch.save(views, file)
+    file.seek(0)
+    return torch.load(file)  # weights_only, by default
+
+
+@pytest.mark.parametrize("copied", [loaded, copy.deepcopy, lambda views: pickle.loads(pickle.dumps(views))])
+def test_views_are_what_was_saved(copied):
+    views = cutmix_cuda.sample_views(4, 8, 9, flip=0.5, erase=Erase(1.0), seed=3)
+    twin = copied(views)
+    assert type(twin) is Views and (twin.height, twin.width) == (8, 9)
+    assert_same_bits(twin.packed, views.packed)
+    with pytest.raises(ValueError, match="packed must be int32"):
+        copied(Views._unchecked(views.packed.float(), 8, 9))
+
+
 # ---- What follows the same plan and views
 
 
@@ -508,10 +556,11 @@ def test_views_made_by_hand():
     assert torch.equal(views.flip, flip) and torch.equal(views.offset.long(), offset)
     assert torch.equal(views.erased.long(), erased)
     images = label_coded_images((3, 1, 4, 5), torch.uint8) + 1
-    out = Augment(erase=Erase(1.0, value=0)).apply_plan(images, views=views)[0][:, 0]
-    assert (out[0] == 0).nonzero().tolist() == [[0, 0]]
+    out = Augment(erase=Erase(1.0, value=9)).apply_plan(images, views=views)[0][:, 0]
+    assert (out[0] == 9).nonzero().tolist() == [[0, 0]]
     assert out[1].tolist() == [[0] * 5, [0] * 5, [2, 2, 2, 2, 0], [2, 2, 2, 2, 0]]
-    assert (out[2] == 0).sum() == 6
+    assert (out[2] == 9).sum() == 6
+    assert_same_bits(Augment(erase=Erase(0.0, value=9)).apply_plan(images, views=views)[0][:, 0], out)
     everything_seen = Views.make(3, 4, 5)
     assert torch.equal(everything_seen.apply(images), images)
     assert len(everything_seen) == 3 and everything_seen.to("cpu").device.type == "cpu"

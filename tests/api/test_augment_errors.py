@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision import tv_tensors
 
 import cutmix_cuda
 from cutmix_cuda import Augment, CutMix, Erase, Mix, MixPlan, Views, augment, normalize_images, sample_views
@@ -81,6 +82,11 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "video": (normalize(images[None]), ValueError, "images must have 4 dimensions"),
     "integers": (normalize(images.long()), TypeError, "images must be of dtype uint8, float16, bfloat16, float32"),
     "doubles": (normalize(floats.double()), TypeError, "to be normalised, cast, moved or erased, got torch.float64"),
+    "classes": (
+        normalize(tv_tensors.Mask(images)),
+        TypeError,
+        "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased",
+    ),
     "grad": (normalize(floats.clone().requires_grad_()), ValueError, "images must not require grad"),
     "channels": (normalize(images[:, :2]), ValueError, "mean must be one number, or one for each of the 2 channels"),
     "channels of std": (normalize(mean=0.5, std=(1, 2)), ValueError, "std must be one number, or one for each"),

@@ -67,8 +67,8 @@ def test_sanitizers_see_an_overrun(driver):
 
 
 BUILDS = {
-    "cpu": ["csrc/cpu/mix_cpu.cpp"],
-    "cpu without intrinsics": ["csrc/cpu/mix_cpu.cpp", "-DCUTMIX_PORTABLE"],
+    "cpu": ["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp"],
+    "cpu without intrinsics": ["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "-DCUTMIX_PORTABLE"],
     "cuda on the host": ["tests/cpp/cuda_on_host.cpp"],
 }
 
@@ -104,11 +104,12 @@ def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
-def test_ops(sanitized_package):
+@pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
+def test_ops(sanitized_package, program):
     # The address sanitizer has to be in the process before Python, and libstdc++ before that it can watch exceptions.
     libraries = [run(CXX, f"-print-file-name={name}").stdout.strip() for name in ("libasan.so", "libstdc++.so.6")]
     done = run(
-        *(sys.executable, ROOT / "tests" / "cpp" / "fuzz_ops.py", "120"),  # fewer do not take every branch that more do
+        *(sys.executable, ROOT / "tests" / "cpp" / program, "120"),  # fewer do not take every branch that more do
         LD_PRELOAD=" ".join(libraries),
         ASAN_OPTIONS="detect_leaks=0",  # Python itself leaves memory behind
         PYTHONPATH=str(sanitized_package),
