@@ -13,6 +13,8 @@ end on any machine:
   torch's functions that makes or writes a tensor.
 
 The ops of ``cuda`` and ``triton`` are those in C++, ``torch.compile`` compiles nothing, and times mean nothing.
+
+(For pytest, which would warn that it was imported before: PYTEST_DONT_REWRITE.)
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class Everywhere(TorchFunctionMode):
 
 
 PROPERTIES = {
-    Tensor.device.__get__: DEVICE,  # type: ignore[attr-defined]
+    Tensor.device.__get__: DEVICE,
     Tensor.is_cuda.__get__: True,  # type: ignore[attr-defined]
     Tensor.is_cpu.__get__: False,  # type: ignore[attr-defined]
     Tensor.get_device: DEVICE.index,
@@ -121,7 +123,7 @@ def storages(tensors: list[Tensor]) -> set[int]:
 class Call:
     """A call of one of torch's functions, some tensors of which may be on the device."""
 
-    def __init__(self, func: Callable, args: tuple, kwargs: dict) -> None:
+    def __init__(self, func: Any, args: tuple, kwargs: dict) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.name = getattr(func, "__name__", "")
         self.tensors = tensors_in((args, kwargs))
@@ -180,18 +182,21 @@ class Call:
             raise RuntimeError(f"Expected all tensors to be on the same device, but {self.name} got cuda:0 and cpu")
 
     def waits(self) -> bool:
+        """Whether the host has to wait for the device."""
+        if self.name == "copy_":
+            target, source = map(type_of, self.tensors[:2])
+            return target != source and not self.kwargs.get("non_blocking", False)
         if self.name in MOVES:
-            source, *_ = self.tensors[1:] if self.name == "copy_" else self.tensors or [None]
-            target = type_of(self.tensors[0]) if self.name == "copy_" else self.target
-            here = "cpu" if source is None else type_of(source)
-            return target not in (None, here) and not self.kwargs.get("non_blocking", False)
+            source = type_of(self.tensors[0]) if self.tensors else "cpu"
+            return self.target not in (None, source) and not self.kwargs.get("non_blocking", False)
         if self.name in ("__getitem__", "__setitem__"):
-            indices = self.args[1]
-            masks = any(tensor.dtype == torch.bool for tensor in tensors_in(indices))
+            index = self.args[1]
+            tensors = tensors_in(index)
+            masks = any(tensor.dtype == torch.bool for tensor in tensors)
             if self.name == "__setitem__" and isinstance(self.args[2], int | float):
                 masks = False  # filled where the mask says, without looking for its nonzeros
-            from_host = any(isinstance(each, list) for each in (indices if isinstance(indices, tuple) else [indices]))
-            return masks or from_host or any(type_of(each) == "cpu" and each.dim() > 0 for each in tensors_in(indices))
+            lists = any(isinstance(each, list) for each in (index if isinstance(index, tuple) else [index]))
+            return masks or lists or any(type_of(tensor) == "cpu" and tensor.dim() > 0 for tensor in tensors)
         return self.name in WAITS
 
     def placed(self, result: Any) -> Any:
@@ -349,7 +354,7 @@ def install() -> None:
     for name in ("start", "stop"):
         setattr(torch.cuda.profiler, name, lambda: None)
     torch.profiler.profile = Profile  # type: ignore[misc, assignment]
-    torch.compile = compile  # type: ignore[assignment]
+    torch.compile = compile
     torch.Generator = Generator  # type: ignore[misc]
     Everywhere().__enter__()
 
@@ -369,13 +374,14 @@ NOT_HERE = {  # why the device does not do for them
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of the cases of a test, keeps those with a choice that no case before had: that shows whether its body is right,
     and the ops that it calls have tests of their own on the CPU, with every combination."""
-    seen: set[tuple] = set()
-    kept, dropped = [], []
+    seen: set[object] = set()
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
     for item in items:
         name = getattr(item, "originalname", item.name)
         callspec = getattr(item, "callspec", None)
         params = callspec.params if callspec else {}
-        choices = {(item.path, name, choice, repr(value)) for choice, value in params.items()} or {item}
+        choices: set[object] = {(item.path, name, choice, repr(value)) for choice, value in params.items()} or {item}
         (dropped if name in NOT_HERE or choices <= seen else kept).append(item)
         seen |= choices
     items[:] = kept
