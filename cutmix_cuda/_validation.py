@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
+from ._tensors import wraps_another
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
 
@@ -36,6 +37,24 @@ MAX_INT32 = 2**31 - 1
 
 def _names(values: object) -> str:
     return ", ".join(str(value).removeprefix("torch.") for value in values)  # type: ignore[attr-defined]
+
+
+_TRACING_MODES = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is memory with values, and not what a tracer or torch.func puts in its place."""
+    if torch.compiler.is_compiling():
+        return False
+    if wraps_another(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    modes = torch._C._len_torch_dispatch_stack() > 0
+    return not (modes and any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES))
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: on a GPU that would make the host wait."""
+    return tensor.device.type == "cpu" and has_memory(tensor)
 
 
 def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
@@ -209,9 +228,11 @@ _FEW = 64  # so many labels are looked at faster by Python than by torch
 
 
 def check_range(name: str, labels: Tensor, num_classes: int | None) -> None:
-    """Every class index in 0..num_classes-1, or just not negative. Looks on the CPU alone, and not while tracing."""
+    """Every class index in 0..num_classes-1, or just not negative. Looks where there are values, and on the CPU."""
+    if not has_values(labels):
+        return
     count = labels.numel()
-    if count == 0 or labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if count == 0:
         return
     if count <= _FEW:
         values = labels.tolist()
@@ -265,7 +286,7 @@ def _check_writable(name: str, tensor: Tensor) -> None:
 
 def may_overlap_itself(tensor: Tensor) -> bool:
     """Whether two elements of a tensor may share memory, by its strides."""
-    if torch.compiler.is_compiling() or tensor.is_contiguous() or tensor.numel() == 0:
+    if not has_memory(tensor) or tensor.is_contiguous() or tensor.numel() == 0:
         return False
     reach = 0  # elements that the dimensions of smaller stride lead ahead
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -296,7 +317,7 @@ def check_out(out: Tensor, images: Tensor) -> None:
     if out.requires_grad:
         raise ValueError("out must not require grad, for mixing has no autograd formula; pass out.detach()")
     _check_writable("out", out)
-    if torch.compiler.is_compiling() or images.numel() == 0:
+    if not (has_memory(images) and has_memory(out)) or images.numel() == 0:
         return
     if may_overlap_itself(out):
         raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from . import _backends, _validation, reference
 from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
 from ._seed import seed_tensor
+from ._tensors import of_class, plain
 from .distributions import Distribution, Laws, check_alpha, constant, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
@@ -169,10 +170,11 @@ def run(
 
     Everything is checked before anything is written.
     """
+    given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
     device = images.device
     if settings.blends:
-        _validation.check_blends(images)
+        _validation.check_blends(given)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
@@ -182,7 +184,7 @@ def run(
         _validation.check_out(out, images)
     arguments = (
         op_labels,
-        seed_tensor(seed, generator, device),
+        seed_tensor(seed, generator, device, like=images),
         quantiles(settings.laws, device),
         *settings.sampling,
         classes,
@@ -190,13 +192,14 @@ def run(
         settings.target_dtype,
     )
     if inplace:
-        mixed = images
+        mixed = given
         dense, packed = ops.cutmix_(images, *arguments, *fill)
     elif out is not None:
         mixed = out
-        dense, packed = ops.cutmix_out(images, *arguments, out, *fill)
+        dense, packed = ops.cutmix_out(images, *arguments, plain(out), *fill)
     else:
         mixed, dense, packed = ops.cutmix(images, *arguments, *fill)
+        mixed = of_class(mixed, given)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -497,8 +500,9 @@ def _follow(
     backend: str | None,
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
     """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
+    given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
-    check_plan(plan, images, in_place=inplace)
+    check_plan(plan, given, in_place=inplace)
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
@@ -508,12 +512,13 @@ def _follow(
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = images, ops.mix_(images, *arguments, *words)
+        mixed, dense = given, ops.mix_(images, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, dense = out, ops.mix_out(images, *arguments, out, *words)
+        mixed, dense = out, ops.mix_out(images, *arguments, plain(out), *words)
     else:
         mixed, dense = ops.mix(images, *arguments, *words)
+        mixed = of_class(mixed, given)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -621,6 +626,7 @@ def mix_targets(
     """
     if labels is None:
         raise TypeError("labels must be a tensor, got None")
+    labels = plain(labels)
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     dtype = _validation.check_target_dtype("dtype", dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import _validation, reference
 from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, Kind
 from ._serialization import register
+from ._tensors import plain
 from .boxes import MixedBoxes, mix_boxes
 
 
@@ -40,6 +41,7 @@ class MixPlan:
                 f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
             )
         _validation.check_extent(self.height, self.width)
+        object.__setattr__(self, "packed", plain(self.packed))
 
     @classmethod
     def _unchecked(cls, packed: Tensor, height: int, width: int) -> MixPlan:
@@ -197,6 +199,7 @@ class MixPlan:
                 raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
         _validation.check_extent(height, width)
 
+        partner, boxes, kind = plain(partner), plain(boxes), plain(kind)
         # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
         partner, kind, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, kind, *boxes.unbind(1)))
         if lam is None:
@@ -207,7 +210,7 @@ class MixPlan:
         else:
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
-            share = lam
+            share = plain(lam)
         columns = [
             partner,
             *edges,
@@ -224,7 +227,7 @@ class MixPlan:
 
         Looks only at plans on the CPU: on a GPU looking would make the host wait, and the kernels guard themselves.
         """
-        if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
+        if not _validation.has_values(self.packed):
             return
         if not _plainly_valid(self.packed, self.height, self.width):
             bad = ~reference.valid_rows(self.packed, self.height, self.width)
@@ -257,10 +260,7 @@ _BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are le
 
 def _plainly_valid(packed: Tensor, height: int, width: int) -> bool:
     """Whether the extremes of the columns already say that every row is valid. By numpy, which is faster at it."""
-    try:
-        rows = packed.numpy()
-    except RuntimeError:  # a tensor of torch.func's has no memory to show
-        return False
+    rows = packed.numpy()
     if len(rows) == 0:
         return True
     highest = (len(rows) - 1, height, width, height, width, _BITS_OF_ONE, int(Kind.cutout))
@@ -279,8 +279,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
             f"{plan.width}; use plan.rescaled({height}, {width})"
         )
     plan.check(in_place=in_place)
-    looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
-    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == Kind.mixup).any():
+    looked_at = _validation.has_values(plan.packed)
+    if images.dtype not in BLENDED_DTYPES and looked_at and (plan.kind == int(Kind.mixup)).any():
         _validation.check_blends(images)
 
 
