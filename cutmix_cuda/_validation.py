@@ -84,13 +84,6 @@ def check_share(name: str, value: float) -> float:
     return float(value)
 
 
-def check_number(name: str, value: float) -> float:
-    """Any number."""
-    if not _is_number(value):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
-
-
 def check_positive(name: str, value: float) -> float:
     """A number that is positive and finite."""
     if not _is_number(value):

@@ -8,6 +8,7 @@ one-dimensional law costs the kernels the same.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ class Laws(NamedTuple):
 
 def constant(number: float) -> float:
     """A number that is a symbol in a compiled graph of dynamic sizes, made a constant again by its digits."""
-    return float.fromhex(number.hex())
+    return operator.index(number) if isinstance(number, int) else float.fromhex(number.hex())
 
 
 def quantiles(laws: Laws, device: torch.device) -> Tensor:
@@ -118,7 +119,7 @@ def _parts(law: Any) -> Any:
     if isinstance(law, Distribution) and is_dataclass(law):
         arguments = [(field.name, _parts(getattr(law, field.name))) for field in fields(law) if field.init]
         return type(law), tuple(arguments)
-    return constant(law) if isinstance(law, float) else law
+    return constant(law) if isinstance(law, (int, float)) and not isinstance(law, bool) else law
 
 
 def _made_of(parts: Any) -> Any:

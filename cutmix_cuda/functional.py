@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _backends, _validation, reference
+from ._fill import check_fill, fill_words
 from ._ops import BLENDED_DTYPES, Partner, Placement, Scope
 from ._seed import seed_tensor
 from ._tensors import of_class, plain
-from .distributions import Distribution, Laws, check_alpha, constant, quantiles
+from .distributions import Distribution, Laws, check_alpha, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
@@ -108,34 +108,9 @@ class Settings(NamedTuple):
             sampling,
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype("target_dtype", target_dtype),
-            _validation.check_number("fill", fill),
+            check_fill(fill),
             check_form(targets, label_smoothing),
         )
-
-
-_words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
-
-
-def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    words = _words.get((fill, dtype))
-    if words is None:
-        with _disable_current_modes():  # FakeTensorMode and torch.export would make it a value that is not known
-            value = torch.tensor(fill, dtype=torch.float64, device="cpu").to(dtype)
-            if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
-                raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
-            low, high = value.repeat(16 // dtype.itemsize).view(torch.int64).tolist()
-        _words[fill, dtype] = words = low, high
-    return words
-
-
-_fill_words._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in a graph: distributions._tables
-
-
-def fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    """A value of a dtype over and over, as the two int64 that the ops take."""
-    if fill == 0:
-        return 0, 0
-    return _fill_words(constant(fill) if torch.compiler.is_compiling() else fill, dtype)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -508,7 +483,7 @@ def _follow(
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
-    words = fill_words(_validation.check_number("fill", fill), images.dtype)
+    words = fill_words(check_fill(fill), images.dtype)
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)

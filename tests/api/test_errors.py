@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -370,7 +371,29 @@ CASES: dict[str, Case] = {
     "cutout_area: None": Case(lambda g: g.mix(cutout_area=None), TypeError, ("cutout_area", "number", "None")),
     "fill: a string": Case(lambda g: g.mix(fill="0"), TypeError, ("fill", "number", "'0'")),
     "fill: a tensor": Case(lambda g: g.mix(fill=torch.zeros(3)), TypeError, ("fill", "number", "tensor")),
-    "fill: True": Case(lambda g: g.mix(fill=True), TypeError, ("fill", "number", "True")),
+    "fill: above float16": Case(
+        lambda g: g.mix(g.images.half(), fill=1e6), ValueError, ("fill", "float16", "1000000.0")
+    ),
+    "fill: below bfloat16": Case(
+        lambda g: g.mix(g.images.bfloat16(), fill=-1e39, inplace=True), ValueError, ("fill", "bfloat16", "-1e+39")
+    ),
+    "fill: above float8": Case(
+        lambda g: g.mix(g.images.to(torch.float8_e4m3fn), mixup_alpha=0, fill=449),
+        ValueError,
+        ("fill", "float8_e4m3fn", "449"),
+    ),
+    "fill: above complex64": Case(
+        lambda g: g.mix(g.images.to(torch.complex64), mixup_alpha=0, fill=1e39), ValueError, ("fill", "complex64")
+    ),
+    "fill: beyond any float": Case(lambda g: g.mix(fill=10**400), ValueError, ("fill", "float32", "1000000")),
+    "fill: a fraction beyond any float": Case(
+        lambda g: g.mix(fill=Fraction(10**400)), ValueError, ("fill", "images' dtype", "Fraction")
+    ),
+    "fill: above uint64": Case(
+        lambda g: g.mix(g.images.to(torch.uint64), mixup_alpha=0, fill=2**64),
+        ValueError,
+        ("fill", "uint64", str(2**64)),
+    ),
     "fill: above uint8": Case(
         lambda g: g.mix(g.images.to(torch.uint8), fill=300), ValueError, ("fill", "uint8", "300")
     ),
