@@ -19,6 +19,7 @@ from torch.utils.data import get_worker_info
 
 from ._ops import LIBRARIES
 from ._tensors import plain
+from ._validation import check_dense
 
 _CPU = torch.device("cpu")
 
@@ -208,6 +209,7 @@ def check_generator(generator: torch.Generator | None) -> None:
 
 
 def _check_tensor(seed: Tensor, device: torch.device) -> None:
+    check_dense("seed", seed)
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
     if seed.device not in (device, _CPU):

@@ -117,12 +117,21 @@ def check_target_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raises unless the tensor is memory with strides, neither nested nor sparse."""
+    if tensor.is_nested:  # some of them call their layout strided as well
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one; torch.nested.to_padded_tensor makes it dense"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor (layout torch.strided), got {tensor.layout}")
+
+
 def check_images(images: Tensor) -> None:
     """Raises unless images is a plain dense tensor (batch, ..., height, width) without autograd."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}")
-    if images.layout != torch.strided:
-        raise TypeError(f"images must be a dense tensor (layout torch.strided), got {images.layout}")
+    check_dense("images", images)
     if images.is_quantized:
         raise TypeError(f"images must not be quantized, got {images.dtype}; pass images.int_repr()")
     if not 3 <= images.dim() <= MAX_IMAGE_DIMS:
@@ -152,6 +161,7 @@ def check_labels_tensor(labels: Tensor) -> None:
     """Raises unless labels are a tensor of samples."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
+    check_dense("labels", labels)
     if labels.dim() == 0:
         raise ValueError(
             f"labels must be integers of shape (batch,) or floats of shape (batch, num_classes), got {labels.dtype} of "
@@ -303,7 +313,8 @@ def check_out(out: Tensor, images: Tensor) -> None:
     """Raises unless out can take the mixed images."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a tensor, got {type(out).__name__}")
-    for name in ("shape", "dtype", "device", "layout"):
+    check_dense("out", out)
+    for name in ("shape", "dtype", "device"):
         given, wanted = getattr(out, name), getattr(images, name)
         if given != wanted:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")

@@ -35,6 +35,7 @@ class MixPlan:
     def __post_init__(self) -> None:
         if not isinstance(self.packed, Tensor):
             raise TypeError(f"packed must be a tensor, got {type(self.packed).__name__}")
+        _validation.check_dense("packed", self.packed)
         if self.packed.dtype != torch.int32 or self.packed.dim() != 2 or self.packed.shape[1] != PLAN_COLUMNS:
             raise ValueError(
                 f"packed must be int32 of shape (batch, {PLAN_COLUMNS}), "
@@ -180,13 +181,11 @@ class MixPlan:
             ValueError: a shape is wrong, or, on the CPU, a partner or box leads outside the batch or the image. On a
                 GPU, where looking would make the host wait, such a sample is left as it was and its target is NaN.
         """
-        if kind is None and isinstance(partner, Tensor):
+        _check_integers("partner", partner)
+        _check_integers("boxes", boxes)
+        if kind is None:
             kind = torch.full_like(partner, int(Kind.cutmix))
-        for name, tensor in (("partner", partner), ("boxes", boxes), ("kind", kind)):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-            if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-                raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+        _check_integers("kind", kind)
         if partner.dim() != 1:
             raise ValueError(f"partner must be of shape (batch,), got {tuple(partner.shape)}")
         batch = partner.shape[0]
@@ -208,6 +207,8 @@ class MixPlan:
                 outside = reference.share_outside(tuple(edges), height, width)
                 share = torch.where(kind == int(Kind.cutmix), outside, share)
         else:
+            if isinstance(lam, Tensor):
+                _validation.check_dense("lam", lam)
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
             share = plain(lam)
@@ -251,6 +252,14 @@ class MixPlan:
 
     def __repr__(self) -> str:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
+
+
+def _check_integers(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    _validation.check_dense(name, tensor)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
 
 
 register(MixPlan, ("packed", "height", "width"), MixPlan._unchecked)

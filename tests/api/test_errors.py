@@ -260,7 +260,7 @@ CASES: dict[str, Case] = {
     ),
     "out: dtype": Case(lambda g: g.cutmix(out=g.out.half()), ValueError, ("out", "dtype", "float32", "float16")),
     "out: device": Case(lambda g: g.cutmix(out=g.out.to("meta")), ValueError, ("out", "device", "cpu", "meta")),
-    "out: sparse": Case(lambda g: g.cutmix(out=g.out.to_sparse()), ValueError, ("out", "layout", "sparse")),
+    "out: sparse": Case(lambda g: g.cutmix(out=g.out.to_sparse()), TypeError, ("out", "dense", "sparse")),
     "out: grad": Case(lambda g: g.cutmix(out=torch.rand(SHAPE, requires_grad=True)), ValueError, ("out", "detach()")),
     "out: the images": Case(lambda g: g.cutmix(out=g.images), ValueError, ("out", "overlap images")),
     "out: a view of the images": Case(
@@ -472,6 +472,40 @@ def test_bad_input(case):
         assert part in str(raised.value)
     for tensor, kept in zip(good.tensors(), before, strict=True):
         assert_same_bits(tensor, kept)
+
+
+def nested(tensor: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a prototype
+        return torch.nested.nested_tensor(list(tensor))
+
+
+NOT_DENSE: dict[str, Callable[[Good, Callable[[torch.Tensor], torch.Tensor]], object]] = {
+    "images": lambda g, spoil: g.cutmix(spoil(g.images)),
+    "images ": lambda g, spoil: cutmix_cuda.mix_images_(spoil(g.images), g.plan),
+    "labels": lambda g, spoil: g.cutmix(labels=spoil(g.soft)),
+    "labels ": lambda g, spoil: cutmix_cuda.mix_targets(spoil(g.soft), g.plan),
+    "labels  ": lambda g, spoil: g.cutmix(labels=spoil(g.labels[:, None]), targets="pairs"),
+    "out": lambda g, spoil: g.cutmix(out=spoil(g.out)),
+    "packed": lambda g, spoil: MixPlan(spoil(g.plan.packed), HEIGHT, WIDTH),
+    "partner": lambda g, spoil: MixPlan.from_boxes(spoil(g.labels[:, None]), g.plan.boxes, HEIGHT, WIDTH),
+    "boxes": lambda g, spoil: MixPlan.from_boxes(g.plan.partner, spoil(g.plan.boxes), HEIGHT, WIDTH),
+    "kind": lambda g, spoil: MixPlan.from_boxes(
+        g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, kind=spoil(g.labels[:, None])
+    ),
+    "lam": lambda g, spoil: MixPlan.from_boxes(g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, lam=spoil(g.soft)),
+    "seed": lambda g, spoil: cutmix_cuda.cutmix(g.images, seed=spoil(torch.tensor([[1]]))),
+    "seed ": lambda g, spoil: CutMix(seed=spoil(torch.tensor([[1]]))),
+}
+
+
+@pytest.mark.parametrize("spoil", [nested, torch.Tensor.to_sparse], ids=["nested", "sparse"])
+@pytest.mark.parametrize("name", NOT_DENSE)
+def test_what_is_not_dense_is_refused(name, spoil):
+    with pytest.raises(
+        TypeError, match=f"^{name.strip()} must be a dense tensor.*{'nested' if spoil is nested else ''}"
+    ):
+        NOT_DENSE[name](Good(), spoil)
 
 
 def test_the_arguments_that_the_cases_spoil_are_good():
