@@ -482,11 +482,8 @@ def _follow(
         mixed, dense = given, ops.apply_(pixels, *arguments, words)
     elif out is not None:
         _validation.check_out(out, images)
-        written = plain(out)
-        mixed, dense = (
-            out,
-            ops.apply_out(pixels, *arguments, written if as_pixels else written.view(pixels.dtype), words),
-        )
+        written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
+        mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
     else:
         mixed, dense = ops.apply(pixels, *arguments, words)
         mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
