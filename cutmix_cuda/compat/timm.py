@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _validation, reference
-from .._ops import Kind, Sampling
+from .._ops import Sampling
 from .._seed import check_generator
 from ..functional import Settings, apply_plan_, draw_plan, run
 from ..plan import MixPlan
@@ -165,7 +165,8 @@ class Mixup:
         index = torch.arange(batch, device=x.device)
         boxes = boxes[reference.draw_index(Sampling(*settings.sampling).scope, index, partner)]
         # Where none is pasted the box says nothing.
-        lam = torch.where(plan.kind == Kind.cutmix, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
+        pasted = reference.has_box(plan.kind)
+        lam = torch.where(pasted, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
         return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
 
     def _uniform_edges(self, length: int, count: int) -> tuple[Tensor, Tensor]:
