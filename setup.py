@@ -380,7 +380,7 @@ def extensions(plan: Plan) -> list[Extension]:
     }
     build_info = Extension(
         f"{PACKAGE}._build_info",
-        ["csrc/build_info.cpp"],
+        ["csrc/build_info.cpp", "csrc/test_bindings.cpp"],
         include_dirs=["csrc", pybind11.get_include()],
         define_macros=[(name, f'"{value}"') for name, value in facts.items()],
         extra_compile_args=CXX_FLAGS,

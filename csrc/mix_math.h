@@ -313,7 +313,7 @@ CUTMIX_HD bool valid_row(const PlanRow& row, int32_t batch, int32_t height, int3
            is_kind(row.kind) && (can_blend || !blends(static_cast<Kind>(row.kind)));
 }
 
-// ---- Mixed values: of pixels and of targets
+// ---- Label smoothing
 
 // Label smoothing s over K classes, before mixing: a soft label y becomes y * (1 - s) + s / K, and a class index, as in
 // timm, 1 - s + s / K at its place and s / K elsewhere.
@@ -325,14 +325,6 @@ CUTMIX_HD Smoothing smoothing_of(double label_smoothing, int64_t num_classes) {
     const double scale = 1.0 - label_smoothing;
     const double off = num_classes > 0 ? label_smoothing / static_cast<double>(num_classes) : 0.0;
     return {scale, off, scale + off};
-}
-
-// lam * own + (1 - lam) * partner, each step rounded to nearest. Value is double for what is stored as double, or else
-// float.
-template <typename Value>
-CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
-    const Value weight = static_cast<Value>(lam);
-    return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
 }
 
 }  // namespace cutmix

@@ -145,6 +145,16 @@ struct ElementF64 {
     static CUTMIX_HD Bits of(double value) { return value; }
 };
 
+// ---- Mixed values: of pixels and of targets
+
+// lam * own + (1 - lam) * partner, each step rounded to nearest. Value is double for what is stored as double, or else
+// float.
+template <typename Value>
+CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
+    const Value weight = static_cast<Value>(lam);
+    return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
+}
+
 template <typename Element>
 CUTMIX_HD typename Element::Bits blended(float lam, typename Element::Bits own, typename Element::Bits partner) {
     return Element::of(mixed_value(lam, Element::value(own), Element::value(partner)));

@@ -19,17 +19,14 @@ from ._ops import (
     EraseValue,
     Erasing,
     MemoryFormat,
-    Partner,
-    Placement,
-    Scope,
     ViewChoices,
     ViewParameters,
 )
+from ._options import Settings as MixSettings
 from ._seed import counted_seed, seed_tensor
 from ._tv_tensors import is_tv_tensor
 from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
-from .functional import Settings as MixSettings
 from .functional import _labels_of_op, _mark_written
 from .functional import run as run_mix
 from .pairs import PairTargets, pairs_of
@@ -144,7 +141,7 @@ class Settings(NamedTuple):
 
 _NO_PARAMETERS, _NO_CHOICES = list(ViewParameters()), list(ViewChoices())
 _NEVER = (0.0,) * KINDS  # bounds below which there is no number: every sample is kept
-_NO_MIX = MixSettings((), _NEVER, tuple(map(int, (Scope.sample, Partner.mirror, Placement.clip, True))), blends=False)
+_NO_MIX = MixSettings.of_mix(cutmix_alpha=None, mixup_alpha=None)
 
 
 def _mix_settings(mix: CutMix | Mix | None) -> tuple[MixSettings, int | None]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from . import _validation
-from ._ops import Kind
 from ._serialization import register
 from ._tv_tensors import corners_of, is_tv_tensor
+from .reference import has_box, has_partner
 
 
 class MixedBoxes(NamedTuple):
@@ -102,11 +102,11 @@ def _objects_of(sample: int, row: Sequence[int], lam: float, boxes: list[Tensor]
     partner, y0, x0, y1, x1, _, kind, _ = row
     own, others = boxes[sample], boxes[partner]
     patch = own.new_tensor([x0, y0, x1, y1])
-    if kind == Kind.cutout:
-        return [_outside(sample, own, patch)]
-    if kind == Kind.keep or partner == sample:
+    if not has_partner(kind):
+        return [_outside(sample, own, patch) if has_box(kind) else _whole(sample, own)]
+    if partner == sample:
         return [_whole(sample, own)]
-    if kind == Kind.cutmix:
+    if has_box(kind):
         return [_outside(sample, own, patch), _inside(partner, others, patch)]
     return [_whole(sample, own, lam), _whole(partner, others, 1.0 - lam)]
 

@@ -2,102 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from . import _backends, _validation, reference
 from ._fill import check_fill, fill_words
-from ._ops import BLENDED_DTYPES, KINDS, Partner, Placement, Sampling, Scope
+from ._ops import BLENDED_DTYPES, Sampling
+from ._options import CutMixOptions, MixOptions, PlanOptions, Settings, TargetOptions, complete, with_options
 from ._seed import seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
-from .distributions import Distribution, check_alpha, quantiles
+from .distributions import quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
-
-
-def _alpha(name: str, alpha: float | Distribution | None) -> float | Distribution | None:
-    """A distribution of lambda; None for None and 0, which switch a kind off."""
-    return None if alpha is None or (not isinstance(alpha, Distribution) and alpha == 0) else check_alpha(name, alpha)
-
-
-class Settings(NamedTuple):
-    """The arguments that stay the same from batch to batch, checked once."""
-
-    distributions: tuple[float | Distribution | None, ...]  # see distributions.quantiles
-    bounds: tuple[float, ...]  # see _ops.Draw
-    sampling: tuple[int, ...]  # see _ops.Sampling; a plain tuple, which the dispatcher takes faster
-    blends: bool  # whether a kind that blends pixels can be drawn
-    label_smoothing: float = 0.0
-    target_dtype: torch.dtype = torch.float32
-    fill: float = 0.0
-    form: TargetForm = TargetForm.dense
-
-    @classmethod
-    def of_cutmix(cls, *, alpha: float | Distribution, prob: float, **options) -> Settings:
-        """Those of CutMix alone."""
-        return cls._checked((check_alpha("alpha", alpha),), (_validation.check_share("prob", prob),), **options)
-
-    @classmethod
-    def of_mix(
-        cls,
-        *,
-        cutmix_alpha: float | Distribution | None,
-        mixup_alpha: float | Distribution | None,
-        cutout: float,
-        cutout_area: float | Distribution,
-        prob: float,
-        switch_prob: float,
-        **options,
-    ) -> Settings:
-        """Those of cutmix, mixup and cutout side by side."""
-        cutmix, mixup = _alpha("cutmix_alpha", cutmix_alpha), _alpha("mixup_alpha", mixup_alpha)
-        if not isinstance(cutout_area, Distribution):
-            cutout_area = _validation.check_share("cutout_area", cutout_area)
-        cut_out = _validation.check_share("cutout", cutout)
-        mixed = (1.0 - cut_out) * _validation.check_share("prob", prob)
-        switch = _validation.check_share("switch_prob", switch_prob)
-        if cutmix is None or mixup is None:
-            switch = 0.0 if cutmix is None else 1.0
-        if cutmix is None and mixup is None:
-            mixed = 0.0
-        area = cutout_area if cut_out > 0.0 else None
-        return cls._checked((cutmix, mixup, area), (mixed * switch, mixed, mixed + cut_out), **options)
-
-    @classmethod
-    def _checked(
-        cls,
-        distributions: tuple[float | Distribution | None, ...],
-        bounds: tuple[float, ...],
-        *,
-        scope: str,
-        partner: str,
-        placement: str,
-        correct_lam: bool,
-        label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32,
-        fill: float = 0.0,
-        targets: str = "dense",
-    ) -> Settings:
-        """Kinds behind the last bound are not drawn."""
-        sampling = Sampling(
-            int(_validation.check_choice("scope", scope, Scope)),
-            int(_validation.check_choice("partner", partner, Partner)),
-            int(_validation.check_choice("placement", placement, Placement)),
-            int(bool(correct_lam)),
-        )
-        return cls(
-            distributions,
-            bounds + bounds[-1:] * (KINDS - len(bounds)),
-            tuple(sampling),
-            reference.may_blend(bounds),
-            _validation.check_share("label_smoothing", label_smoothing),
-            _validation.check_target_dtype("target_dtype", target_dtype),
-            check_fill(fill),
-            check_form(targets, label_smoothing),
-        )
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -170,25 +88,26 @@ def run(
     return mixed, dense if op_labels is not None else pairs_of(labels, packed), packed
 
 
+def mix_batch(
+    images: Tensor, labels: Tensor | None, num_classes: int | None, settings: Settings, *, return_plan: bool, **how
+):
+    """:func:`run`, and what the user asked for of it: images, targets and perhaps the plan."""
+    mixed, targets, packed = run(images, labels, num_classes, settings, **how)
+    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+
+
+@with_options
 def cutmix(
     images: Tensor,
     labels: Tensor | None = None,
     num_classes: int | None = None,
     *,
-    alpha: float | Distribution = 1.0,
-    prob: float = 1.0,
-    scope: str = "sample",
-    partner: str = "mirror",
-    placement: str = "clip",
-    correct_lam: bool = True,
-    label_smoothing: float = 0.0,
-    target_dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
     backend: str | None = None,
+    **options: Unpack[CutMixOptions],
 ):
     """CutMix (Yun et al., ICCV 2019) of a batch: pastes a box of each sample's partner and mixes the targets alike.
 
@@ -233,49 +152,31 @@ def cutmix(
             stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
-    settings = Settings.of_cutmix(
-        alpha=alpha,
-        prob=prob,
-        scope=scope,
-        partner=partner,
-        placement=placement,
-        correct_lam=correct_lam,
-        label_smoothing=label_smoothing,
-        target_dtype=target_dtype,
-        targets=targets,
-    )
-    mixed, mixed_targets, packed = run(
+    return mix_batch(
         images,
         labels,
         num_classes,
-        settings,
+        Settings.of_cutmix(**options),
+        return_plan=return_plan,
         seed=seed,
         generator=generator,
         inplace=False,
         out=out,
         backend=backend,
     )
-    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
+@with_options
 def cutmix_(
     images: Tensor,
     labels: Tensor | None = None,
     num_classes: int | None = None,
     *,
-    alpha: float | Distribution = 1.0,
-    prob: float = 1.0,
-    scope: str = "sample",
-    partner: str = "mirror",
-    placement: str = "clip",
-    correct_lam: bool = True,
-    label_smoothing: float = 0.0,
-    target_dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     return_plan: bool = False,
     backend: str | None = None,
+    **options: Unpack[CutMixOptions],
 ):
     """:func:`cutmix` in place: reads and writes the boxes' bytes alone, and gives the same result.
 
@@ -284,56 +185,33 @@ def cutmix_(
     Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
     not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
     """
-    settings = Settings.of_cutmix(
-        alpha=alpha,
-        prob=prob,
-        scope=scope,
-        partner=partner,
-        placement=placement,
-        correct_lam=correct_lam,
-        label_smoothing=label_smoothing,
-        target_dtype=target_dtype,
-        targets=targets,
-    )
-    mixed, mixed_targets, packed = run(
+    return mix_batch(
         images,
         labels,
         num_classes,
-        settings,
+        Settings.of_cutmix(**options),
+        return_plan=return_plan,
         seed=seed,
         generator=generator,
         inplace=True,
         out=None,
         backend=backend,
     )
-    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
+@with_options
 def mix(
     images: Tensor,
     labels: Tensor | None = None,
     num_classes: int | None = None,
     *,
-    cutmix_alpha: float | Distribution | None = 1.0,
-    mixup_alpha: float | Distribution | None = 1.0,
-    cutout: float = 0.0,
-    cutout_area: float | Distribution = 0.25,
-    fill: float = 0.0,
-    prob: float = 1.0,
-    switch_prob: float = 0.5,
-    scope: str = "sample",
-    partner: str = "mirror",
-    placement: str = "clip",
-    correct_lam: bool = True,
-    label_smoothing: float = 0.0,
-    target_dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
     inplace: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
     backend: str | None = None,
+    **options: Unpack[MixOptions],
 ):
     """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
 
@@ -361,36 +239,20 @@ def mix(
 
     The other arguments, the returned and the errors are those of :func:`cutmix`.
     """
-    settings = Settings.of_mix(
-        cutmix_alpha=cutmix_alpha,
-        mixup_alpha=mixup_alpha,
-        cutout=cutout,
-        cutout_area=cutout_area,
-        prob=prob,
-        switch_prob=switch_prob,
-        scope=scope,
-        partner=partner,
-        placement=placement,
-        correct_lam=correct_lam,
-        label_smoothing=label_smoothing,
-        target_dtype=target_dtype,
-        fill=fill,
-        targets=targets,
-    )
     if inplace and out is not None:
         raise ValueError("out must be None in place, got a tensor")
-    mixed, mixed_targets, packed = run(
+    return mix_batch(
         images,
         labels,
         num_classes,
-        settings,
+        Settings.of_mix(**options),
+        return_plan=return_plan,
         seed=seed,
         generator=generator,
         inplace=inplace,
         out=out,
         backend=backend,
     )
-    return (mixed, mixed_targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, mixed_targets)
 
 
 def draw_plan(
@@ -416,21 +278,17 @@ def draw_plan(
     return MixPlan(packed, height, width)
 
 
+@with_options
 def sample_plan(
     batch_size: int,
     height: int,
     width: int,
     *,
-    alpha: float | Distribution = 1.0,
-    prob: float = 1.0,
-    scope: str = "sample",
-    partner: str = "mirror",
-    placement: str = "clip",
-    correct_lam: bool = True,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
     backend: str | None = None,
+    **options: Unpack[PlanOptions],
 ) -> MixPlan:
     """The plan that :func:`cutmix` with the same arguments would follow.
 
@@ -442,9 +300,7 @@ def sample_plan(
 
     The other arguments, and the errors, are those of :func:`cutmix`.
     """
-    settings = Settings.of_cutmix(
-        alpha=alpha, prob=prob, scope=scope, partner=partner, placement=placement, correct_lam=correct_lam
-    )
+    settings = Settings.of_plan(**options)
     return draw_plan(
         batch_size, height, width, settings, seed=seed, generator=generator, device=device, backend=backend
     )
@@ -455,19 +311,18 @@ def _follow(
     labels: Tensor | None,
     plan: MixPlan,
     num_classes: int | None,
-    label_smoothing: float,
-    target_dtype: torch.dtype,
-    targets: str,
-    fill: float,
     *,
+    fill: float,
     inplace: bool,
     out: Tensor | None,
     backend: str | None,
+    **options: Unpack[TargetOptions],
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
     """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
     given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
     check_plan(plan, given, in_place=inplace)
+    label_smoothing, target_dtype, targets = complete(TargetOptions, options).values()
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
@@ -499,18 +354,17 @@ def _follow(
     return mixed, pairs_of(labels, plan.packed, valid)
 
 
+@with_options
 def apply_plan(
     images: Tensor,
     labels: Tensor | None,
     plan: MixPlan,
     num_classes: int | None = None,
     *,
-    label_smoothing: float = 0.0,
-    target_dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
     fill: float = 0.0,
     out: Tensor | None = None,
     backend: str | None = None,
+    **options: Unpack[TargetOptions],
 ):
     """Images and targets mixed by a plan, in one launch: :func:`cutmix` with the drawing left out.
 
@@ -529,29 +383,26 @@ def apply_plan(
             wait, a sample whose row of the plan leads outside the batch or the image is left as it was instead, and
             its target is NaN, or its pair's weight.
     """
-    settings = num_classes, label_smoothing, target_dtype, targets, fill
-    return _follow(images, labels, plan, *settings, inplace=False, out=out, backend=backend)
+    return _follow(images, labels, plan, num_classes, fill=fill, inplace=False, out=out, backend=backend, **options)
 
 
+@with_options
 def apply_plan_(
     images: Tensor,
     labels: Tensor | None,
     plan: MixPlan,
     num_classes: int | None = None,
     *,
-    label_smoothing: float = 0.0,
-    target_dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
     fill: float = 0.0,
     backend: str | None = None,
+    **options: Unpack[TargetOptions],
 ):
     """:func:`apply_plan` in place: reads and writes the boxes' bytes alone, and all of a sample that is blended.
 
     The plan has to be its own inverse, ``partner[partner[i]] == i``; on a GPU, where looking would make the host wait,
     a sample for which it is not is left as it was, and its target is NaN. Returns the same images, mixed.
     """
-    settings = num_classes, label_smoothing, target_dtype, targets, fill
-    return _follow(images, labels, plan, *settings, inplace=True, out=None, backend=backend)
+    return _follow(images, labels, plan, num_classes, fill=fill, inplace=True, out=None, backend=backend, **options)
 
 
 def mix_images(
@@ -563,14 +414,12 @@ def mix_images(
     of another integer dtype, int64 say, or a ``torchvision.tv_tensors.Mask`` of any dtype is refused with a TypeError;
     on a GPU, where looking at the plan would make the host wait, its samples to be blended are left as they were.
     """
-    settings = None, 0.0, torch.float32, "dense", fill
-    return _follow(images, None, plan, *settings, inplace=False, out=out, backend=backend)[0]
+    return _follow(images, None, plan, None, fill=fill, inplace=False, out=out, backend=backend)[0]
 
 
 def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: str | None = None) -> Tensor:
     """The images of :func:`apply_plan_` alone, in place. Returns the same images, mixed."""
-    settings = None, 0.0, torch.float32, "dense", fill
-    return _follow(images, None, plan, *settings, inplace=True, out=None, backend=backend)[0]
+    return _follow(images, None, plan, None, fill=fill, inplace=True, out=None, backend=backend)[0]
 
 
 def mix_targets(

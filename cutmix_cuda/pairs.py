@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _validation
-from ._ops import Kind
 from ._serialization import register
+from .reference import mixes_target
 
 
 class TargetForm(enum.IntEnum):
@@ -74,8 +74,7 @@ def pairs_of(labels: Tensor, packed: Tensor, valid: Tensor | None = None) -> Pai
     valid: bool (B,), which rows of the plan may be followed; None for a plan that was sampled, where all may.
     """
     partner, lam, kind = packed[:, 0], packed[:, 5].view(torch.float32), packed[:, 6]
-    # int(): torch.compile takes a comparison of a tensor with an enumeration's member for one of objects.
-    lam = torch.where((kind == int(Kind.cutmix)) | (kind == int(Kind.mixup)), lam, 1.0)
+    lam = torch.where(mixes_target(kind), lam, 1.0)
     if valid is not None:
         partner = torch.where(valid, partner, 0)
         lam = torch.where(valid, lam, torch.nan)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _validation, reference
-from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, Kind
+from ._ops import BLENDED_DTYPES, KINDS, PLAN_COLUMNS, Kind
 from ._serialization import register
 from ._tensors import plain
 from ._tv_tensors import is_tv_tensor
@@ -115,7 +115,7 @@ class MixPlan:
         edges = [(edge * new + old // 2) // max(old, 1) for edge, (old, new) in zip(edges, lines + lines, strict=True)]
         if correct_lam and height * width > 0:
             share = reference.share_outside(tuple(edges), height, width).view(torch.int32)
-            lam = torch.where(kind == int(Kind.cutmix), share.long(), lam)
+            lam = torch.where(reference.has_box(kind) & reference.mixes_target(kind), share.long(), lam)
         # Rounding may bring back into the image what led outside it: such a row is to stay invalid.
         partner = torch.where(reference.valid_rows(self.packed, self.height, self.width), partner, -1)
         return MixPlan(torch.stack([partner, *edges, lam, kind, rest], dim=1).to(torch.int32), height, width)
@@ -212,7 +212,7 @@ class MixPlan:
             share = torch.ones(batch, device=partner.device)
             if height * width > 0:
                 outside = reference.share_outside(tuple(edges), height, width)
-                share = torch.where(kind == int(Kind.cutmix), outside, share)
+                share = torch.where(reference.has_box(kind) & reference.mixes_target(kind), outside, share)
         else:
             if isinstance(lam, Tensor):
                 _validation.check_dense("lam", lam)
@@ -279,7 +279,7 @@ def _plainly_valid(packed: Tensor, height: int, width: int) -> bool:
     rows = packed.numpy()
     if len(rows) == 0:
         return True
-    highest = (len(rows) - 1, height, width, height, width, _BITS_OF_ONE, int(Kind.cutout))
+    highest = (len(rows) - 1, height, width, height, width, _BITS_OF_ONE, KINDS)
     low, high = rows[:, :7].min(axis=0).tolist(), rows[:, :7].max(axis=0).tolist()
     within = min(low) >= 0 and all(value <= bound for value, bound in zip(high, highest, strict=True))
     return within and bool((rows[:, 1:3] <= rows[:, 3:5]).all())
@@ -296,7 +296,7 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
         )
     plan.check(in_place=in_place)
     classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
-    if classes and _validation.has_values(plan.packed) and (plan.kind == int(Kind.mixup)).any():
+    if classes and _validation.has_values(plan.packed) and reference.blends(plan.kind).any():
         _validation.check_blends(images)
 
 

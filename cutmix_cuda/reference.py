@@ -279,7 +279,7 @@ def _as_bits(images: Tensor) -> Tensor:
 
 
 def mixed_value(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """lam * own + (1 - lam) * partner, all of one dtype. Mirrors mix_math.h::mixed_value."""
+    """lam * own + (1 - lam) * partner, all of one dtype. Mirrors values.h::mixed_value."""
     return lam * own + (1.0 - lam) * partner
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from . import _backends, _validation
 from ._ops import Sampling
+from ._options import CutMixOptions, MixOptions, Settings, complete, with_options
 from ._seed import counted_seed
-from .distributions import Distribution
-from .functional import Settings, draw_plan, run
+from .functional import draw_plan, mix_batch
 from .plan import MixPlan
 
 
@@ -19,6 +22,7 @@ class _Transform(nn.Module):
     def __init__(
         self,
         settings: Settings,
+        options: dict[str, Any],
         num_classes: int | None,
         inplace: bool,
         seed: int | Tensor | None,
@@ -38,25 +42,26 @@ class _Transform(nn.Module):
         self.backend = _backends.check_backend(backend)
         if backend is None:
             _backends.check_variable()
-        self._arguments: dict[str, object] = {}  # for repr
+        shown = {name: value for name, value in options.items() if name != "target_dtype"}
+        self._arguments = {"num_classes": num_classes, **shown, "inplace": inplace}  # for repr
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
         """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or pairs or None.
 
         return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
         """
-        mixed, targets, packed = run(
+        return mix_batch(
             images,
             labels,
             self.num_classes,
             self._settings,
+            return_plan=return_plan,
             seed=self._next_seed(),
             generator=self.generator,
             inplace=self.inplace,
             out=None,
             backend=self.backend,
         )
-        return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
 
     def sample_plan(
         self,
@@ -116,37 +121,19 @@ class CutMix(_Transform):
             once.
     """
 
+    @with_options
     def __init__(
         self,
         *,
         num_classes: int | None = None,
-        alpha: float | Distribution = 1.0,
-        prob: float = 1.0,
-        scope: str = "sample",
-        partner: str = "mirror",
-        placement: str = "clip",
-        correct_lam: bool = True,
-        label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32,
-        targets: str = "dense",
         inplace: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
+        **options: Unpack[CutMixOptions],
     ) -> None:
-        options = {
-            "alpha": alpha,
-            "prob": prob,
-            "scope": scope,
-            "partner": partner,
-            "placement": placement,
-            "correct_lam": correct_lam,
-            "label_smoothing": label_smoothing,
-            "targets": targets,
-        }
-        settings = Settings.of_cutmix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
-        super().__init__(settings, num_classes, inplace, seed, generator, backend)
-        self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}
+        settings, every = Settings.of_cutmix(**options), complete(CutMixOptions, options)
+        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
 
 
 class Mix(_Transform):
@@ -166,44 +153,16 @@ class Mix(_Transform):
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
     """
 
+    @with_options
     def __init__(
         self,
         *,
         num_classes: int | None = None,
-        cutmix_alpha: float | Distribution | None = 1.0,
-        mixup_alpha: float | Distribution | None = 1.0,
-        cutout: float = 0.0,
-        cutout_area: float | Distribution = 0.25,
-        fill: float = 0.0,
-        prob: float = 1.0,
-        switch_prob: float = 0.5,
-        scope: str = "sample",
-        partner: str = "mirror",
-        placement: str = "clip",
-        correct_lam: bool = True,
-        label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32,
-        targets: str = "dense",
         inplace: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: str | None = None,
+        **options: Unpack[MixOptions],
     ) -> None:
-        options = {
-            "cutmix_alpha": cutmix_alpha,
-            "mixup_alpha": mixup_alpha,
-            "cutout": cutout,
-            "cutout_area": cutout_area,
-            "fill": fill,
-            "prob": prob,
-            "switch_prob": switch_prob,
-            "scope": scope,
-            "partner": partner,
-            "placement": placement,
-            "correct_lam": correct_lam,
-            "label_smoothing": label_smoothing,
-            "targets": targets,
-        }
-        settings = Settings.of_mix(**options, target_dtype=target_dtype)  # type: ignore[arg-type]
-        super().__init__(settings, num_classes, inplace, seed, generator, backend)
-        self._arguments = {"num_classes": num_classes, **options, "inplace": inplace}
+        settings, every = Settings.of_mix(**options), complete(MixOptions, options)
+        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)

@@ -36,21 +36,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .mix_math import (
-    CUTOUT,
-    KEEP,
-    MIXUP,
-    has_box,
-    has_partner,
-    mixed_value,
-    mixes_target,
-    partner_map,
-    partner_of,
-    reads_own,
-    sample_row,
-    valid_row,
-)
-from .values import blended_words, float_to_bfloat16
+from .kinds import KEEP, changed, has_box, has_partner, mixes_target, reads_own
+from .mix_math import partner_map, partner_of, sample_row, valid_row
+from .values import float_to_bfloat16, mixed_value
 
 
 @triton.jit
@@ -137,18 +125,6 @@ def change_of(row, valid, height, width):
     y0, x0 = tl.where(everywhere, 0, y0), tl.where(everywhere, 0, x0)
     y1, x1 = tl.where(everywhere, height, y1), tl.where(everywhere, width, x1)
     return kind, lam, (y0, x0, y1, x1)
-
-
-@triton.jit
-def changed(kind, lam, own, partner, fill, ELEMENT: tl.constexpr):
-    """What the words of a sample become where it is changed. Without fill there is no kind but cutmix."""
-    words = partner
-    if fill is not None:
-        words = tl.where(kind == CUTOUT, fill, words)
-    if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the kind
-        if kind == MIXUP:
-            words = blended_words(lam, own, partner, ELEMENT)
-    return words
 
 
 @triton.jit

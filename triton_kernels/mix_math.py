@@ -10,7 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import KINDS, QUANTILE_INTERVALS, Kind, Partner, Placement, Scope
+from .._ops import QUANTILE_INTERVALS, Partner, Placement, Scope
+from .kinds import CUTMIX, KEEP, blends, has_box, has_partner, is_kind, mixes_target
 
 PER_BATCH = tl.constexpr(0)  # streams
 PER_DRAW = tl.constexpr(1)
@@ -21,11 +22,6 @@ PARTNER_FLIP = tl.constexpr(int(Partner.flip))
 PARTNER_SHIFT = tl.constexpr(int(Partner.shift))
 PARTNER_MIRROR = tl.constexpr(int(Partner.mirror))
 PLACEMENT_CLIP = tl.constexpr(int(Placement.clip))
-KEEP = tl.constexpr(int(Kind.keep))
-CUTMIX = tl.constexpr(int(Kind.cutmix))
-MIXUP = tl.constexpr(int(Kind.mixup))
-CUTOUT = tl.constexpr(int(Kind.cutout))
-LAST_KIND = tl.constexpr(KINDS)
 KNOTS = tl.constexpr(QUANTILE_INTERVALS + 1)  # of a table
 
 TWO_POW_MINUS_24 = tl.constexpr(2.0**-24)
@@ -141,42 +137,6 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def is_kind(kind):
-    """Whether there is such a kind. Mirrors mix_math.h::is_kind."""
-    return (kind >= KEEP) & (kind <= LAST_KIND)
-
-
-@triton.jit
-def has_partner(kind):
-    """Whether pixels of the partner come in. Mirrors mix_math.h::has_partner."""
-    return (kind == CUTMIX) | (kind == MIXUP)
-
-
-@triton.jit
-def has_box(kind):
-    """Whether only a box of the image changes. Mirrors mix_math.h::has_box."""
-    return (kind == CUTMIX) | (kind == CUTOUT)
-
-
-@triton.jit
-def reads_own(kind):
-    """Whether changed pixels follow from the sample's own. Mirrors mix_math.h::reads_own."""
-    return kind == MIXUP
-
-
-@triton.jit
-def blends(kind):
-    """Whether pixels are computed with, and so of a dtype that allows it. Mirrors mix_math.h::blends."""
-    return kind == MIXUP
-
-
-@triton.jit
-def mixes_target(kind):
-    """Whether the partner's target comes in. Mirrors mix_math.h::mixes_target."""
-    return (kind == CUTMIX) | (kind == MIXUP)
-
-
-@triton.jit
 def kind_of(bounds, word, ONLY_CUTMIX: tl.constexpr):
     """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of.
 
@@ -223,10 +183,3 @@ def valid_row(row, batch, height, width, can_blend):
     inside = (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
     inside = inside & (partner >= 0) & (partner < batch) & (lam >= 0.0) & (lam <= 1.0)
     return inside & is_kind(kind) & (~blends(kind) | can_blend)
-
-
-@triton.jit
-def mixed_value(lam, own, partner):
-    """lam * own + (1 - lam) * partner, in the type of own and partner. Mirrors mix_math.h::mixed_value."""
-    weight = lam.to(own.dtype)
-    return weight * own + (1.0 - weight) * partner

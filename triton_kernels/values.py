@@ -5,8 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .mix_math import mixed_value
-
 TWO_POW_23 = tl.constexpr(2.0**23)
 
 
@@ -16,6 +14,13 @@ def float_to_bfloat16(value):
     bits = value.to(tl.uint32, bitcast=True)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
     return tl.where(value == value, rounded, 0x7FC0).to(tl.uint16)
+
+
+@triton.jit
+def mixed_value(lam, own, partner):
+    """lam * own + (1 - lam) * partner, in the type of own and partner. Mirrors values.h::mixed_value."""
+    weight = lam.to(own.dtype)
+    return weight * own + (1.0 - weight) * partner
 
 
 @triton.jit

@@ -275,10 +275,10 @@ CUTMIX_HD Change change_of(const CheckedRow& checked, const Pixels& pixels) {
     const uint32_t bytes = pixels.pixel_bytes, y0 = static_cast<uint32_t>(box.y0), y1 = static_cast<uint32_t>(box.y1);
     const Kind kind = checked.kind();
     Change change = {kind, checked.row.lam, {~0u, 0, ~0u, 0}};
-    if (has_box(kind))
-        change.region = {y0, y1, static_cast<uint32_t>(box.x0) * bytes, static_cast<uint32_t>(box.x1) * bytes};
-    else if (kind != Kind::kKeep)
+    if (kind != Kind::kKeep && !has_box(kind))
         change.region = {0, pixels.height.divisor, 0, pixels.row_bytes};
+    else if (kind != Kind::kKeep)
+        change.region = {y0, y1, static_cast<uint32_t>(box.x0) * bytes, static_cast<uint32_t>(box.x1) * bytes};
     return change;
 }
 
@@ -355,7 +355,7 @@ struct PixelRule {
                                      const Vector<kBytes>& partner) const {
         const auto in_box = [&](const Vector<kBytes>& inside) { return kMasked ? select(mask, own, inside) : inside; };
         if (kind == Kind::kMixUp) return blended_vector(dtype, lam, own, partner);
-        return kind == Kind::kCutout ? in_box(fill) : in_box(partner);
+        return has_partner(kind) ? in_box(partner) : in_box(fill);
     }
 };
 
@@ -493,6 +493,16 @@ CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
     return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
 }
 
+// In how many rows of a column, from the first that changes on, a change looks at the two samples.
+struct Needs {
+    uint32_t itself, partner;
+};
+
+template <int kBytes>
+CUTMIX_HD Needs needs_of(Kind kind, const Column<kBytes>& column) {
+    return {reads_own(kind) ? column.rows : column.edge_rows, has_partner(kind) ? column.rows : 0};
+}
+
 // A thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is read after
 // it was overwritten, and nobody else in the launch touches these two vectors. That is also why a vector on the edge of
 // a box may be written whole, with its outside bytes as they were.
@@ -575,19 +585,16 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     }
     // A pair of other kinds: more registers and instructions, which the loop above does without.
     const PixelRule<kBytes> rule = {pixels.dtype, fill_of<kBytes>(pixels, vector)};
+    const Needs own_needs = needs_of(own.kind, own_box), other_needs = needs_of(other.kind, other_box);
     CUTMIX_NO_UNROLL
     for (; row < all_rows; next()) {
         const uint32_t other_y = y + apart;
         uint8_t* other_at = own_at + to_partner;
-        const bool own_changes = y < own_box.rows, other_changes = other_y < other_box.rows;
-        if (y < own_box.edge_rows || (own_changes && reads_own(own.kind)) || (other_changes && has_partner(other.kind)))
-            from_own = load<kBytes>(own_at);
-        if (other_y < other_box.edge_rows || (other_changes && reads_own(other.kind)) ||
-            (own_changes && has_partner(own.kind)))
-            from_other = load<kBytes>(other_at);
-        if (own_changes)
+        if (y < own_needs.itself || other_y < other_needs.partner) from_own = load<kBytes>(own_at);
+        if (other_y < other_needs.itself || y < own_needs.partner) from_other = load<kBytes>(other_at);
+        if (y < own_box.rows)
             store<kBytes>(own_at, rule.template changed<true>(own.kind, own.lam, own_box.mask, from_own, from_other));
-        if (other_changes)
+        if (other_y < other_box.rows)
             store<kBytes>(other_at,
                           rule.template changed<true>(other.kind, other.lam, other_box.mask, from_other, from_own));
     }

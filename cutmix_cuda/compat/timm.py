@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _validation, reference
-from .._ops import Kind, Scope
+from .._ops import Scope
+from .._options import Settings
 from .._seed import counted_seed, seed_tensor
-from ..functional import Settings, apply_plan_, draw_plan, run
+from ..functional import apply_plan_, draw_plan, run
 from ..plan import MixPlan
 
 __all__ = ["Mixup"]
@@ -167,7 +168,7 @@ class Mixup(nn.Module):
 
         # Where none is pasted the box says nothing. As in timm, lambda is of these boxes whatever correct_lam says.
         outside = reference.share_outside(boxes.unbind(1), height, width)
-        lam = torch.where(plan.kind == int(Kind.cutmix), outside, plan.lam)
+        lam = torch.where(reference.has_box(plan.kind), outside, plan.lam)
         return MixPlan.from_boxes(plan.partner, boxes, height, width, lam=lam, kind=plan.kind)
 
     def _edges(self, word_side: Tensor, word_place: Tensor, length: int) -> tuple[Tensor, Tensor]:

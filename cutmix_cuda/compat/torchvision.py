@@ -32,8 +32,9 @@ from torchvision.transforms import v2
 
 from .. import _backends, _validation
 from .._ops import Kind
+from .._options import Settings
 from .._seed import counted_seed
-from ..functional import Settings, draw_plan, mix_images, mix_targets, run
+from ..functional import draw_plan, mix_images, mix_targets, run
 from ..plan import MixPlan
 
 __all__ = ["CutMix", "MixUp"]

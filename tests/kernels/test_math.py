@@ -270,6 +270,12 @@ def test_what_a_kind_needs(cxx, need):
     assert [getattr(reference, need)(kind) for kind in kinds.tolist()] == expected
 
 
+@pytest.mark.parametrize("need", ["has_partner", "has_box", "reads_own", "blends", "mixes_target"])
+def test_what_a_kind_needs_in_triton(need):
+    twins = pytest.importorskip("cutmix_cuda.triton_kernels.kinds")
+    assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == [need in NEEDS[kind] for kind in Kind]
+
+
 def test_which_kinds_there_are(cxx):
     kinds = np.array([-(2**31), -1, *Kind, KINDS + 1, 2**31 - 1], dtype=np.int32)
     expected = [kind in list(Kind) for kind in kinds.tolist()]

@@ -131,7 +131,7 @@ def special(pattern: str):
     return register
 
 
-# --- Integers ---
+# ---- Integers
 
 
 @elementwise(rf"(add|sub)\.{INT}")
@@ -324,7 +324,7 @@ def _(m):
     return "u64", ("u64",), lambda a: a  # one number for an address in all state spaces
 
 
-# --- Floats: what IEEE 754 fixes, and nothing else ---
+# ---- Floats: what IEEE 754 fixes, and nothing else
 
 
 @elementwise(rf"(add|sub|mul)(?:\.rn)?\.{FLOAT}")
@@ -373,7 +373,7 @@ def _(m):
     return bits, (bits, bits), lambda a, b: a & sign | b & ~sign
 
 
-# --- Conversions: the register may be wider than the type, see _Compiler.source and _Compiler.result ---
+# ---- Conversions: the register may be wider than the type, see _Compiler.source and _Compiler.result
 
 
 @elementwise(r"cvt\.(sat\.)?([us](?:8|16|32|64))\.([us](?:8|16|32|64))")
@@ -432,7 +432,7 @@ def _(m):
     return "b32", ("f32", "f32"), pack
 
 
-# --- Instructions with several results, with a state of their own or across lanes ---
+# ---- Instructions with several results, with a state of their own or across lanes
 
 
 @special(rf"setp\.{COMPARE}(?:\.(and|or|xor))?\.([busf](?:16|32|64)|bf16)")
@@ -697,7 +697,7 @@ def _(compiler: _Compiler, instruction: Instruction, m: re.Match[str]) -> Run:
     return run
 
 
-# --- Control ---
+# ---- Control
 
 
 @special(r"bra(\.uni)?")
@@ -727,7 +727,7 @@ def _(compiler: _Compiler, instruction: Instruction, m: re.Match[str]) -> Step:
     return Step("barrier", one_warp=bool(m[1]))
 
 
-# --- From operands to arrays ---
+# ---- From operands to arrays
 
 
 @cache

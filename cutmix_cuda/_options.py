@@ -1,0 +1,182 @@
+"""The options of the functions and transforms: each name, type and default once, and what they come to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, TypedDict, TypeVar, get_args, get_type_hints
+
+import torch
+from typing_extensions import Unpack
+
+from . import _validation, reference
+from ._fill import check_fill
+from ._ops import KINDS, Partner, Placement, Sampling, Scope
+from .distributions import Distribution, check_alpha
+from .pairs import TargetForm, check_form
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Default(NamedTuple):
+    """The default of an option, in its annotation."""
+
+    value: object
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How boxes, lambda and partners are drawn, of whatever kind."""
+
+    scope: Annotated[str, Default("sample")]
+    partner: Annotated[str, Default("mirror")]
+    placement: Annotated[str, Default("clip")]
+    correct_lam: Annotated[bool, Default(True)]
+
+
+class TargetOptions(TypedDict, total=False):
+    """What targets are made as."""
+
+    label_smoothing: Annotated[float, Default(0.0)]
+    target_dtype: Annotated[torch.dtype, Default(torch.float32)]
+    targets: Annotated[str, Default("dense")]
+
+
+class _CutMix(TypedDict, total=False):
+    alpha: Annotated[float | Distribution, Default(1.0)]
+    prob: Annotated[float, Default(1.0)]
+
+
+class PlanOptions(_CutMix, SamplingOptions, total=False):
+    """Those of :func:`cutmix_cuda.sample_plan`."""
+
+
+class CutMixOptions(PlanOptions, TargetOptions, total=False):
+    """Those of :func:`cutmix_cuda.cutmix`, where they are explained."""
+
+
+class _Mix(TypedDict, total=False):
+    cutmix_alpha: Annotated[float | Distribution | None, Default(1.0)]
+    mixup_alpha: Annotated[float | Distribution | None, Default(1.0)]
+    cutout: Annotated[float, Default(0.0)]
+    cutout_area: Annotated[float | Distribution, Default(0.25)]
+    fill: Annotated[float, Default(0.0)]
+    prob: Annotated[float, Default(1.0)]
+    switch_prob: Annotated[float, Default(0.5)]
+
+
+class MixOptions(_Mix, SamplingOptions, TargetOptions, total=False):
+    """Those of :func:`cutmix_cuda.mix`, where they are explained."""
+
+
+def _defaults_of(options: type) -> dict[str, Any]:
+    hints = get_type_hints(options, include_extras=True)
+    return {name: hint.__metadata__[0].value for name, hint in hints.items()}
+
+
+_DEFAULTS: dict[type, dict[str, Any]] = {
+    options: _defaults_of(options) for options in (PlanOptions, TargetOptions, CutMixOptions, MixOptions)
+}
+
+
+def complete(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, and the defaults of the others. TypeError for a name that is none."""
+    defaults = _DEFAULTS[options]
+    every = {**defaults, **given}
+    if len(every) != len(defaults):
+        unknown = next(name for name in given if name not in defaults)
+        raise TypeError(f"got an unexpected keyword argument {unknown!r}; the options are {', '.join(defaults)}")
+    return every
+
+
+def with_options(function: _Function) -> _Function:
+    """Gives a function of ``**options: Unpack[...]`` the signature that this stands for, with names and defaults."""
+    hints = get_type_hints(function)
+    (options,) = get_args(hints["options"])
+    types = get_type_hints(options)
+    own = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "options"
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    expanded = [
+        inspect.Parameter(name, keyword, default=default, annotation=types[name])
+        for name, default in _DEFAULTS[options].items()
+    ]
+    first, last = ([each for each in own if (each.kind == keyword) == last] for last in (False, True))
+    function.__signature__ = inspect.Signature([*first, *expanded, *last])  # type: ignore[attr-defined]
+    return function
+
+
+def _alpha(name: str, alpha: float | Distribution | None) -> float | Distribution | None:
+    """A distribution of lambda; None for None and 0, which switch a kind off."""
+    return None if alpha is None or (not isinstance(alpha, Distribution) and alpha == 0) else check_alpha(name, alpha)
+
+
+class Settings(NamedTuple):
+    """What the options come to, checked once."""
+
+    distributions: tuple[float | Distribution | None, ...]  # see distributions.quantiles
+    bounds: tuple[float, ...]  # see _ops.Draw
+    sampling: tuple[int, ...]  # see _ops.Sampling; a plain tuple, which the dispatcher takes faster
+    blends: bool  # whether a kind that blends pixels can be drawn
+    label_smoothing: float
+    target_dtype: torch.dtype
+    fill: float
+    form: TargetForm
+
+    @classmethod
+    def of_plan(cls, **options: Unpack[PlanOptions]) -> Settings:
+        """Those of a plan of CutMix alone."""
+        return cls.of_cutmix(**complete(PlanOptions, options))
+
+    @classmethod
+    def of_cutmix(cls, **given: Unpack[CutMixOptions]) -> Settings:
+        """Those of CutMix alone."""
+        options = complete(CutMixOptions, given)
+        alpha, prob = check_alpha("alpha", options["alpha"]), _validation.check_share("prob", options["prob"])
+        return cls._of_kinds((alpha,), (prob,), options)
+
+    @classmethod
+    def of_mix(cls, **given: Unpack[MixOptions]) -> Settings:
+        """Those of cutmix, mixup and cutout side by side."""
+        options = complete(MixOptions, given)
+        cutmix, mixup = (_alpha(name, options[name]) for name in ("cutmix_alpha", "mixup_alpha"))
+        area = options["cutout_area"]
+        if not isinstance(area, Distribution):
+            area = _validation.check_share("cutout_area", area)
+        cut_out, prob, switch = (
+            _validation.check_share(name, options[name]) for name in ("cutout", "prob", "switch_prob")
+        )
+        mixed = (1.0 - cut_out) * prob
+        if cutmix is None or mixup is None:
+            switch = 0.0 if cutmix is None else 1.0
+        if cutmix is None and mixup is None:
+            mixed = 0.0
+        distributions = cutmix, mixup, area if cut_out > 0.0 else None
+        return cls._of_kinds(distributions, (mixed * switch, mixed, mixed + cut_out), options)
+
+    @classmethod
+    def _of_kinds(
+        cls,
+        distributions: tuple[float | Distribution | None, ...],
+        bounds: tuple[float, ...],
+        options: Mapping[str, Any],
+    ) -> Settings:
+        """Kinds behind the last bound are not drawn."""
+        sampling = Sampling(
+            int(_validation.check_choice("scope", options["scope"], Scope)),
+            int(_validation.check_choice("partner", options["partner"], Partner)),
+            int(_validation.check_choice("placement", options["placement"], Placement)),
+            int(bool(options["correct_lam"])),
+        )
+        return cls(
+            distributions,
+            bounds + bounds[-1:] * (KINDS - len(bounds)),
+            tuple(sampling),
+            reference.may_blend(bounds),
+            _validation.check_share("label_smoothing", options["label_smoothing"]),
+            _validation.check_target_dtype("target_dtype", options["target_dtype"]),
+            check_fill(options.get("fill", 0.0)),
+            check_form(options["targets"], options["label_smoothing"]),
+        )
