@@ -348,6 +348,7 @@ void swap_bytes(uint8_t* a, uint8_t* b, int64_t count) {
 // One row of a pair: a takes b's bytes in run_a, b takes a's in run_b; where both do, they swap. Every byte is read
 // before it is overwritten, and none outside the runs is touched.
 void exchange_row(uint8_t* a, uint8_t* b, Run run_a, Run run_b) {
+    if (a == b) return;
     const int64_t both_begin = std::max(run_a.begin, run_b.begin), both_end = std::min(run_a.end, run_b.end);
     if (both_begin >= both_end) {
         copy_bytes(a + run_a.begin, b + run_a.begin, run_a.size());
@@ -403,7 +404,9 @@ Box around(const Box& a, const Box& b) {
 void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t begin, int64_t end) {
     const Images& images = work.images;
     const Rows& rows = images.out_rows;
-    const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
+    const CheckedRow& plan_a = work.plan[pair.a];
+    CheckedRow plan_b = work.plan[pair.b];
+    if (pair.a == pair.b) plan_b.valid = false;  // it changes once
     const Box box_a = plan_a.box(), box_b = plan_b.box();
     const auto run_at = [&](const Box& box, int64_t y) {
         return y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
@@ -492,6 +495,8 @@ int64_t share_of(int64_t count, int64_t part, int64_t whole) {
 }
 
 struct Cpu {
+    static constexpr size_t alignment(Dtype) { return 1; }
+
     // Pixels and targets in one parallel region: a task that takes a share of the rows takes as large a share of the
     // targets, so the threads wait for each other once.
     static void run(const MixCall& call, const Tensor&) {
