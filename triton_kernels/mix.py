@@ -54,7 +54,7 @@ from .._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, PLAN_COLUMNS, QUANTILE
 from .._validation import FLOAT_DTYPES, INTEGER_DTYPES
 from .mix_math import CUTOUT, KEEP, MIXUP, mixed_value, partner_map, partner_of, sample_row, valid_row
 from .rows import Rows, rows_of, same_order
-from .values import blended_words, float_to_bfloat16
+from .values import bfloat16_to_float, blended_words, float_to_bfloat16
 
 # ---- Device code
 
@@ -217,6 +217,16 @@ def load_class(labels, index, num_classes, valid):
 
 
 @triton.jit
+def load_labels(labels, mask, VALUE: tl.constexpr):
+    """Soft labels as what they are mixed in. Mirrors values.h::load_value."""
+    values = tl.load(labels, mask=mask, other=0)
+    if labels.dtype.element_ty == tl.bfloat16:
+        return bfloat16_to_float(values.to(tl.uint16, bitcast=True)).to(VALUE)
+    else:
+        return values.to(VALUE)
+
+
+@triton.jit
 def write_targets(
     labels, targets, num_classes, scale, off, on, index, row, valid, chunk, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -227,12 +237,12 @@ def write_targets(
     index = index.to(tl.int64)
     partner = tl.where(valid & ~keep, partner, index)
     off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-    column = chunk * BLOCK + tl.arange(0, BLOCK)
+    column = chunk.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = column < num_classes
     if labels.dtype.element_ty.is_floating():
         scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-        own = tl.load(labels + index * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
-        other = tl.load(labels + partner * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
+        own = load_labels(labels + index * num_classes + column, inside & valid, VALUE) * scale + off
+        other = load_labels(labels + partner * num_classes + column, inside & valid, VALUE) * scale + off
     else:
         on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
         own_class = load_class(labels, index, num_classes, valid)

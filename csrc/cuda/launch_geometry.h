@@ -56,7 +56,7 @@ constexpr int64_t kThreadsWanted = 132 * 9 * 32, kThreadsWantedInPlace = 132 * 4
 constexpr int64_t kBlocksWanted = 2 * 132;
 
 // 1024 float32 are 8 vectors for each lane of a warp.
-constexpr int32_t kColumnsPerWarp = 1024;
+constexpr uint32_t kColumnsPerWarp = 1024;
 
 // gridDim.x, and numerators of Divider.
 constexpr int64_t kLargest = INT32_MAX;

@@ -58,7 +58,7 @@ def names_of_torch() -> set[str]:
 
 def test_only_names_of_the_oldest_torch():
     """Of a new name, look into the headers of the oldest torch, and add it above; the test below does so too."""
-    assert setup.MINIMUM_TORCH == setup.release(OLDEST)
+    assert setup.release(OLDEST) == setup.MINIMUM_TORCH
     assert names_of_torch() == NAMES
 
 
