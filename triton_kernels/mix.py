@@ -237,7 +237,7 @@ def write_targets(
     index = index.to(tl.int64)
     partner = tl.where(valid & ~keep, partner, index)
     off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-    column = chunk.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    column = chunk.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # of a chunk of many pixels it may be past 2^31
     inside = column < num_classes
     if labels.dtype.element_ty.is_floating():
         scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
