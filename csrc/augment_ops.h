@@ -60,7 +60,7 @@ inline Tensor set_given_views(AugmentCall* call, const Tensor& packed) {
                         packed.size(1) <= 1 + kMaxBoxes && packed.size(2) == Views::kQuadruple &&
                         packed.scalar_type() == ScalarType::Int,
                     "views must be int32 of shape (batch, 1 + boxes, 4)");
-    Tensor kept = dense_vectors(packed);
+    Tensor kept = dense(packed, sizeof(Geometry));
     call->views.given = static_cast<const int32_t*>(kept.const_data_ptr());
     call->views.boxes = static_cast<int32_t>(packed.size(1)) - 1;
     return kept;

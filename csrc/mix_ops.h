@@ -1,7 +1,8 @@
 // The ops on tensors, once for every compiled backend: check, allocate, return if empty, run.
 //
 // A backend gives `run(const MixCall&, const Tensor& anchor)`, the anchor being a tensor on the device to run on, and
-// registers MixOps<Backend> at the foot of its own file. The Python side (cutmix_cuda/_validation.py) has already said
+// `alignment(Dtype)`, the bytes that the address of images it may blend has to be a multiple of. It registers
+// MixOps<Backend> at the foot of its own file. The Python side (cutmix_cuda/_validation.py) has already said
 // what is wrong in words; the checks here keep a direct call of an op from leading outside a tensor.
 #pragma once
 
@@ -72,18 +73,12 @@ inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
     return sampled;
 }
 
-// Dense, and at an address of 16-byte vectors, which a slice of a larger tensor may start between.
-inline Tensor dense_vectors(const Tensor& tensor) {
-    Tensor kept = dense(tensor);
-    return reinterpret_cast<uintptr_t>(kept.const_data_ptr()) % 16 == 0 ? kept : torch::stable::clone(kept);
-}
-
 // Follows a given packed plan; returns the tensor that keeps its memory.
 inline Tensor set_given(Plan* plan, const Tensor& packed) {
     STD_TORCH_CHECK(packed.dim() == 2 && packed.size(0) == plan->batch && packed.size(1) == kPlanColumns &&
                         packed.scalar_type() == ScalarType::Int,
                     "plan must be int32 of shape (batch, 8)");
-    Tensor kept = dense_vectors(packed);
+    Tensor kept = dense(packed, alignof(PlanRow));
     plan->given = static_cast<const PlanRow*>(kept.const_data_ptr());
     return kept;
 }
@@ -114,7 +109,7 @@ inline TargetTensors set_targets(Targets* targets, const OptionalTensor& labels,
     STD_TORCH_CHECK(
         labels->dim() == (soft ? 2 : 1) && labels->size(0) == batch && (!soft || labels->size(1) == classes),
         "labels must be integers of shape (batch,) or floats of shape (batch, num_classes)");
-    tensors.labels = dense(*labels);
+    tensors.labels = dense(*labels, labels->element_size());
     targets->labels = tensors.labels.const_data_ptr();
     targets->out = tensors.out.mutable_data_ptr();
     targets->num_classes = classes;
@@ -133,31 +128,35 @@ struct MixOps {
 
     static void run_into(MixCall* call, const Tensor& images, const Tensor& out) {
         Images& pixels = call->images;
-        if (tensor_rows(images, &pixels.in_rows) && tensor_rows(out, &pixels.out_rows) &&
-            pixels.in_rows.same_shape(pixels.out_rows) &&
-            same_order(images.dim(), images.sizes().data(), images.strides().data(), out.strides().data())) {
+        const size_t alignment = Backend::alignment(pixels.dtype);
+        if (is_aligned(images, alignment) && is_aligned(out, alignment) && tensor_rows(images, &pixels.in_rows) &&
+            tensor_rows(out, &pixels.out_rows) &&
+            (pixels.out_rows.empty() ||
+             (pixels.in_rows.same_shape(pixels.out_rows) &&
+              same_order(images.dim(), images.sizes().data(), images.strides().data(), out.strides().data())))) {
             pixels.in = static_cast<const uint8_t*>(images.const_data_ptr());
             pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(out.mutable_data_ptr());
             Backend::run(*call, images);
             return;
         }
         Tensor dense_out = torch::stable::new_empty(images, images.sizes());
-        run_into(call, torch::stable::contiguous(images), dense_out);
+        run_into(call, dense(images, alignment), dense_out);
         Tensor destination = out;
         torch::stable::copy_(destination, dense_out);
     }
 
     static void run_in_place(MixCall* call, const Tensor& images) {
         Images& pixels = call->images;
+        const size_t alignment = Backend::alignment(pixels.dtype);
         pixels.in_place = true;
-        if (tensor_rows(images, &pixels.in_rows)) {
+        if (is_aligned(images, alignment) && tensor_rows(images, &pixels.in_rows)) {
             pixels.out_rows = pixels.in_rows;
             pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(images.mutable_data_ptr());
             pixels.in = pixels.out;
             Backend::run(*call, images);
             return;
         }
-        Tensor dense_images = torch::stable::contiguous(images);
+        Tensor dense_images = dense(images, alignment);
         run_in_place(call, dense_images);
         Tensor destination = images;
         torch::stable::copy_(destination, dense_images);

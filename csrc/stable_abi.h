@@ -95,8 +95,14 @@ inline Tensor new_like(const Tensor& tensor) {
     return new_strided(tensor.dim(), tensor.sizes().data(), tensor.strides().data(), dtype, tensor);
 }
 
-inline Tensor dense(const Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+inline bool is_aligned(const Tensor& tensor, size_t bytes) {
+    return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
+}
+
+// Contiguous and at a multiple of so many bytes, which a slice of a larger tensor may not be: the tensor or a copy.
+inline Tensor dense(const Tensor& tensor, size_t alignment) {
+    if (!tensor.is_contiguous()) return torch::stable::contiguous(tensor);
+    return is_aligned(tensor, alignment) ? tensor : torch::stable::clone(tensor);
 }
 
 }  // namespace cutmix

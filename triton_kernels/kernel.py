@@ -38,7 +38,7 @@ import triton.language as tl
 
 from .kinds import KEEP, changed, has_box, has_partner, mixes_target, reads_own
 from .mix_math import partner_map, partner_of, sample_row, valid_row
-from .values import float_to_bfloat16, mixed_value
+from .values import bfloat16_to_float, float_to_bfloat16, mixed_value
 
 
 @triton.jit
@@ -187,6 +187,16 @@ def load_class(labels, index, num_classes, valid):
 
 
 @triton.jit
+def load_labels(labels, mask, VALUE: tl.constexpr):
+    """Soft labels as what they are mixed in. Mirrors values.h::load_value."""
+    values = tl.load(labels, mask=mask, other=0)
+    if labels.dtype.element_ty == tl.bfloat16:
+        return bfloat16_to_float(values.to(tl.uint16, bitcast=True)).to(VALUE)
+    else:
+        return values.to(VALUE)
+
+
+@triton.jit
 def write_targets(
     labels, targets, num_classes, scale, off, on, index, row, valid, chunk, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -197,12 +207,12 @@ def write_targets(
     index = index.to(tl.int64)
     partner = tl.where(valid & ~keep, partner, index)
     off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-    column = chunk * BLOCK + tl.arange(0, BLOCK)
+    column = chunk.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # of a chunk of many pixels it may be past 2^31
     inside = column < num_classes
     if labels.dtype.element_ty.is_floating():
         scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-        own = tl.load(labels + index * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
-        other = tl.load(labels + partner * num_classes + column, mask=inside & valid, other=0).to(VALUE) * scale + off
+        own = load_labels(labels + index * num_classes + column, inside & valid, VALUE) * scale + off
+        other = load_labels(labels + partner * num_classes + column, inside & valid, VALUE) * scale + off
     else:
         on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
         own_class = load_class(labels, index, num_classes, valid)
@@ -312,7 +322,7 @@ def mix_kernel(
         else:
             other_row, other_valid = given_row(plan, partner, batch, height, width, ELEMENT is not None)
         paired = there & (other_row[0] == index)
-        valid, other_valid = valid & paired, other_valid & paired
+        valid, other_valid = valid & paired, other_valid & paired & (partner != index)  # a self-paired one changes once
 
     # The pixels.
     if images is not None:

@@ -32,6 +32,16 @@ def check(condition: bool, message: str) -> None:
         raise RuntimeError(message)
 
 
+def is_aligned(tensor: Tensor) -> bool:
+    """Whether its address is a multiple of the bytes of an element."""
+    return tensor.data_ptr() % tensor.dtype.itemsize == 0
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Contiguous and aligned: the tensor or a copy. Mirrors stable_abi.h::dense."""
+    return tensor.contiguous() if is_aligned(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+
+
 def check_extent(batch: int, height: int, width: int) -> None:
     check(0 <= batch <= MAX_BATCH, "the batch size must be in 0..2^30")
     check(
@@ -82,7 +92,7 @@ def checked_plan(plan: Tensor, batch: int, device: torch.device) -> Tensor:
         plan.shape == (batch, PLAN_COLUMNS) and plan.dtype == torch.int32 and plan.device == device,
         "plan must be int32 of shape (batch, 8) on the device of the images",
     )
-    return plan.contiguous()
+    return dense(plan)
 
 
 def new_targets(
@@ -107,7 +117,7 @@ def new_targets(
     )
     if targets.numel() == 0:
         return targets, None
-    return targets, Labels(labels.contiguous(), targets, label_smoothing)
+    return targets, Labels(dense(labels), targets, label_smoothing)
 
 
 def sample_plan(seed, quantiles, bounds, sampling, batch, height, width):
@@ -156,10 +166,10 @@ def run(
     source, destination = images, out
     rows, out_rows = rows_of(images), rows_of(out)
     # A vector that is blended has to hold whole elements.
-    aligned = images.dtype not in BLENDED_DTYPES or (images.data_ptr() | out.data_ptr()) % images.dtype.itemsize == 0
+    aligned = images.dtype not in BLENDED_DTYPES or (is_aligned(images) and is_aligned(out))
     alike = rows is not None and out_rows is not None and rows.shape == out_rows.shape and same_order(images, out)
     if not (aligned and alike):
-        source = images.contiguous() if aligned else images.clone(memory_format=torch.contiguous_format)
+        source = dense(images)
         destination = source if in_place else torch.empty_like(source)
         rows = out_rows = rows_of(source)
     assert rows is not None and out_rows is not None

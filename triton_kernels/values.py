@@ -24,6 +24,12 @@ def mixed_value(lam, own, partner):
 
 
 @triton.jit
+def bfloat16_to_float(bits):
+    """The value, which of a subnormal Triton's interpreter gets wrong. Mirrors values.h::bfloat16_to_float."""
+    return (bits.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def element_value(bits, ELEMENT: tl.constexpr):
     """The value of an element as it is blended. Mirrors value() of the elements of values.h."""
     if ELEMENT.is_uint8():
@@ -31,7 +37,7 @@ def element_value(bits, ELEMENT: tl.constexpr):
     elif ELEMENT.is_fp16():
         return bits.to(tl.float16, bitcast=True).to(tl.float32)
     elif ELEMENT.is_bf16():
-        return (bits.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+        return bfloat16_to_float(bits)
     else:
         return bits.to(ELEMENT, bitcast=True)
 

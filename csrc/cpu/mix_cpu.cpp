@@ -1,8 +1,13 @@
 // Mixing on the CPU: one pass over the rows, on torch's own threads.
 
 #include <algorithm>
+#include <cfenv>
 #include <cstring>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <pmmintrin.h>
+#endif
 
 #if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
@@ -23,6 +28,31 @@ constexpr int64_t kBytesPerTask = 1 << 15;    // less than this is not worth a t
 constexpr int64_t kTargetsPerTask = 1 << 13;  // target values
 constexpr int64_t kPlanRowsPerTask = 1 << 8;
 
+// For as long as it lives, subnormal numbers are what they are on its thread, whatever torch.set_flush_denormal says:
+// the setting is of one thread, and torch's others do not have it, so that bits would depend on who computes them.
+class KeepSubnormals {
+  public:
+#if defined(__x86_64__)
+    KeepSubnormals() : before_(_mm_getcsr()) { set(before_ & ~(_MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON)); }
+    ~KeepSubnormals() { set(before_); }
+
+  private:
+    static void set(unsigned control) {
+        if (_mm_getcsr() != control) _mm_setcsr(control);
+    }
+    const unsigned before_;
+#else
+    KeepSubnormals() {
+        std::fegetenv(&before_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~KeepSubnormals() { std::fesetenv(&before_); }
+
+  private:
+    std::fenv_t before_;
+#endif
+};
+
 int64_t rows_per_task(const Rows& rows) {
     return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
 }
@@ -37,6 +67,7 @@ void sample_plan(const Plan& plan) {
     const uint32_t batch = static_cast<uint32_t>(plan.batch);
     const PartnerMap map = partner_map(plan.draw.sampling.partner, plan.seed, batch);
     parallel_for(0, plan.batch, kPlanRowsPerTask, [&](int64_t begin, int64_t end) {
+        const KeepSubnormals keep;
         for (uint32_t i = static_cast<uint32_t>(begin); i < static_cast<uint32_t>(end); ++i)
             plan.sampled[i] = sample_row(plan.draw, plan.seed, i, partner_of(map, i, batch));
     });
@@ -383,6 +414,7 @@ void swap_bytes(uint8_t* a, uint8_t* b, int64_t count) {
 // One row of a pair: a takes b's bytes in run_a, b takes a's in run_b; where both do, they swap. Every byte is read
 // before it is overwritten, and none outside the runs is touched.
 void exchange_row(uint8_t* a, uint8_t* b, Run run_a, Run run_b) {
+    if (a == b) return;
     const int64_t both_begin = std::max(run_a.begin, run_b.begin), both_end = std::min(run_a.end, run_b.end);
     if (both_begin >= both_end) {
         copy_bytes(a + run_a.begin, b + run_a.begin, run_a.size());
@@ -437,7 +469,8 @@ Box around(const Box& a, const Box& b) {
 void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t begin, int64_t end) {
     const Images& images = work.images;
     const Rows& rows = images.out_rows;
-    const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
+    const CheckedRow& plan_a = work.plan[pair.a];
+    const CheckedRow plan_b = pair.a == pair.b ? CheckedRow{} : work.plan[pair.b];  // it changes once
     const Kind kind_a = plan_a.kind, kind_b = plan_b.kind;
     const Box both = around(plan_a.region, plan_b.region);
     const Run all = run_of(both, rows);
@@ -519,6 +552,8 @@ int64_t share_of(int64_t count, int64_t part, int64_t whole) {
 }
 
 struct Cpu {
+    static constexpr size_t alignment(Dtype) { return 1; }
+
     // Pixels and targets in one parallel region: a task that takes a share of the rows takes as large a share of the
     // targets, so the threads wait for each other once.
     static void run(const MixCall& call, const Tensor&) {
@@ -540,6 +575,7 @@ struct Cpu {
         const int64_t all = pixel_rows > 0 ? pixel_rows : target_rows;
         const int64_t grain = pixel_rows > 0 ? rows_per_task(images.out_rows) : targets_per_task(targets);
         parallel_for(0, all, grain, [&](int64_t begin, int64_t end) {
+            const KeepSubnormals keep;
             if (pixel_rows > 0 && images.in_place) mix_in_place(work, pairs, begin, end);
             if (pixel_rows > 0 && !images.in_place) mix_out_of_place(work, begin, end);
             write_targets(targets, plan, share_of(target_rows, begin, all), share_of(target_rows, end, all));

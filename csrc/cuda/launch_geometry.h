@@ -56,7 +56,7 @@ constexpr int64_t kThreadsWanted = 132 * 9 * 32, kThreadsWantedInPlace = 132 * 4
 constexpr int64_t kBlocksWanted = 2 * 132;
 
 // 1024 float32 are 8 vectors for each lane of a warp.
-constexpr int32_t kColumnsPerWarp = 1024;
+constexpr uint32_t kColumnsPerWarp = 1024;
 
 // gridDim.x, and numerators of Divider.
 constexpr int64_t kLargest = INT32_MAX;
@@ -159,7 +159,7 @@ inline int32_t vector_bytes_of(const Images& images) {
 }
 
 // Of an element that mixup may blend, which has to lie in one vector; 1 for any other.
-inline int32_t blended_bytes(Dtype dtype) {
+inline size_t blended_bytes(Dtype dtype) {
     switch (dtype) {
         case Dtype::kF16:
         case Dtype::kBF16:
@@ -185,7 +185,7 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     const bool in_place = images.in_place;
     const int64_t row_vectors = rows.row_bytes() / launch->vector_bytes;
     limited(rows.row_bytes(), "a row of 2^31 bytes");
-    if (launch->vector_bytes < blended_bytes(images.dtype))
+    if (static_cast<size_t>(launch->vector_bytes) < blended_bytes(images.dtype))
         throw std::invalid_argument("images must be as aligned as their elements are wide");
 
     const bool one_run = in_place || (evenly_spaced(images.in_rows) && evenly_spaced(images.out_rows));

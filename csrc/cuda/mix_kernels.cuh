@@ -193,16 +193,20 @@ CUTMIX_HD void write_plan(const KernelParams& params, uint32_t index) {
               half == 0 ? halves[0] : halves[1]);
 }
 
+CUTMIX_HD uint32_t lower(uint32_t a, uint32_t b) { return a < b ? a : b; }
+CUTMIX_HD uint32_t higher(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
 // ---- Targets
 
 constexpr int32_t kNoColumn = -2;  // no class, and not the -1 of an unknown one
 
+// Columns are unsigned, because of 2^31 - 1 classes the step behind the last one leads further.
 template <typename Value>
-CUTMIX_HD void write_columns(const Targets& targets, const TargetRow& row, int32_t begin, int32_t end) {
+CUTMIX_HD void write_columns(const Targets& targets, const TargetRow& row, uint32_t begin, uint32_t end) {
     CUTMIX_NO_UNROLL
-    for (int32_t column = begin; column < end; column += kWarpThreads)
+    for (uint32_t column = begin; column < end; column += kWarpThreads)
         store_value(targets.out, targets.out_dtype, int64_t{row.sample} * targets.num_classes + column,
-                    target_value<Value>(targets, row, column));
+                    target_value<Value>(targets, row, static_cast<int32_t>(column)));
 }
 
 // Loops are not unrolled, and doubles have one of their own: nothing here may take registers from the pixels.
@@ -214,8 +218,8 @@ CUTMIX_HD void write_targets(const KernelParams& params, uint32_t warp, uint32_t
     const CheckedRow checked = plan_row<true>(params, plan_source(params), sample);
     const TargetRow row = target_row(targets, checked.row, checked.valid, static_cast<int32_t>(sample));
 
-    const int32_t first = static_cast<int32_t>(part) * kColumnsPerWarp;
-    const int32_t end = first + min_of(targets.num_classes - first, kColumnsPerWarp);
+    const uint32_t first = part * kColumnsPerWarp;
+    const uint32_t end = lower(first + kColumnsPerWarp, static_cast<uint32_t>(targets.num_classes));
     if (params.vector_targets) {
         // Of class indices: three values make up the row.
         const uint32_t at_own = bits_of(target_value<float>(targets, row, row.own_class));
@@ -223,25 +227,24 @@ CUTMIX_HD void write_targets(const KernelParams& params, uint32_t warp, uint32_t
         const uint32_t elsewhere = bits_of(target_value<float>(targets, row, kNoColumn));
         uint8_t* out = static_cast<uint8_t*>(targets.out) + int64_t{row.sample} * targets.num_classes * sizeof(float);
         CUTMIX_NO_UNROLL
-        for (int32_t column = first + 4 * static_cast<int32_t>(lane); column < end; column += 4 * kWarpThreads) {
+        const uint32_t own_class = static_cast<uint32_t>(row.own_class);
+        const uint32_t partner_class = static_cast<uint32_t>(row.partner_class);
+        for (uint32_t column = first + 4 * lane; column < end; column += 4 * kWarpThreads) {
             Vector<16> values;
-            for (int k = 0; k < 4; ++k)
-                values.word[k] = column + k == row.own_class       ? at_own
-                                 : column + k == row.partner_class ? at_partner
-                                                                   : elsewhere;
+            for (uint32_t k = 0; k < 4; ++k)
+                values.word[k] = column + k == own_class       ? at_own
+                                 : column + k == partner_class ? at_partner
+                                                               : elsewhere;
             store<16>(out + int64_t{column} * sizeof(float), values);
         }
     } else if (targets.out_dtype == Dtype::kF64) {
-        write_columns<double>(targets, row, first + static_cast<int32_t>(lane), end);
+        write_columns<double>(targets, row, first + lane, end);
     } else {
-        write_columns<float>(targets, row, first + static_cast<int32_t>(lane), end);
+        write_columns<float>(targets, row, first + lane, end);
     }
 }
 
 // ---- Pixels
-
-CUTMIX_HD uint32_t lower(uint32_t a, uint32_t b) { return a < b ? a : b; }
-CUTMIX_HD uint32_t higher(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
 // Which block of which sample: the blocks of a chunk follow each other, the chunks of a run, and the runs of a sample.
 struct Tile {

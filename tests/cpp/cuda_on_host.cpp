@@ -47,6 +47,8 @@ namespace cutmix {
 namespace {
 
 struct CudaOnHost {
+    static size_t alignment(Dtype dtype) { return blended_bytes(dtype); }
+
     static void run(const MixCall& call, const Tensor&) {
         launches = 0;
         launch_mix(call, nullptr);

@@ -35,7 +35,15 @@ def any_images() -> torch.Tensor:
     if random.random() < 0.3:  # rows of a larger tensor: as far as they go, and not a byte behind the last
         width = images.shape[-1]
         images = torch.cat([torch.zeros_like(images), images], dim=-1)[..., width:]
-    return images
+    return at_odd_address(images) if random.random() < 0.1 else images
+
+
+def at_odd_address(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous, where no element is aligned."""
+    memory = torch.empty(tensor.numel() * tensor.itemsize + 1, dtype=torch.uint8)
+    strides = torch.empty(tensor.shape, device="meta").stride()
+    moved = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage()[1:], 0, tensor.shape, strides)
+    return moved.copy_(tensor)
 
 
 def any_plan(batch: int, height: int, width: int) -> torch.Tensor:
@@ -80,6 +88,8 @@ def step() -> None:
     batch, height, width = images.shape[0], *images.shape[-2:]
     classes = random.choice([1, 2, 5, 17])
     labels = any_labels(batch, classes)
+    if labels is not None and random.random() < 0.1:
+        labels = at_odd_address(labels)
     targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
     draw = (
         torch.tensor([random.getrandbits(64) - 2**63]),

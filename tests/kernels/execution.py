@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import runpy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,29 +228,36 @@ def triton_launch(call: Call, seed_on_device: bool = False):
     )
 
 
-def _run_triton(call: Call, memory: Memory, architecture: int, seed_on_device: bool) -> tuple[Any, Report]:
+def run_triton(
+    launch: Any, device: Device, address: Callable[[Any], int], architecture: int, blocks: range | None = None
+) -> Report:
+    """Runs a launch, or some blocks of it, with its tensors at the addresses that `address` gives them."""
     from .triton_compile import compiled
 
-    launch = triton_launch(call, seed_on_device)
     compiled_kernel = compiled(launch, architecture)
     kernel = _parsed(compiled_kernel.asm["ptx"])[compiled_kernel.metadata.name]
     arguments: list[int | float] = []
     for argument in launch.arguments:
-        if argument is None:
-            continue  # a constant, as far as Triton is concerned
         if isinstance(argument, tuple):
             arguments.extend(argument)
         elif isinstance(argument, int | float):
             arguments.append(argument)
-        elif isinstance(argument, Tensor) and argument.is_meta:
-            assert call.draw is not None
-            arguments.append(memory.address(call.draw.seed))
-        else:
-            arguments.append(memory.address(argument))
+        elif argument is not None:  # which is a constant, as far as Triton is concerned
+            arguments.append(address(argument))
     scratch = [0] * (len(kernel.parameters) - len(arguments))  # Triton's own, which this kernel does not use
     threads = compiled_kernel.metadata.num_warps * WARP
     shared = compiled_kernel.metadata.shared
-    return launch, memory.device.launch(kernel, launch.grid, threads, [*arguments, *scratch], shared)
+    return device.launch(kernel, launch.grid, threads, [*arguments, *scratch], shared, blocks)
+
+
+def _run_triton(call: Call, memory: Memory, architecture: int, seed_on_device: bool) -> tuple[Any, Report]:
+    launch = triton_launch(call, seed_on_device)
+
+    def address(tensor: Any) -> int:
+        is_seed = isinstance(tensor, Tensor) and tensor.is_meta
+        return memory.address(call.draw.seed if is_seed and call.draw is not None else tensor)
+
+    return launch, run_triton(launch, memory.device, address, architecture)
 
 
 _parsed = functools.cache(parse)

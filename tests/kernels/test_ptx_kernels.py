@@ -15,6 +15,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ from cutmix_cuda import reference
 from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Draw, Kind, Partner, Placement, Sampling, Scope
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels
+from ..ptx import Device
 from .execution import (
+    MAX_INT32,
     POISON,
     UNIFORM,
     VECTOR,
@@ -31,10 +34,13 @@ from .execution import (
     Executed,
     bounds_of,
     call_of,
+    cuda_kernel,
+    dtype_name,
     every_kind,
     execute,
     needs_cuda,
     needs_triton,
+    run_triton,
 )
 
 SEED = torch.tensor([20190513])
@@ -445,6 +451,47 @@ def test_numbers_of_classes(kind, classes):
     for dtype in (torch.float32, torch.float16):
         labels = soft_labels(3, classes) if classes in (0, 3, 2500) else random_labels(3, classes)
         assert_as_reference(kind, "sample_and_apply", images, labels, *sampling(), classes, 0.1, dtype)
+
+
+@every_kind
+@pytest.mark.parametrize("classes", [2**31 - 1, 2**31 - 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_the_last_columns_of_the_most_classes(kind, classes, dtype):
+    """The last 8192 columns of a row, of which there is no more memory than that."""
+    columns = 1 + (classes - 1) % 8192
+    plan, labels = plan_rows((0, (0, 0, 0, 0), Kind.keep)), torch.tensor([classes - 1])
+    targets = torch.empty(1, classes, dtype=dtype, device="meta")
+    device = Device()
+    end = device.empty("targets", columns * dtype.itemsize, np.uint8)
+    addresses = {
+        "plan": device.buffer("plan", plan.numpy(), writable=False).address,
+        "labels": device.buffer("labels", labels.numpy(), writable=False).address,
+        "targets": end.address - (classes - columns) * dtype.itemsize,
+    }
+    if kind == "cuda":
+        from cutmix_cuda import _build_info
+
+        sizes = {"batch": 1, "height": MAX_INT32, "width": MAX_INT32, "num_classes": classes}
+        typed = {"labels": (addresses["labels"], "int64"), "targets": (addresses["targets"], dtype_name(targets))}
+        launch = _build_info.launch_geometry(**sizes, plan=addresses["plan"], **typed)
+        kernel, grid, last = (
+            cuda_kernel(launch["kernel"], 80),
+            launch["grid"],
+            range(launch["grid"] - 1, launch["grid"]),
+        )
+        device.launch(kernel, grid, launch["block"], [launch["params"]], blocks=last)
+    else:
+        from cutmix_cuda.triton_kernels import mix
+
+        names = {id(plan): "plan", id(labels): "labels", id(targets): "targets"}
+        launch = mix.mix_launch(1, MAX_INT32, MAX_INT32, plan, targets=mix.Labels(labels, targets, 0.0))
+        programs = launch.grid[0]
+        larger = launch._replace(grid=(2 * programs, 1, 1))  # as where there are pixels for so many programs
+        run_triton(larger, device, lambda tensor: addresses[names[id(tensor)]], 80, range(programs - 8, programs + 8))
+    expected = torch.zeros(columns, dtype=dtype)
+    expected[-1] = 1
+    assert torch.equal(torch.from_numpy(end.numpy()).view(dtype), expected)
+    assert end.defined()
 
 
 # ---- Sizes

@@ -204,6 +204,8 @@ INTEGERS = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, to
 @pytest.mark.parametrize(("labels_dtype", "dtype"), list(zip([*INTEGERS, *FLOATS], 3 * FLOATS, strict=True)), ids=str)
 def test_targets(labels_dtype, dtype):
     labels = (soft_labels if labels_dtype.is_floating_point else random_labels)(2, CLASSES, labels_dtype)
+    if labels_dtype.is_floating_point:
+        labels[0] *= torch.finfo(labels_dtype).tiny  # subnormal
     plan = cutmix_cuda.sample_plan(2, 9, 8, seed=1)
     options = {"label_smoothing": 0.1, "dtype": dtype}
     actual = cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="triton", **options)

@@ -21,8 +21,10 @@ from ..helpers import (
     assert_same_images,
     every_backend,
     oracle_images,
+    oracle_targets,
     planned,
     random_images,
+    soft_labels,
 )
 
 SEED = 7
@@ -170,6 +172,49 @@ def test_out_of_another_layout(backend, steps):
         before = alone(out)
         assert cutmix_cuda.mix_images(lay_out(images, order)[1], plan, fill=FILL, out=out, backend=backend) is out
         assert_written(out, before, expected, plan)
+
+
+@every_backend
+@pytest.mark.parametrize("shape", [(2, 3, 2, 4, 0), (2, 3, 2, 0, 4), (2, 3, 0, 2, 4), (0, 3, 2, 2, 4)], ids=str)
+def test_no_pixels_into_an_out_of_another_layout(backend, shape):
+    """The targets are mixed all the same."""
+    images = torch.empty(shape, device=backend.device).transpose(1, 2)
+    out = torch.empty(images.shape, device=backend.device)
+    assert images.stride() != out.stride()
+    labels = torch.tensor([2, 1], device=backend.device)[: shape[0]]
+    how = {"out": out, "backend": backend.name}
+    mixed, targets, plan = cutmix_cuda.cutmix(images, labels, 3, seed=SEED, return_plan=True, **how)
+    assert mixed is out
+    assert_same_bits(targets.cpu(), oracle_targets(labels.cpu(), planned(plan), 3))
+    assert cutmix_cuda.mix_images(images, plan, **how) is out
+
+
+def at_odd_address(tensor: Tensor) -> Tensor:
+    """The same, of the same strides, as in a file that begins with a header of odd length."""
+    memory = torch.empty(tensor.nbytes + 1, dtype=torch.uint8, device=tensor.device)
+    memory[1:] = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())[: tensor.nbytes]
+    moved = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    moved.set_(memory.untyped_storage()[1:], 0, tensor.shape, tensor.stride())
+    assert moved.data_ptr() % 2 == 1
+    return moved
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", BLENDED, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_memory_that_elements_are_not_aligned_in(backend, dtype, memory_format):
+    images = random_images((8, 3, 6, 7), dtype).contiguous(memory_format=memory_format).to(backend.device)
+    plan, labels = sample(images, device=backend.device), soft_labels(8, 3, torch.float64).to(backend.device)
+    expected, expected_targets = cutmix_cuda.apply_plan(images, labels, plan, fill=FILL, backend="reference")
+    how = {"fill": FILL, "backend": backend.name}
+    out, own = (at_odd_address(tensor) for tensor in (torch.zeros_like(images), images))
+    for view, into in ((own, None), (images, out), (own, out)):
+        mixed, targets = cutmix_cuda.apply_plan(view, at_odd_address(labels), plan, out=into, **how)
+        assert into is None or mixed is into
+        assert_same_images(mixed, expected, planned(plan))
+        assert_same_bits(targets, expected_targets)
+    assert cutmix_cuda.mix_images_(own, plan, **how) is own
+    assert_same_images(own, expected, planned(plan))
 
 
 @every_cpu_backend

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 import cutmix_cuda
+from cutmix_cuda import MixPlan
+from cutmix_cuda.distributions import Constant
 
 from ..helpers import (
     BACKENDS,
     assert_same_bits,
     assert_same_images,
+    generator,
     oracle_images,
     oracle_targets,
     planned,
@@ -53,6 +56,42 @@ def test_thread_counts(backend, shape, layout, scope, set_threads):
             assert torch.equal(drawn.packed, plan.packed)
             assert_same_images(mixed, expected[0], rows)
             assert_same_bits(targets, expected[1])
+
+
+@pytest.fixture
+def flush_subnormals():
+    """A function after which torch takes subnormal numbers for 0, on this thread and no other, until the test ends."""
+    yield lambda: torch.set_flush_denormal(True)
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.skipif("cpu" not in cutmix_cuda.available_backends(), reason="nothing was compiled")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_subnormals_are_not_flushed(dtype, threads, set_threads, flush_subnormals):
+    """Of pixels, labels and lambda: a thread flushes them or not, and no bit may tell which thread it was."""
+
+    def subnormals(*shape: int) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator(5), dtype=torch.float64) * torch.finfo(dtype).tiny).to(dtype)
+
+    set_threads(threads)
+    images, labels = subnormals(6, 3, 61, 19), subnormals(6, 19)
+    how = {"cutmix_alpha": None, "mixup_alpha": Constant(1e-40), "prob": 0.7, "seed": 5, "return_plan": True}
+    wanted = {"target_dtype": dtype, "label_smoothing": 0.0}
+    plan = cutmix_cuda.mix(images, **how, backend="reference")[2]
+    halves = MixPlan.from_boxes(plan.partner, plan.boxes, 61, 19, kind=plan.kind, lam=torch.full((6,), 0.5))
+    expected = [
+        (oracle_images(images, rows), oracle_targets(labels, rows, 19, 0.0, dtype))
+        for rows in (planned(plan), planned(halves))
+    ]
+    flush_subnormals()
+    drawn = cutmix_cuda.mix(images, labels, **how, **wanted, backend="cpu")
+    followed = cutmix_cuda.apply_plan(images, labels, halves, **wanted, backend="cpu")
+    in_place = cutmix_cuda.apply_plan_(images.clone(), labels, halves, **wanted, backend="cpu")
+    for actual, (mixed, targets) in zip((drawn, followed, in_place), (*expected, expected[1]), strict=True):
+        assert_same_bits(actual[0], mixed)
+        assert_same_bits(actual[1], targets)
+    assert_same_bits(drawn[2].packed, plan.packed)
 
 
 # From 8 MiB on the CPU backend writes past the caches, whole lines at aligned addresses; rows of 2801 bytes have none.

@@ -87,8 +87,9 @@ class Device:
         block: int | Sequence[int],
         args: Sequence[Buffer | int | float | np.generic | bytes],
         shared_bytes: int = 0,
+        blocks: range | None = None,
     ) -> Report:
-        """Runs a whole launch and returns what it did.
+        """Runs a launch, or some `blocks` of one that is too large to run whole, and returns what it did.
 
         `args` follow the kernel's parameters: a buffer passes its address, a Python int or float takes the
         parameter's type, a numpy scalar or `bytes` (a struct by value: `bytes(ctypes_structure)`) must have its size.
@@ -97,7 +98,7 @@ class Device:
         """
         launch = _Launch(self, kernel, _three(grid), _three(block), _pack(kernel, args), shared_bytes)
         with np.errstate(all="ignore"):
-            return launch.run()
+            return launch.run(blocks or range(math.prod(launch.grid)))
 
 
 def _three(size: int | Sequence[int]) -> tuple[int, int, int]:
@@ -161,11 +162,10 @@ class _Launch:
         if needed and _three(needed) != self.block:
             raise ValueError(f"{self.kernel.name} needs blocks of {_three(needed)}, got {self.block}")
 
-    def run(self) -> Report:
-        blocks = math.prod(self.grid)
+    def run(self, blocks: range) -> Report:
         step = max(1, CHUNK_THREADS // self.block_threads)
-        for first in range(0, blocks, step):
-            self._begin_chunk(first, min(step, blocks - first))
+        for first in blocks[::step]:
+            self._begin_chunk(first, min(step, blocks.stop - first))
             self._run_chunk()
         traffic = {region.name: region.traffic for region in self.regions}
         return Report(self.kernel.name, self.counts, traffic)
