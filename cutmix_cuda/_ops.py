@@ -20,6 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ._library import Library
+
 NAMESPACES = ("cutmix_cuda", "cutmix_cuda_triton", "cutmix_cuda_reference")
 
 PLAN_COLUMNS = 8
@@ -149,11 +151,10 @@ _FAKES: dict[str, Callable[..., object]] = {
 }
 
 
-def _define(namespace: str) -> torch.library.Library:
-    library = torch.library.Library(namespace, "DEF")
+def _define(namespace: str) -> Library:
+    library = Library(namespace)
     for name, schema in SCHEMAS.items():
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.register_fake(f"{namespace}::{name}", _FAKES[name], lib=library)
+        library.define(name, schema, _FAKES[name], torch.Tag.pt2_compliant_tag)
     return library
 
 

@@ -135,17 +135,21 @@ def _next_in_graph(state: Tensor) -> Tensor:
 # boxes in both. By the tag and the device torch knows what to restore for a draw that checkpointing recomputes. Two
 # draws in a graph differ by their number, because torch before 2.12 merges equal calls whatever their tag.
 LIBRARIES["cutmix_cuda"].define(
-    "draw_seed(int draw, *, Device device) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,)
+    "draw_seed",
+    "(int draw, *, Device device) -> Tensor",
+    lambda draw, *, device: torch.empty(1, dtype=torch.int64, device=device),
+    torch.Tag.nondeterministic_seeded,
 )
 LIBRARIES["cutmix_cuda"].impl("draw_seed", _draw, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "cutmix_cuda::draw_seed", lambda draw, *, device: torch.empty(1, dtype=torch.int64, device=device)
-)
 
 # The count is a tensor, for a number would be a constant of the graph, which each call would have to compile anew.
-LIBRARIES["cutmix_cuda"].define("next_seed(Tensor(a!) state) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+LIBRARIES["cutmix_cuda"].define(
+    "next_seed",
+    "(Tensor(a!) state) -> Tensor",
+    lambda state: state.new_empty(1),
+    torch.Tag.nondeterministic_seeded,
+)
 LIBRARIES["cutmix_cuda"].impl("next_seed", _next_in_graph, "CPU")
-torch.library.register_fake("cutmix_cuda::next_seed", lambda state: state.new_empty(1))
 
 
 class CountedSeed(nn.Module):
