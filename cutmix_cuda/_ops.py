@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._library import Library
+
 PLAN_COLUMNS = 8
 QUANTILE_INTERVALS = 4096
 
@@ -320,11 +322,10 @@ SEED_OPS = {
 }
 
 
-def _define(namespace: str, ops: dict[str, Op]) -> torch.library.Library:
-    library = torch.library.Library(namespace, "DEF")
+def _define(namespace: str, ops: dict[str, Op]) -> Library:
+    library = Library(namespace)
     for name, op in ops.items():
-        library.define(name + op.schema, tags=op.tags)
-        torch.library.register_fake(f"{namespace}::{name}", op.fake, lib=library)
+        library.define(name, op.schema, op.fake, *op.tags)
     return library
 
 
