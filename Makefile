@@ -2,18 +2,25 @@
 #
 #   make demo         mix real photographs and leave demo.png
 #   make test         run the tests, a process on each core (PYTEST_ARGS="-k plan" picks some, "-n 0" leaves it at one)
+#   make check-torch  build for and test under TORCHES, older versions of torch; downloads some gigabytes for each
 #   make lint         check style, types and formatting;  make format mends what can be mended
 #   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
-#   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
+#   make gpu-check    on a machine with a GPU: test, check memory accesses and measure (docs/gpu.md)
 #   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
 #   make train        what mixing does to a small network on few digits
 #   make install      no more than .venv and the package
 #   make clean        remove everything that was made, .venv as well
 #
-# CUTMIX_CUDA_BUILD and TORCH_CUDA_ARCH_LIST choose what is compiled (see setup.py); a change of either builds anew.
+# VENV=/path/of/an/environment, of any target, takes that one as it is: nothing is fetched, and the package alone is
+# installed there. CUTMIX_CUDA_BUILD and TORCH_CUDA_ARCH_LIST choose what is compiled (see setup.py); a change of either
+# builds anew.
 
+STARTED := $(shell date +%s)
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What was made last; of an environment that is not ours, outside of it.
+STAMPS := $(if $(filter .venv,$(VENV)),.venv,build/$(subst /,-,$(abspath $(VENV))))
 PYTEST_ARGS ?=
 
 SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels -name '*.py' -o -name '*.typed' \
@@ -21,58 +28,76 @@ SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels 
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX) $(CXXFLAGS) $(CPPFLAGS) $(LDFLAGS)
 
-.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+TORCHES ?= 2.10.0 2.12.0
+
+.PHONY: demo test check-torch lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
-demo: .venv/installed
+demo: $(STAMPS)/installed
 	$(BIN)/python -I -m cutmix_cuda demo
 
-test: .venv/installed
+test: $(STAMPS)/installed
 	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
-lint: .venv/requirements
+check-torch: $(TORCHES:%=check-torch-%)
+
+check-torch-%:
+	$(PYTHON) -m venv .venv/torch-$*
+	.venv/torch-$*/bin/python -m pip install --quiet torch==$* torchvision 'setuptools>=77' wheel pybind11 numpy scipy \
+	    hypothesis pytest pytest-timeout
+	CUTMIX_CUDA_BUILD=cpu .venv/torch-$*/bin/python -m pip install --no-build-isolation --no-deps --force-reinstall .
+	.venv/torch-$*/bin/pytest tests/ops tests/api tests/kernels/test_math.py $(PYTEST_ARGS)
+
+lint: $(STAMPS)/requirements
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
-format: .venv/requirements
+format: $(STAMPS)/requirements
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-bench: .venv/installed
+bench: $(STAMPS)/installed
 	$(BIN)/python benchmarks cpu
 
-bench-gpu: .venv/installed
+bench-gpu: $(STAMPS)/installed
 	$(BIN)/python benchmarks gpu
 
-gpu-check: .venv/installed
-	$(BIN)/python tests/gpu/check.py
+gpu-check: $(STAMPS)/installed
+	$(BIN)/python tests/gpu --since $(STARTED) $(if $(PART),--part $(PART)) $(if $(LIMIT),--limit $(LIMIT)) \
+	    $(if $(OUT),--out $(OUT)) $(if $(QUICK),--quick)
 
-cuda-report: .venv/installed
+cuda-report: $(STAMPS)/installed
 	$(BIN)/python benchmarks cuda-report
 
-ptx-report: .venv/installed
+ptx-report: $(STAMPS)/installed
 	$(BIN)/python benchmarks ptx-report
 
-train: .venv/installed
+train: $(STAMPS)/installed
 	$(BIN)/python benchmarks train
 
-install: .venv/installed
+install: $(STAMPS)/installed
 
 clean:
 	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-.venv/requirements: requirements-dev.txt
+ifeq ($(VENV),.venv)
+$(STAMPS)/requirements: requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@
+else
+$(STAMPS)/requirements:
+	mkdir -p $(STAMPS)
+	touch $@
+endif
 
 # Not editable: what the wheel lacks is missing in the tests too. --force-reinstall: the version stays the same.
-.venv/installed: .venv/requirements .venv/settings $(SOURCES)
+$(STAMPS)/installed: $(STAMPS)/requirements $(STAMPS)/settings $(SOURCES)
 	$(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --force-reinstall .
 	touch $@
 
-.venv/settings: FORCE | .venv/requirements
+$(STAMPS)/settings: FORCE | $(STAMPS)/requirements
 	@echo '$(BUILD_SETTINGS)' | cmp -s - $@ || echo '$(BUILD_SETTINGS)' > $@

@@ -217,6 +217,14 @@ def nvcc_command(nvcc: Path, archs: list[str]) -> list[str]:
     ]
 
 
+def ops_flags(torch: Torch) -> list[str]:
+    """The headers of the ops. -isystem: the warnings of torch's are not ours."""
+    return ["-Icsrc", "-isystem", str(torch.include), f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+
+
+OPS_HEADER = '#include "mix_ops.h"\n'  # with all that the ops take from torch
+
+
 def cpu_obstacle(torch: Torch | None) -> str | None:
     """Why nothing can be compiled here, or None."""
     if sys.platform != "linux":
@@ -227,21 +235,21 @@ def cpu_obstacle(torch: Torch | None) -> str | None:
         return f"torch {torch.version} is older than {'.'.join(map(str, MINIMUM_TORCH))}"
     if find_spec("pybind11") is None:
         return "pybind11 is not installed"
-    return compiler_obstacle()
+    return compiler_obstacle(torch)
 
 
-def compiler_obstacle() -> str | None:
-    """Why the C++ compiler does not do, or None."""
+def compiler_obstacle(torch: Torch) -> str | None:
+    """Why the C++ compiler does not do, or None: it may be missing, or torch's headers too new for it or for us."""
     compiler = new_compiler()
     customize_compiler(compiler)
-    command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}"]
-    return compile_obstacle("C++", command, "probe.cpp", "#include <Python.h>\n#include <cstdint>\n")
+    command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}", *ops_flags(torch)]
+    return compile_obstacle("C++", command, "probe.cpp", f"#include <Python.h>\n{OPS_HEADER}")
 
 
-def nvcc_obstacle(toolkit: Toolkit) -> str | None:
+def nvcc_obstacle(torch: Torch, toolkit: Toolkit) -> str | None:
     """Why nvcc does not do, or None: it refuses host compilers newer than itself."""
-    command = nvcc_command(toolkit.nvcc, [])
-    return compile_obstacle("CUDA", command, "probe.cu", "#include <cstdint>\n__global__ void probe() {}\n")
+    command = [*nvcc_command(toolkit.nvcc, []), *ops_flags(torch), "-DUSE_CUDA"]
+    return compile_obstacle("CUDA", command, "probe.cu", f"{OPS_HEADER}__global__ void probe() {{}}\n")
 
 
 def compile_obstacle(language: str, command: list[str], name: str, program: str) -> str | None:
@@ -261,13 +269,15 @@ def compile_obstacle(language: str, command: list[str], name: str, program: str)
 
 def cuda_obstacle(torch: Torch | None, toolkit: Toolkit | None) -> str | None:
     """Why there can be no CUDA part, or None."""
-    if torch is not None and torch.cuda is None:
+    if torch is None:
+        return "torch was not found"
+    if torch.cuda is None:
         return f"torch {torch.version} is a build without CUDA"
     if toolkit is None:
         return "there is no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda"
-    if torch is not None and torch.cuda is not None and release(torch.cuda)[0] != release(toolkit.version)[0]:
+    if release(torch.cuda)[0] != release(toolkit.version)[0]:
         return f"torch {torch.version} is for CUDA {torch.cuda}, and the toolkit in {toolkit.root} is {toolkit.version}"
-    return nvcc_obstacle(toolkit)
+    return nvcc_obstacle(torch, toolkit)
 
 
 def usable_toolkit(torch: Torch | None) -> tuple[Toolkit | None, str | None]:
@@ -316,16 +326,13 @@ class StableLibrary(Extension):
     def __init__(self, name: str, torch: Torch, **arguments):
         super().__init__(
             f"{PACKAGE}.{name}",
-            include_dirs=["csrc"],
             library_dirs=[str(torch.lib)],
-            define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
             depends=headers(),
             language="c++",
             **arguments,
         )
-        # -isystem: the warnings of torch's headers are not ours. The prefix map keeps this machine's folders out of
-        # the messages of torch's check macros.
-        self.torch_flags = ["-isystem", str(torch.include)]
+        self.ops_flags = ops_flags(torch)
+        # Keeps this machine's folders out of the messages of torch's check macros.
         self.prefix_map = f"-ffile-prefix-map={torch.include}/="
 
 
@@ -343,8 +350,7 @@ class CudaLibrary(StableLibrary):
         return [
             *nvcc_command(self.nvcc, self.archs),
             f"-Xcompiler={self.prefix_map}",
-            *self.torch_flags,
-            *(f"-I{folder}" for folder in self.include_dirs),
+            *self.ops_flags,
             *(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in self.define_macros),
             "-shared",
             *self.sources,
@@ -384,7 +390,7 @@ def extensions(plan: Plan) -> list[Extension]:
     cpu = StableLibrary(
         "_C", plan.torch, sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp"], libraries=["torch_cpu"]
     )
-    cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.torch_flags]
+    cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.ops_flags]
     cpu.extra_link_args = [f"-Wl,{','.join(LINK_FLAGS)}"]
     if plan.toolkit is None:
         return [build_info, cpu]

@@ -1,6 +1,8 @@
 """The commands of the benchmarks, each with a --help of its own.
 
 python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
+python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
+python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
 python benchmarks train          what mixing does to a small network
 python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
 """
@@ -17,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 MODULES = {
     "cpu": "suite",
     "gpu": "suite",
+    "kernels": "kernels",
+    "launches": "launches",
     "train": "train",
     "cuda-report": "cuda_report",
     "ptx-report": "ptx_report",

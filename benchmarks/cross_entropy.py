@@ -15,7 +15,7 @@ from torch import Tensor
 import cutmix_cuda
 from cutmix_cuda import MixPlan, PairTargets
 
-from .timing import Effort, stopwatch, time_in_turn
+from .timing import Effort, Stopwatches, time_in_turn
 
 NOT_MIXED = "class indices, not mixed"
 SOFT = "soft targets"
@@ -85,13 +85,15 @@ def check_losses(inputs: Inputs) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
 
 
-def loss_times(every_size: tuple[Sizes, ...], device: torch.device, effort: Effort) -> list[dict]:
+def loss_times(
+    every_size: tuple[Sizes, ...], device: torch.device, effort: Effort, stopwatches: Stopwatches
+) -> list[dict]:
     """For each size the timings by loss, of its value and gradient together, all in turn on one batch."""
     cells = []
     for sizes in every_size:
         inputs = random_inputs(sizes, device)
         check_losses(inputs)
-        watches = {name: stopwatch(with_gradient(loss), [inputs], device) for name, loss in LOSSES.items()}
+        watches = stopwatches.make({name: with_gradient(loss) for name, loss in LOSSES.items()}, [inputs])
         by = {name: timing.as_dict() for name, timing in time_in_turn(watches, effort).items()}
         cells.append({**sizes._asdict(), "by": by})
     return cells

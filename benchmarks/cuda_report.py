@@ -11,7 +11,8 @@ from tests.kernels.execution import cuda_kernel
 from tests.kernels.machine_code import MachineKernel, machine_kernels, tools
 from tests.ptx.toolchain import nvcc
 
-from .machine import RESULTS, parse_no_arguments
+from .command_line import parse_no_arguments
+from .machine import RESULTS
 from .tables import table
 
 WARP = 32

@@ -111,17 +111,19 @@ def random_inputs(case: Case, device: torch.device, seed: int = 0) -> Inputs:
     return Inputs(images, labels, soft_labels, torch.zeros_like(images))
 
 
-MOST_ROTATED = 32
+MOST_ROTATED = 256
 
 
 def rotation(case: Case, device: torch.device) -> list[Inputs]:
     """The batches that calls take in turn.
 
-    On a GPU as many as fill the L2 cache twice, up to 32, so that a call finds nothing there that an earlier one left.
-    On the CPU one: a loader has just written the batch there.
+    On a GPU so many, up to 256, that four times the L2 cache lies between two calls on one of them, even where calls
+    touch no more than the boxes: a call finds nothing in the cache that an earlier one left. On the CPU one: a loader
+    has just written the batch there.
     """
     if device.type != "cuda":
         return [random_inputs(case, device)]
     cache = torch.cuda.get_device_properties(device).L2_cache_size
-    batches = min(MOST_ROTATED, max(2, math.ceil(2 * cache / case.image_bytes)))
+    touched = MEAN_BOX_SHARE * case.image_bytes  # in place: what is written is what was read
+    batches = min(MOST_ROTATED, max(2, math.ceil(4 * cache / touched)))
     return [random_inputs(case, device, seed) for seed in range(batches)]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cutmix_cuda import CutMix, available_backends, cutmix
+from cutmix_cuda import CutMix, available_backends, cutmix, cutmix_
 
 from .grid import CENTRE, MEAN_BOX_SHARE, Case, Inputs
 
@@ -32,6 +33,7 @@ SNIPPET, SNIPPET_MEAN_BOX = "two-line snippet", "two-line snippet, mean box"
 COMPILED_BATCH, COMPILED_SAMPLE = "torch.compile, batch", "torch.compile, sample"
 CLONE, COPY, BOX_COPY = "clone", "copy_", "copy_ of the boxes' bytes"
 NO_MIXING = "no mixing"
+SEEDED_IN_GRAPH = ", its seed drawn in the graph"
 
 
 def _any(case: Case) -> bool:
@@ -46,7 +48,7 @@ def _as_returned(targets: Any, classes: int) -> Tensor:
 class Implementation:
     """
     Attributes:
-        kind: "ours", "peer" or "ceiling".
+        kind: "ours", "peer" or "ceiling", which only copies.
         includes: what happens within a call.
         scope: who shares a draw of lambda and box: "sample", "pair" or "batch".
         prepare: makes the call for batches of a case; not timed. The call returns (images, targets).
@@ -83,17 +85,36 @@ def weighted(own: Tensor, partner: Tensor, lam: Tensor | float, classes: int) ->
 # ---- Ours
 
 
-def _ours(mode: str, backend: str, *, label: str = "", scope: str = "sample", soft: bool = False, centre_only=False):
+def _ours(
+    mode: str,
+    backend: str,
+    *,
+    label: str = "",
+    scope: str = "sample",
+    soft: bool = False,
+    centre_only: bool = False,
+    host_seed: bool = False,
+) -> Implementation:
+    """host_seed: draw the seed on the host even in a CUDA graph, where it is frozen, as what peers draw there is."""
+    in_place = mode == "in place"
+
     def labels(inputs: Inputs) -> Tensor:
         return inputs.soft_labels if soft else inputs.labels
 
     def prepare(case: Case) -> Call:
-        if mode == "out=":
-            return lambda inputs: cutmix(
-                inputs.images, labels(inputs), case.classes, scope=scope, out=inputs.out, backend=backend
-            )
-        mix = CutMix(num_classes=case.classes, scope=scope, inplace=mode == "in place", backend=backend)
-        return lambda inputs: mix(inputs.images, labels(inputs))
+        how: dict[str, Any] = {"scope": scope, "backend": backend}
+        if mode != "out=" and not host_seed:
+            mix = CutMix(num_classes=case.classes, inplace=in_place, **how)
+            return lambda inputs: mix(inputs.images, labels(inputs))
+
+        def call(inputs: Inputs) -> tuple[Tensor, Tensor]:
+            seed = torch.empty(1, dtype=torch.int64).random_() if host_seed else None
+            if in_place:
+                return cutmix_(inputs.images, labels(inputs), case.classes, seed=seed, **how)
+            out = inputs.out if mode == "out=" else None
+            return cutmix(inputs.images, labels(inputs), case.classes, seed=seed, out=out, **how)
+
+        return call
 
     return Implementation(
         f"ours, {mode}{label}",
@@ -101,7 +122,7 @@ def _ours(mode: str, backend: str, *, label: str = "", scope: str = "sample", so
         prepare,
         includes=ALL + (" of soft labels" if soft else ""),
         scope=scope,
-        in_place=mode == "in place",
+        in_place=in_place,
         centre_only=centre_only,
     )
 
@@ -110,18 +131,24 @@ MODES = ("out of place", "out=", "in place")
 
 
 def _all_of_ours(device: torch.device) -> list[Implementation]:
-    """The best backend in every mode; at the centre also its other scope and labels, and the other backends."""
+    """The best backend in every mode; at the centre also its other scope and labels, and the other backends.
+
+    On a GPU, whose graphs freeze what the host draws, also the modes that draw their seed in the graph.
+    """
     runs_on = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}[device.type]
     best, *others = [backend for backend in available_backends() if backend in runs_on]
-    found = [_ours(mode, best) for mode in MODES]
+    ours = partial(_ours, host_seed=True) if device.type == "cuda" else _ours
+    found = [ours(mode, best) for mode in MODES]
+    if device.type == "cuda":
+        found += [_ours(mode, best, label=SEEDED_IN_GRAPH) for mode in MODES]
     for scope in ("sample", "batch"):
         for soft in (False, True):
             label = (", scope batch" if scope == "batch" else "") + (", soft labels" if soft else "")
             if label:
-                found += [_ours(mode, best, label=label, scope=scope, soft=soft, centre_only=True) for mode in MODES]
+                found += [ours(mode, best, label=label, scope=scope, soft=soft, centre_only=True) for mode in MODES]
     for backend in others:
         found += [
-            _ours(mode, backend, label=f" [{backend}]", centre_only=backend == "reference")
+            ours(mode, backend, label=f" [{backend}]", centre_only=backend == "reference")
             for mode in MODES
             if (backend, mode) != ("reference", "out=")
         ]

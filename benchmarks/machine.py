@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+CLOCKS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "clocks_event_reasons.active")
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "triton", "numpy")
 
 
@@ -63,6 +62,22 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def clocks() -> dict[str, str]:
+    """The clocks of the GPU now, its temperature, power, and why it is not faster, by nvidia-smi's names; empty without
+    nvidia-smi."""
+    try:
+        command = ["nvidia-smi", f"--query-gpu={','.join(CLOCKS)}", "--format=csv,noheader,nounits"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(CLOCKS, map(str.strip, done.stdout.splitlines()[0].split(",")), strict=True))
+
+
+def describe_error(error: Exception) -> str:
+    """In one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def describe(device: torch.device) -> dict:
     """Processor, threads, versions, commit and date (UTC)."""
     on_gpu = device.type == "cuda"
@@ -76,9 +91,3 @@ def describe(device: torch.device) -> dict:
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
-
-
-def parse_no_arguments(arguments: Sequence[str], description: str | None) -> None:
-    """The command line of a command that takes none but --help."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(description=description, formatter_class=formatter).parse_args(arguments)

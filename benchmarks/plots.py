@@ -22,7 +22,7 @@ from .implementations import (
     TIMM_ELEM,
     TORCHVISION,
 )
-from .tables import CEILING_OF, case_name, duration
+from .tables import CEILING_OF, case_name, duration, fraction_of_ceiling
 
 INK, FAINT, GRID = "#24292f", "#8c959f", "#eaeef2"
 LINES = {  # name: colour, width, dashes
@@ -90,11 +90,18 @@ def _label_lines(figure: Figure, axes: Axes, ends: dict[str, tuple[float, float]
         )
 
 
+def by_our_clock(cell: dict, name: str) -> bool:
+    """Whether one was timed by the clock that ours were timed by: times of different clocks are not compared."""
+    timings = cell["timings"]
+    return timings[name]["method"] in {timings[mode]["method"] for mode in CEILING_OF if mode in timings}
+
+
 def _draw_lines(figure: Figure, axes: Axes, cells: list[dict], x_of, y_of) -> None:
-    """A log-log line for each of LINES that was measured on two cells or more, in a band of its quartiles."""
+    """A log-log line for each of LINES that was measured, by our clock, on two cells or more, in a band of its
+    quartiles."""
     ends = {}
     for name, (colour, width, dashes) in LINES.items():
-        there = sorted((cell for cell in cells if name in cell["timings"]), key=x_of)
+        there = sorted((cell for cell in cells if name in cell["timings"] and by_our_clock(cell, name)), key=x_of)
         if len(there) < 2:
             continue
         x = [x_of(cell) for cell in there]
@@ -120,7 +127,10 @@ def _short(value: float, _position: int = 0) -> str:
 
 
 def _method(cells: list[dict]) -> str:
-    return ", ".join(sorted({timing["method"] for cell in cells for timing in cell["timings"].values()}))
+    methods = {
+        timing["method"] for cell in cells for name, timing in cell["timings"].items() if by_our_clock(cell, name)
+    }
+    return ", ".join(sorted(methods))
 
 
 def throughput(results: dict, path: Path) -> None:
@@ -182,8 +192,11 @@ def share_of_ceiling(results: dict, path: Path) -> None:
     )
     marks = {OURS: ("#f08c00", "o"), OURS_OUT: ("#1c7ed6", "D"), OURS_IN_PLACE: ("#c2410c", "s")}
     for row, cell in enumerate(cells):
-        timings = cell["timings"]
-        shares = {mode: timings[top]["median_s"] / timings[mode]["median_s"] for mode, top in CEILING_OF.items()}
+        shares = {
+            mode: share for mode in CEILING_OF if (share := fraction_of_ceiling(cell["timings"], mode)) is not None
+        }
+        if not shares:
+            continue
         axes.plot([min(shares.values()), max(shares.values())], [row, row], color=GRID, linewidth=5, zorder=1)
         for mode, share in shares.items():
             colour, shape = marks[mode]

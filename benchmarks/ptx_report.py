@@ -28,8 +28,9 @@ from tests.kernels.execution import (
 from tests.kernels.machine_code import machine_kernels, resources, tools
 from tests.ptx.toolchain import nvcc
 
+from .command_line import parse_no_arguments
 from .counted import BOXES
-from .machine import RESULTS, parse_no_arguments
+from .machine import RESULTS
 from .tables import table
 
 ARCHITECTURE = 90
@@ -92,6 +93,8 @@ def measure(backend: str, kind: Kind, op: str, dtype: torch.dtype, channels_last
         "in_place": call.in_place,
         "registers": registers(backend, call, done),
         "instructions_per_16_bytes": report.warp_instructions / vectors_written(call, report),
+        "sectors_to_read": to_read,
+        "sectors_to_write": to_write,
         "sectors_read_over_minimum": report.buffers["images"].sectors_read / to_read,
         "sectors_written_over_minimum": out.sectors_written / to_write,
         "requests_read_over_minimum": requested("ld.global") / to_read,

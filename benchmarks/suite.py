@@ -8,11 +8,12 @@ python benchmarks cpu --redraw    tables and pictures again, from the JSON that 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +21,15 @@ import torch
 
 from . import plots, tables
 from .checks import check_all
+from .command_line import add_limits, lines_to, make_parser
 from .counted import BOXES, count_peers, read_ours
 from .cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
 from .goals import judge, judge_overhead
 from .grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
 from .implementations import Implementation, all_implementations, chosen
-from .machine import RESULTS, ROOT, describe
+from .machine import RESULTS, ROOT, clocks, describe
 from .overhead import SMALL, call_overhead
-from .timing import Effort, Timing, stopwatch, time_in_turn
+from .timing import Effort, Stopwatches, Timing, time_in_turn
 from .training_step import training_steps
 
 
@@ -47,14 +49,97 @@ FULL = Plan(CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "st
 QUICK = Plan(
     QUICK_CENTRE, quick_lines(), Effort(0.1, 2, 5), {"batch": 4, "size": 32, "steps": 1}, QUICK_SIZES, 2, False
 )
+ON_A_GPU = FULL._replace(effort=Effort(6.0, 5, 60, warm_up=1.0), step={"batch": 128, "size": 224, "steps": 3})
 
 
-def measure_case(
-    implementations: list[Implementation], case: Case, device: torch.device, effort: Effort
-) -> dict[str, Timing]:
-    batches = rotation(case, device)
-    watches = {one.name: stopwatch(one.prepare(case), batches, device) for one in implementations}
-    return time_in_turn(watches, effort)
+class Suite:
+    """A run of everything, of which `results` holds what was measured so far.
+
+    Stops before what would not be ready by `deadline`, of time.monotonic(). `tell` is given each batch of the grid as
+    soon as it was measured.
+    """
+
+    def __init__(self, device: torch.device, plan: Plan, deadline: float, tell: Callable[[dict], None]) -> None:
+        self.device, self.plan, self.deadline, self.tell = device, plan, deadline, tell
+        self.stopwatches = Stopwatches(device)
+        self.on_lines: dict[Case, list[str]] = {}
+        for line, cases in plan.lines.items():
+            for case in cases:
+                self.on_lines.setdefault(case, []).append(line)
+        found, missing = all_implementations(device, with_compiled=plan.compile)
+        checks, wrong = check_all(found, list(self.on_lines), device)
+        self.implementations = [one for one in found if one.name not in wrong]
+        self.results: dict = {
+            "device": device.type,
+            "machine": describe(device),
+            "missing": missing,
+            "wrong": wrong,
+            "ours_wrong": [one.name for one in found if one.kind == "ours" and one.name in wrong],
+            "centre": plan.centre.as_dict(),
+            "checks": checks,
+            "cells": [],
+        }
+
+    def no_time_for(self, seconds: float) -> bool:
+        return time.monotonic() + seconds > self.deadline
+
+    def run(self) -> None:
+        """In the order in which it is worth waiting for."""
+        cases = sorted(self.on_lines, key=lambda case: case != self.plan.centre)
+        timings = {}
+        for number, case in enumerate(cases, 1):
+            print(f"timing {number} of {len(cases)}: {case}", flush=True)
+            if self.no_time_for(self.plan.effort.warm_up + 1.5 * self.plan.effort.seconds):
+                self.results.setdefault("no_time_for", []).append(str(case))
+                continue
+            timings[case] = self.measure_batch(case)
+        order = [case.as_dict() for case in self.on_lines]
+        self.results["cells"].sort(key=lambda cell: order.index(cell["case"]))
+        if self.stopwatches.failed_captures:
+            self.results["failed_captures"] = self.stopwatches.failed_captures
+
+        plan, device, results = self.plan, self.device, self.results
+        counted = count_peers(self.implementations, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
+        results["counted"] = {"case": plan.centre.as_dict(), "rows": counted}
+        for name, measure in (
+            ("overhead", self.measure_overhead),
+            ("step", self.measure_steps),
+            ("losses", lambda: loss_times(plan.losses, device, plan.effort, self.stopwatches)),
+        ):
+            print(f"timing {name}", flush=True)
+            if self.no_time_for(2 * plan.effort.seconds):
+                results.setdefault("no_time_for", []).append(name)
+                continue
+            try:
+                results[name] = measure()
+            except ImportError as error:
+                results["missing"][name] = str(error)
+        if device.type == "cpu":
+            results["targets"] = judge(timings) + judge_overhead(results["overhead"]["by"])
+
+    def measure_batch(self, case: Case) -> dict[str, Timing]:
+        implementations = chosen(self.implementations, case, self.plan.centre)
+        watches = self.stopwatches.make(
+            {one.name: one.prepare(case) for one in implementations}, rotation(case, self.device)
+        )
+        before = self.clocks()
+        timings = time_in_turn(watches, self.plan.effort)
+        cell = as_cell(case, self.on_lines[case], implementations, timings)
+        if before:
+            cell["clocks"] = {"before": before, "after": self.clocks()}
+        self.results["cells"].append(cell)
+        self.tell(cell)
+        return timings
+
+    def clocks(self) -> dict[str, str]:
+        return clocks() if self.device.type == "cuda" else {}
+
+    def measure_overhead(self) -> dict:
+        by = call_overhead(self.implementations, self.device, self.plan.effort)
+        return {"case": SMALL.as_dict(), "by": by}
+
+    def measure_steps(self) -> dict:
+        return {**self.plan.step, "by": training_steps(self.implementations, self.device, **self.plan.step)}
 
 
 def as_cell(case: Case, on: list[str], implementations: list[Implementation], timings: dict[str, Timing]) -> dict:
@@ -75,43 +160,6 @@ def as_cell(case: Case, on: list[str], implementations: list[Implementation], ti
     return {"case": case.as_dict(), "lines": on, "timings": rows}
 
 
-def measure(device: torch.device, plan: Plan) -> dict:
-    """Everything, in the order in which it is worth waiting for; the checks come first, and stop it."""
-    implementations, missing = all_implementations(device, with_compiled=plan.compile)
-    on_lines: dict[Case, list[str]] = {}
-    for line, cases in plan.lines.items():
-        for case in cases:
-            on_lines.setdefault(case, []).append(line)
-    results = {
-        "device": device.type,
-        "machine": describe(device),
-        "missing": missing,
-        "centre": plan.centre.as_dict(),
-        "checks": check_all(implementations, list(on_lines), device),
-    }
-
-    timings: dict[Case, dict[str, Timing]] = {}
-    cells = []
-    for number, (case, on) in enumerate(on_lines.items(), 1):
-        print(f"timing {number} of {len(on_lines)}: {case}", flush=True)
-        measured = chosen(implementations, case, plan.centre)
-        timings[case] = measure_case(measured, case, device, plan.effort)
-        cells.append(as_cell(case, on, measured, timings[case]))
-    overhead = call_overhead(implementations, device, plan.effort)
-    by = training_steps(implementations, device, **plan.step)
-    losses = loss_times(plan.losses, device, plan.effort)
-    counted = count_peers(implementations, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
-    return {
-        **results,
-        "cells": cells,
-        "overhead": {"case": SMALL.as_dict(), "by": overhead},
-        "step": {**plan.step, "by": by},
-        "losses": losses,
-        "counted": {"case": plan.centre.as_dict(), "rows": counted},
-        "targets": judge(timings) + judge_overhead(overhead) if device.type == "cpu" else [],
-    }
-
-
 def write(results: dict, folder: Path, readme: Path | None) -> None:
     """The JSON, the tables, the pictures, and the README's section if it has a place for one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,28 +172,42 @@ def write(results: dict, folder: Path, readme: Path | None) -> None:
 
 
 def main(device: str, arguments: Sequence[str]) -> None:
-    """On "cpu" or "cuda"."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measures on "cpu" or "cuda"."""
+    parser = make_parser(__doc__)
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by default")
     parser.add_argument("--quick", action="store_true", help="tiny batches; writes to build/benchmarks, not the README")
     parser.add_argument("--redraw", action="store_true", help="measure nothing")
     parser.add_argument("--output", type=Path, help="folder for the results")
+    add_limits(parser)
     args = parser.parse_args(arguments)
+    started = time.monotonic()
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
     folder = args.output or (ROOT / "build" / "benchmarks" if args.quick else RESULTS)
     readme = ROOT / "README.md" if folder == RESULTS and (ROOT / "README.md").exists() else None
-
     if args.redraw:
-        results = json.loads((folder / f"{device}.json").read_text())
-    else:
-        warnings.filterwarnings("ignore", module="kornia")
-        results = measure(torch.device(device), QUICK if args.quick else FULL)
-    write(results, folder, readme)
+        write(json.loads((folder / f"{device}.json").read_text()), folder, readme)
+        return
+
+    warnings.filterwarnings("ignore", module="kornia")
+
+    plan = QUICK if args.quick else FULL if device == "cpu" else ON_A_GPU
+    suite = Suite(torch.device(device), plan, started + args.seconds, lines_to(args.lines))
+    results = suite.results
+    try:
+        suite.run()
+    finally:
+        if results["cells"]:
+            write(results, folder, readme)
+    if not results["cells"]:
+        sys.exit("There was no time for any batch.")
     print(tables.speed_table(tables.centre_cell(results)))
-    print("\n" + tables.loss_table(results["losses"]))
-    if results["targets"]:
+    if "losses" in results:
+        print("\n" + tables.loss_table(results["losses"]))
+    if "targets" in results:
         print("\n" + tables.targets_table(results["targets"]))
     print(f"\nThe results are in {os.path.relpath(folder)}: {device}.json, {device}.md and pictures.")
+    if results["ours_wrong"]:
+        sys.exit(f"Wrong results: {', '.join(results['ours_wrong'])}.")

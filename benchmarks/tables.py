@@ -41,7 +41,7 @@ def spread(timing: dict) -> str:
 def speed_table(cell: dict, *, only: Iterable[str] | None = None) -> str:
     """Everything that was measured on one batch: peers, ours, ceilings, the fastest of each last.
 
-    The speed-up is over torchvision.
+    The speed-up is over torchvision, where both were timed by the same clock.
     """
     timings = cell["timings"]
     names = [name for name in timings if only is None or name in only]
@@ -50,7 +50,7 @@ def speed_table(cell: dict, *, only: Iterable[str] | None = None) -> str:
     rows = []
     for name in names:
         timing = timings[name]
-        ratio = baseline["median_s"] / timing["median_s"] if baseline else float("nan")
+        comparable = baseline is not None and baseline["method"] == timing["method"]
         rows.append(
             (
                 name,
@@ -60,7 +60,7 @@ def speed_table(cell: dict, *, only: Iterable[str] | None = None) -> str:
                 spread(timing),
                 f"{timing['images_per_s']:,.0f}",
                 f"{timing['gb_per_s']:.1f}",
-                f"{ratio:.2f}x",
+                f"{baseline['median_s'] / timing['median_s']:.2f}x" if comparable else "-",
                 timing["method"],
             )
         )
@@ -89,13 +89,26 @@ def targets_table(rows: list[dict]) -> str:
     )
 
 
+def fraction_of_ceiling(timings: dict[str, dict], mode: str) -> float | None:
+    """How near one of our modes comes to a plain copy; None where one of them was not timed, or by another clock."""
+    ours, ceiling = timings.get(mode), timings.get(CEILING_OF[mode])
+    if ours is None or ceiling is None or ours["method"] != ceiling["method"]:
+        return None
+    return ceiling["median_s"] / ours["median_s"]
+
+
 def ceiling_table(cells: list[dict]) -> str:
     """The share of its ceiling that each of our modes reaches, by dtype and layout."""
     rows = []
     for cell in cells:
-        timings = cell["timings"]
-        shares = (timings[ceiling]["median_s"] / timings[mode]["median_s"] for mode, ceiling in CEILING_OF.items())
-        rows.append((cell["case"]["dtype"], cell["case"]["layout"], *(f"{share:.2f}" for share in shares)))
+        shares = (fraction_of_ceiling(cell["timings"], mode) for mode in CEILING_OF)
+        rows.append(
+            (
+                cell["case"]["dtype"],
+                cell["case"]["layout"],
+                *("-" if share is None else f"{share:.2f}" for share in shares),
+            )
+        )
     header = "dtype", "layout", *(f"{mode}: of {ceiling}" for mode, ceiling in CEILING_OF.items())
     return table(header, rows, numbers_from=2)
 
@@ -171,38 +184,74 @@ def centre_cell(results: dict) -> dict:
     return next(cell for cell in results["cells"] if cell["case"] == results["centre"])
 
 
+def not_measured(results: dict) -> list[str]:
+    """What is missing, and why."""
+    return [
+        *(f"Not measured: {name} ({why})." for name, why in results["missing"].items()),
+        *(f"**Left out, because its results are wrong**: {name} ({why})." for name, why in results["wrong"].items()),
+        *(f"Not captured in a CUDA graph: {name} ({why})." for name, why in results.get("failed_captures", {}).items()),
+        *([f"There was no time for: {'; '.join(results['no_time_for'])}."] if "no_time_for" in results else []),
+    ]
+
+
+def clock_line(cell: dict) -> list[str]:
+    """The clocks of the GPU around the timing of a batch."""
+    if "clocks" not in cell:
+        return []
+    before, after = (", ".join(f"{name} {value}" for name, value in when.items()) for when in cell["clocks"].values())
+    return [f"GPU before: {before}; after: {after}."]
+
+
 def report(results: dict) -> str:
     """Everything that was measured, as one document."""
     device = results["device"]
+    on_dtypes = [cell for cell in results["cells"] if any(line.startswith("dtype") for line in cell["lines"])]
     parts = [
         f"# Measured on {device}",
         machine_line(results["machine"]),
-        f"{results['checks']} checks of meaning passed before anything was timed. How: [../README.md](../README.md).",
-        *[f"Not measured: {name} ({why})." for name, why in results["missing"].items()],
-        *(["## Targets", targets_table(results["targets"])] if results["targets"] else []),
-        "## Share of the ceiling",
-        ceiling_table([cell for cell in results["cells"] if any(line.startswith("dtype") for line in cell["lines"])]),
-        *pictures(device, ""),
-        "## One call at a batch of one",
-        f"On {case_name(results['overhead']['case'])}.",
-        overhead_table(results["overhead"]["by"]),
-        "## A training step",
-        f"ResNet-18 on {results['step']['batch']} photographs of {results['step']['size']} pixels, medians of "
-        f"{results['step']['by'][NO_MIXING]['steps']} steps each, in turn.",
-        step_table(results["step"]),
-        "## The loss of mixed labels",
-        "Cross entropy of float32 logits (batch x classes) and its gradient, medians with quartiles, and how many "
-        "times as fast as PyTorch's with dense soft targets. Pairs are two class indices and a weight. That dense "
-        "targets made a training step take 0.198 s instead of 0.120 s, on eight A100, is reported in "
-        "[pytorch/pytorch#141177](https://github.com/pytorch/pytorch/issues/141177) and was not measured here.",
-        loss_table(results["losses"]),
-        "## Kernels and bytes of one call on a GPU: counted, not timed",
-        f"On {case_name(results['counted']['case'])}. An image pass: the whole image tensor read, or written, once.",
-        counted_table(results["counted"]["rows"]),
-        "## Every batch",
+        f"{results['checks']} checks of meaning came before anything was timed. How: [../README.md](../README.md).",
+        *not_measured(results),
     ]
+    if results.get("targets"):
+        parts += ["## Targets", targets_table(results["targets"])]
+    parts += ["## Share of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    if "overhead" in results:
+        parts += [
+            "## One call at a batch of one",
+            f"On {case_name(results['overhead']['case'])}.",
+            overhead_table(results["overhead"]["by"]),
+        ]
+    if "step" in results:
+        step = results["step"]
+        parts += [
+            "## A training step",
+            f"ResNet-18 on {step['batch']} photographs of {step['size']} pixels, medians of "
+            f"{step['by'][NO_MIXING]['steps']} steps each, in turn.",
+            step_table(step),
+        ]
+    if "losses" in results:
+        parts += [
+            "## The loss of mixed labels",
+            "Cross entropy of float32 logits (batch x classes) and its gradient, medians with quartiles, and how many "
+            "times as fast as PyTorch's with dense soft targets. Pairs are two class indices and a weight. That dense "
+            "targets made a training step take 0.198 s instead of 0.120 s, on eight A100, is reported in "
+            "[pytorch/pytorch#141177](https://github.com/pytorch/pytorch/issues/141177) and was not measured here.",
+            loss_table(results["losses"]),
+        ]
+    if "counted" in results:
+        parts += [
+            "## Kernels and bytes of one call on a GPU: counted, not timed",
+            f"On {case_name(results['counted']['case'])}. An image pass: all of the images read, or written, once.",
+            counted_table(results["counted"]["rows"]),
+        ]
+    parts.append("## Every batch")
     for cell in results["cells"]:
-        parts += [f"### {case_name(cell['case'])}", f"On the lines: {', '.join(cell['lines'])}.", speed_table(cell)]
+        parts += [
+            f"### {case_name(cell['case'])}",
+            f"On the lines: {', '.join(cell['lines'])}.",
+            *clock_line(cell),
+            speed_table(cell),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -219,12 +268,18 @@ def readme_section(results: dict) -> str:
     centre = centre_cell(results)
     shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
+    counted = []
+    if "counted" in results:
+        counted = [
+            "Kernels and bytes of one call on a GPU, counted and not timed:",
+            counted_table(results["counted"]["rows"]),
+        ]
     parts = [
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
         speed_table(centre, only=shown),
         pictures(device, "benchmarks/results/")[0],
-        "Kernels and bytes of one call on a GPU, counted and not timed:",
-        counted_table(results["counted"]["rows"]),
+        *not_measured(results),
+        *counted,
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
     ]
     return "\n\n".join(parts)

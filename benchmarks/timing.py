@@ -20,6 +20,8 @@ WARM_UP_CALLS = 3
 SLOW = 0.2  # seconds; such a call is warm when it has run once
 SHORTEST_LAP = 1e-3  # seconds; shorter calls are repeated, for the clock and the loop around them cost something too
 MOST_REPEATS = 10_000
+SHORTEST_REPLAY = 4e-3  # seconds; so few of them are the time between two replays that it does not show
+FASTEST_CLOCK = 2e9  # cycles a second, of any GPU
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,10 @@ class DeviceClock:
 
 
 class GraphReplay(DeviceClock):
-    """CUDA events around the replay of a graph of the same calls: the GPU's time without the host's.
+    """CUDA events around replays of a graph of the same calls: the GPU's time without the host's.
 
-    What the host draws is frozen into the graph; that changes no kernel's work from one replay to the next.
+    The GPU is kept busy until all of the replays are launched. What the host draws is frozen into the graph; that
+    changes no kernel's work from one replay to the next.
     """
 
     method = "CUDA graph replay"
@@ -114,32 +117,103 @@ class GraphReplay(DeviceClock):
         super().__init__(call, rotation)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            super().work()
-        self.work()
+            self.work()
+        self.repeats, self.busy_cycles = 1, 0
+        self.lap()
+        self.repeats = max(1, math.ceil(SHORTEST_REPLAY / (self.lap() * len(rotation))))
+        start = time.perf_counter()
+        self.replay()
+        self.busy_cycles = int(2 * (time.perf_counter() - start) * FASTEST_CLOCK)
         torch.cuda.synchronize()
 
-    def work(self) -> None:
-        self.graph.replay()
+    def replay(self) -> None:
+        for _ in range(self.repeats):
+            self.graph.replay()
+
+    def lap(self) -> float:
+        torch.cuda._sleep(self.busy_cycles)
+        self.start.record()
+        self.replay()
+        self.end.record()
+        self.end.synchronize()
+        return self.start.elapsed_time(self.end) / 1e3 / (self.repeats * len(self.rotation))
 
 
-def stopwatch(call: Call, rotation: Sequence[Any], device: torch.device) -> Stopwatch:
-    """On the CPU the wall clock; on a GPU graph replay, or events for calls that cannot be captured."""
-    if device.type != "cuda":
-        return WallClock(call, rotation)
+def makes_host_wait(call: Call, inputs: Any) -> bool:
+    """Whether a call, made before, waits for the GPU, which a capture forbids. Captures nothing to find out."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        return GraphReplay(call, rotation)
-    except RuntimeError:  # it makes the host wait, which a capture forbids
+        call(inputs)
+    except RuntimeError as error:
+        if "synchronizing" not in str(error):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return False
+
+
+class Stopwatches:
+    """Makes them for a device: on the CPU wall clocks; on a GPU graph replays, or events for calls that wait for it.
+
+    On torch 2.11 a capture that failed may leave torch unable to capture anything else (pytorch/pytorch#180395). From
+    then on all calls are timed by events: times of different clocks are not compared.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu, self.can_capture = device.type == "cuda", True
+        self.failed_captures: dict[str, str] = {}  # name: error
+
+    def make(self, calls: Mapping[str, Call], rotation: Sequence[Any]) -> dict[str, Stopwatch]:
+        """A stopwatch for each call on a rotation of batches."""
+        could_capture = self.can_capture
+        watches = {name: self._make(name, call, rotation) for name, call in calls.items()}
+        if self.can_capture == could_capture:
+            return watches
+        return {name: self._make(name, call, rotation) for name, call in calls.items()}
+
+    def _make(self, name: str, call: Call, rotation: Sequence[Any]) -> Stopwatch:
+        if not self.on_gpu:
+            return WallClock(call, rotation)
+        eager = DeviceClock(call, rotation)
+        if not self.can_capture or makes_host_wait(call, rotation[0]):
+            return eager
+        stream = torch.cuda.current_stream()
+        try:
+            return GraphReplay(call, rotation)
+        except RuntimeError as error:
+            self.failed_captures[name] = str(error).partition("\n")[0]
+        torch.cuda.set_stream(stream)  # torch leaves that of the capture
         torch.cuda.synchronize()
-        return DeviceClock(call, rotation)
+        self.can_capture = captures_work()
+        return eager
+
+
+def captures_work() -> bool:
+    """Whether torch can capture a draw of random numbers in a graph of its own."""
+    numbers = torch.zeros(8, device="cuda")
+    try:
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=torch.cuda.Stream()):
+            numbers.uniform_()
+        numbers.uniform_()
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: seconds for one batch with all its implementations, and the rounds of each."""
+    """How long to measure: seconds for one batch with all its implementations, and the rounds of each.
+
+    warm_up: seconds of laps that do not count, in which a GPU reaches the clocks that it keeps.
+    """
 
     seconds: float
     fewest_rounds: int
     most_rounds: int
+    warm_up: float = 0.0
 
 
 def time_in_turn(stopwatches: Mapping[str, Stopwatch], effort: Effort) -> dict[str, Timing]:
@@ -148,6 +222,11 @@ def time_in_turn(stopwatches: Mapping[str, Stopwatch], effort: Effort) -> dict[s
     Each gets its share of the time; the slow ones sit out some rounds, evenly.
     """
     share = effort.seconds / len(stopwatches)
+    warm = time.perf_counter() + effort.warm_up
+    for watch in itertools.cycle(stopwatches.values()):
+        if time.perf_counter() >= warm:
+            break
+        watch.lap()
 
     def rounds_of(watch: Stopwatch) -> int:
         start = time.perf_counter()

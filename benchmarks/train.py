@@ -8,7 +8,6 @@ Method and limits: README.md beside this file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -29,6 +28,7 @@ from torchvision.transforms import v2
 
 from cutmix_cuda import CutMix, Mix
 
+from .command_line import make_parser
 from .implementations import NO_MIXING, TORCHVISION
 from .machine import RESULTS, ROOT, describe
 from .plots import DPI, FAINT, GRID, INK
@@ -213,7 +213,7 @@ def draw(results: dict, path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="hardly train, to see that everything works")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results; %(default)s")
     args = parser.parse_args(arguments)

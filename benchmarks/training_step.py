@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import resnet18
 from torchvision.transforms import v2
 
-from cutmix_cuda.demo import PHOTOGRAPHS
-
 from .grid import Case, Inputs
 from .implementations import NO_MIXING, OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Implementation
 
@@ -26,7 +24,10 @@ class Crops(Dataset):
     """Random crops of the photographs that ship inside scikit-image, each photograph a class, as for ImageNet."""
 
     def __init__(self, size: int, length: int) -> None:
-        self.photographs = [torch.from_numpy(load()).permute(2, 0, 1).contiguous() for load in PHOTOGRAPHS.values()]
+        from skimage import data  # where it is missing, all but this can be measured
+
+        photographs = (data.astronaut(), data.cat(), data.coffee(), data.rocket())
+        self.photographs = [torch.from_numpy(each).permute(2, 0, 1).contiguous() for each in photographs]
         self.length = length
         steps = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
         self.augment = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])

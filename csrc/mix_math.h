@@ -15,7 +15,10 @@
 #define CUTMIX_HD inline
 #endif
 
-#if !defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__)
+#define CUTMIX_UNROLL _Pragma("unroll")
+#else
+#define CUTMIX_UNROLL
 #include <cmath>
 #endif
 
@@ -60,9 +63,7 @@ struct Words {
 CUTMIX_HD Words philox(uint64_t seed, uint32_t index, uint32_t stream, uint32_t position = 0, uint32_t group = 0) {
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
     uint32_t c0 = index, c1 = position, c2 = stream, c3 = group;
-#if defined(__CUDA_ARCH__)
-#pragma unroll
-#endif
+    CUTMIX_UNROLL
     for (int round = 0; round < 10; ++round) {
         const uint32_t hi0 = mulhi(0xD2511F53u, c0), lo0 = 0xD2511F53u * c0;
         const uint32_t hi1 = mulhi(0xCD9E8D57u, c2), lo1 = 0xCD9E8D57u * c2;
@@ -198,6 +199,9 @@ CUTMIX_HD constexpr bool has_box(Kind kind) { return kind == Kind::kCutMix || ki
 // Whether changed pixels follow from the sample's own.
 CUTMIX_HD constexpr bool reads_own(Kind kind) { return kind == Kind::kMixUp; }
 
+// Whether changed pixels are the partner's as they are.
+CUTMIX_HD constexpr bool pastes(Kind kind) { return has_partner(kind) && !reads_own(kind); }
+
 // Whether pixels are computed with, and so of a dtype that allows it.
 CUTMIX_HD constexpr bool blends(Kind kind) { return kind == Kind::kMixUp; }
 
@@ -258,6 +262,7 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
 // The first kind whose bound the number is below; where there is none, keep.
 CUTMIX_HD Kind kind_of(const float (&bounds)[kKinds], uint32_t word) {
     const float number = unit_float(word);
+    CUTMIX_UNROLL
     for (int32_t k = 0; k < kKinds; ++k)
         if (number < bounds[k]) return static_cast<Kind>(k + 1);
     return Kind::kKeep;

@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import get_worker_info
 
 from ._ops import LIBRARIES
+from ._tensors import plain
+from ._validation import check_dense
 
 _CPU = torch.device("cpu")
 
@@ -107,9 +110,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)  # another thread may hold it in that moment
 
 
-def _next(state: Tensor) -> Tensor:
+def _next(values: np.ndarray) -> Tensor:
     _check_not_capturing()
-    values = state.numpy()
     with _counting:
         seed, count, rank = values.tolist()
         values[1] = count + 1
@@ -126,7 +128,7 @@ def _next_in_graph(state: Tensor) -> Tensor:
             "a counted seed cannot be recomputed in a compiled graph; mix outside of the block under "
             "torch.utils.checkpoint, leave seed None, or leave the block uncompiled"
         )
-    return _next(state)
+    return _next(state.numpy())
 
 
 # Opaque to torch.compile, whose own random numbers differ from eager mode's: the same torch.manual_seed gives the same
@@ -150,12 +152,12 @@ class CountedSeed(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self._state = self._state_of(seed, 0, 0)
+        self._set_state(seed, 0, 0)
 
-    @staticmethod
-    def _state_of(seed: int, count: int, rank: int) -> Tensor:
+    def _set_state(self, seed: int, count: int, rank: int) -> None:
         with torch.inference_mode(False), _disable_current_modes():  # it will be written to outside of them
-            return torch.tensor([seed, count, rank], dtype=torch.int64, device=_CPU)
+            self._state = torch.tensor([seed, count, rank], dtype=torch.int64, device=_CPU)
+            self._values = self._state.numpy()  # the same memory, as no mode of a call sees it
 
     def next(self) -> Tensor:
         """One int64 on the CPU.
@@ -165,7 +167,7 @@ class CountedSeed(nn.Module):
         """
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.next_seed(self._state)
-        return _recomputable(lambda: _next(self._state))
+        return _recomputable(lambda: _next(self._values))
 
     def get_extra_state(self) -> Tensor:
         return self._state[:2].clone()
@@ -173,20 +175,22 @@ class CountedSeed(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         if not isinstance(state, Tensor) or state.dtype != torch.int64 or tuple(state.shape) != (2,):
             raise ValueError(f"the state of a counted seed must be int64 of shape (2,), seed and count, got {state!r}")
-        self._state.numpy()[:2] = state.tolist()
+        self._values[:2] = state.tolist()
 
     # Numbers, for a tensor sent to another process would be memory shared with it. A worker that is not forked knows no
     # torch.distributed: its copy goes by the rank of the process that it was sent from.
 
     def __getstate__(self) -> dict[str, object]:
-        seed, count, rank = self._state.tolist()
-        return {**self.__dict__, "_state": (seed, count, _rank(rank))}
+        seed, count, rank = self._values.tolist()
+        others = {name: value for name, value in self.__dict__.items() if name != "_values"}
+        return {**others, "_state": (seed, count, _rank(rank))}
 
     def __setstate__(self, state: dict) -> None:
-        super().__setstate__({**state, "_state": self._state_of(*state["_state"])})
+        super().__setstate__(state)
+        self._set_state(*state["_state"])
 
     def extra_repr(self) -> str:
-        seed, count, _ = self._state.tolist()
+        seed, count, _ = self._values.tolist()
         return f"seed={seed}, count={count}"
 
 
@@ -196,6 +200,7 @@ def check_generator(generator: torch.Generator | None) -> None:
 
 
 def _check_tensor(seed: Tensor, device: torch.device) -> None:
+    check_dense("seed", seed)
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
     if seed.device not in (device, _CPU):
@@ -229,8 +234,17 @@ def counted_seed(seed: int | Tensor | None, generator: torch.Generator | None) -
         return CountedSeed(int(seed))
 
 
-def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """The seed as one int64, on the CPU or on the device of the images.
+def _random_seed(device: torch.device, generator: torch.Generator | None = None, like: Tensor | None = None) -> Tensor:
+    if like is not None and torch._C._functorch.is_functorch_wrapped_tensor(like):
+        # So that torch.vmap(randomness="different") draws one for each of its examples.
+        return like.new_empty(1, dtype=torch.int64, device=device).random_(generator=generator)
+    return torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
+
+
+def seed_tensor(
+    seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device, like: Tensor | None = None
+) -> Tensor:
+    """The seed as one int64, on the CPU or on the device of the images, which like may be.
 
     Given, it is used as it is. Otherwise it is drawn, on the CPU, from the generator or torch's default one, so that
     ``torch.manual_seed`` gives the same boxes whatever the device; while a CUDA graph is being captured, on the device,
@@ -241,16 +255,13 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, de
             check_generator(generator)
             if device.type == "cuda" and generator.device.type == "cpu":
                 _check_not_capturing()
-            return _recomputable(
-                lambda: torch.empty(1, dtype=torch.int64, device=generator.device).random_(generator=generator)
-            )
+            return _recomputable(lambda: _random_seed(generator.device, generator, like))
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.draw_seed(_number_of_draw(), device=_CPU)
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return torch.empty(1, dtype=torch.int64, device=device).random_()
-        return torch.empty(1, dtype=torch.int64, device=_CPU).random_()
+        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        return _random_seed(device if capturing else _CPU, like=like)
     _check_no_generator(generator)
     if isinstance(seed, Tensor):
         _check_tensor(seed, device)
-        return seed
+        return plain(seed)
     return torch.tensor([_signed(seed)], device=_CPU)

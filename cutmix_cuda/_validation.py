@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
+from ._tensors import wraps_another
 from ._tv_tensors import is_tv_tensor
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
@@ -37,6 +38,24 @@ MAX_INT32 = 2**31 - 1
 
 def _names(values: object) -> str:
     return ", ".join(str(value).removeprefix("torch.") for value in values)  # type: ignore[attr-defined]
+
+
+_TRACING_MODES = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is memory with values, and not what a tracer or torch.func puts in its place."""
+    if torch.compiler.is_compiling():
+        return False
+    if wraps_another(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    modes = torch._C._len_torch_dispatch_stack() > 0
+    return not (modes and any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES))
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: on a GPU that would make the host wait."""
+    return tensor.device.type == "cpu" and has_memory(tensor)
 
 
 def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
@@ -67,10 +86,13 @@ def check_share(name: str, value: float) -> float:
 
 
 def check_number(name: str, value: float) -> float:
-    """Any number."""
+    """Any number; infinity for one beyond float64."""
     if not _is_number(value):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # of an int or a fraction
+        return math.inf
 
 
 def check_positive(name: str, value: float) -> float:
@@ -110,12 +132,21 @@ def check_target_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raises unless the tensor is memory with strides, neither nested nor sparse."""
+    if tensor.is_nested:  # some of them call their layout strided as well
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one; torch.nested.to_padded_tensor makes it dense"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor (layout torch.strided), got {tensor.layout}")
+
+
 def check_images(images: Tensor) -> None:
     """Raises unless images is a plain dense tensor (batch, ..., height, width) without autograd."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}")
-    if images.layout != torch.strided:
-        raise TypeError(f"images must be a dense tensor (layout torch.strided), got {images.layout}")
+    check_dense("images", images)
     if images.is_quantized:
         raise TypeError(f"images must not be quantized, got {images.dtype}; pass images.int_repr()")
     if not 3 <= images.dim() <= MAX_IMAGE_DIMS:
@@ -150,6 +181,7 @@ def check_labels_tensor(labels: Tensor) -> None:
     """Raises unless labels are a tensor of samples."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
+    check_dense("labels", labels)
     if labels.dim() == 0:
         raise ValueError(
             f"labels must be integers of shape (batch,) or floats of shape (batch, num_classes), got {labels.dtype} of "
@@ -223,9 +255,11 @@ _FEW = 64  # so many labels are looked at faster by Python than by torch
 
 
 def check_range(name: str, labels: Tensor, num_classes: int | None) -> None:
-    """Every class index in 0..num_classes-1, or just not negative. Looks on the CPU alone, and not while tracing."""
+    """Every class index in 0..num_classes-1, or just not negative. Looks where there are values, and on the CPU."""
+    if not has_values(labels):
+        return
     count = labels.numel()
-    if count == 0 or labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if count == 0:
         return
     if count <= _FEW:
         values = labels.tolist()
@@ -279,7 +313,7 @@ def _check_writable(name: str, tensor: Tensor) -> None:
 
 def may_overlap_itself(tensor: Tensor) -> bool:
     """Whether two elements of a tensor may share memory, by its strides."""
-    if torch.compiler.is_compiling() or tensor.is_contiguous() or tensor.numel() == 0:
+    if not has_memory(tensor) or tensor.is_contiguous() or tensor.numel() == 0:
         return False
     reach = 0  # elements that the dimensions of smaller stride lead ahead
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -303,16 +337,17 @@ def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> 
     """Raises unless out can take the mixed images, as they are or of another dtype."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a tensor, got {type(out).__name__}")
+    check_dense("out", out)
     if dtype is not None and out.dtype != dtype:
         raise ValueError(f"out must have the dtype asked for, {dtype}, got {out.dtype}")
-    for name in ("shape", "device", "layout") if dtype is not None else ("shape", "dtype", "device", "layout"):
+    for name in ("shape", "device") if dtype is not None else ("shape", "dtype", "device"):
         given, wanted = getattr(out, name), getattr(images, name)
         if given != wanted:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")
     if out.requires_grad:
         raise ValueError("out must not require grad, for mixing has no autograd formula; pass out.detach()")
     _check_writable("out", out)
-    if torch.compiler.is_compiling() or images.numel() == 0:
+    if not (has_memory(images) and has_memory(out)) or images.numel() == 0:
         return
     if may_overlap_itself(out):
         raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")

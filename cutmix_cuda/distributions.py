@@ -9,6 +9,7 @@ at 0.1, 21 % at 0.05 and 42 % at 0.01. Any one-dimensional distribution costs th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def as_distribution(alpha: float | Distribution) -> Distribution:
 
 def constant(number: float) -> float:
     """A number that is a symbol in a compiled graph of dynamic sizes, made a constant again by its digits."""
-    return float.fromhex(number.hex())
+    return operator.index(number) if isinstance(number, int) else float.fromhex(number.hex())
 
 
 def quantiles(distributions: Sequence[float | Distribution | None], device: torch.device) -> Tensor:
@@ -132,7 +133,7 @@ def _parts(law: Any) -> Any:
     if isinstance(law, Distribution) and is_dataclass(law):
         arguments = [(field.name, _parts(getattr(law, field.name))) for field in fields(law) if field.init]
         return type(law), tuple(arguments)
-    return constant(law) if isinstance(law, float) else law
+    return constant(law) if isinstance(law, (int, float)) and not isinstance(law, bool) else law
 
 
 def _made_of(parts: Any) -> Any:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from . import _backends, _validation, reference
+from ._fill import check_fill, fill_words
 from ._ops import BLENDED_DTYPES, KINDS, Partner, Placement, Sampling, Scope
 from ._seed import seed_tensor
+from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
-from .distributions import Distribution, check_alpha, constant, quantiles
+from .distributions import Distribution, check_alpha, quantiles
 from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
@@ -94,34 +95,9 @@ class Settings(NamedTuple):
             reference.may_blend(bounds),
             _validation.check_share("label_smoothing", label_smoothing),
             _validation.check_target_dtype("target_dtype", target_dtype),
-            _validation.check_number("fill", fill),
+            check_fill(fill),
             check_form(targets, label_smoothing),
         )
-
-
-_words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
-
-
-def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    words = _words.get((fill, dtype))
-    if words is None:
-        with _disable_current_modes():  # FakeTensorMode and torch.export would make it a value that is not known
-            value = torch.tensor(fill, dtype=torch.float64, device="cpu").to(dtype)
-            if not dtype.is_floating_point and not dtype.is_complex and value.item() != fill:
-                raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
-            low, high = value.repeat(16 // dtype.itemsize).view(torch.int64).tolist()
-        _words[fill, dtype] = words = low, high
-    return words
-
-
-_fill_words._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in a graph: distributions._tables
-
-
-def fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    """A value of a dtype over and over, as the two int64 that the ops take."""
-    if fill == 0:
-        return 0, 0
-    return _fill_words(constant(fill) if torch.compiler.is_compiling() else fill, dtype)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -156,10 +132,11 @@ def run(
 
     Everything is checked before anything is written.
     """
+    given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
     device = images.device
     if settings.blends:
-        _validation.check_blends(images)
+        _validation.check_blends(given)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
@@ -169,7 +146,7 @@ def run(
         _validation.check_out(out, images)
     arguments = (
         op_labels,
-        seed_tensor(seed, generator, device),
+        seed_tensor(seed, generator, device, like=images),
         quantiles(settings.distributions, device),
         settings.bounds,
         settings.sampling,
@@ -178,13 +155,14 @@ def run(
         settings.target_dtype,
     )
     if inplace:
-        mixed = images
+        mixed = given
         dense, packed = ops.sample_and_apply_(images, *arguments, fill)
     elif out is not None:
         mixed = out
-        dense, packed = ops.sample_and_apply_out(images, *arguments, out, fill)
+        dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill)
     else:
         mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill)
+        mixed = of_class(mixed, given)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -487,26 +465,28 @@ def _follow(
     backend: str | None,
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
     """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
+    given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
-    check_plan(plan, images, in_place=inplace)
+    check_plan(plan, given, in_place=inplace)
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
-    words = fill_words(_validation.check_number("fill", fill), images.dtype)
-    pixels = classes_of(images)
+    words = fill_words(check_fill(fill), images.dtype)
+    pixels = plain(classes_of(given))
+    as_pixels = pixels.dtype == images.dtype
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = images, ops.apply_(pixels, *arguments, words)
+        mixed, dense = given, ops.apply_(pixels, *arguments, words)
     elif out is not None:
         _validation.check_out(out, images)
-        written = out if pixels is images else out.view(pixels.dtype)
+        written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
         mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
     else:
         mixed, dense = ops.apply(pixels, *arguments, words)
-        mixed = mixed if pixels is images else mixed.view(images.dtype)
+        mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -619,6 +599,7 @@ def mix_targets(
     """
     if labels is None:
         raise TypeError("labels must be a tensor, got None")
+    labels = plain(labels)
     share = _validation.check_share("label_smoothing", label_smoothing)
     form = check_form(targets, share)
     dtype = _validation.check_target_dtype("dtype", dtype)

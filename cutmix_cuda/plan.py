@@ -11,6 +11,7 @@ from torch import Tensor
 from . import _validation, reference
 from ._ops import BLENDED_DTYPES, PLAN_COLUMNS, Kind
 from ._serialization import register
+from ._tensors import plain
 from ._tv_tensors import is_tv_tensor
 from .boxes import MixedBoxes, mix_boxes
 
@@ -35,12 +36,14 @@ class MixPlan:
     def __post_init__(self) -> None:
         if not isinstance(self.packed, Tensor):
             raise TypeError(f"packed must be a tensor, got {type(self.packed).__name__}")
+        _validation.check_dense("packed", self.packed)
         if self.packed.dtype != torch.int32 or self.packed.dim() != 2 or self.packed.shape[1] != PLAN_COLUMNS:
             raise ValueError(
                 f"packed must be int32 of shape (batch, {PLAN_COLUMNS}), "
                 f"got {self.packed.dtype} of shape {tuple(self.packed.shape)}"
             )
         _validation.check_extent(self.height, self.width)
+        object.__setattr__(self, "packed", plain(self.packed))
 
     @classmethod
     def _unchecked(cls, packed: Tensor, height: int, width: int) -> MixPlan:
@@ -181,13 +184,11 @@ class MixPlan:
             ValueError: a shape is wrong, or, on the CPU, a partner or box leads outside the batch or the image. On a
                 GPU, where looking would make the host wait, such a sample is left as it was and its target is NaN.
         """
-        if kind is None and isinstance(partner, Tensor):
+        _check_integers("partner", partner)
+        _check_integers("boxes", boxes)
+        if kind is None:
             kind = torch.full_like(partner, int(Kind.cutmix))
-        for name, tensor in (("partner", partner), ("boxes", boxes), ("kind", kind)):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-            if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-                raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+        _check_integers("kind", kind)
         if is_tv_tensor(boxes, "BoundingBoxes"):
             raise TypeError(
                 "boxes must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes, with x first"
@@ -204,6 +205,7 @@ class MixPlan:
                 raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
         _validation.check_extent(height, width)
 
+        partner, boxes, kind = plain(partner), plain(boxes), plain(kind)
         # Saturated, not wrapped: what leads outside the batch or the image still does as int32.
         partner, kind, *edges = (column.long().clamp(-1, 2**31 - 1) for column in (partner, kind, *boxes.unbind(1)))
         if lam is None:
@@ -212,9 +214,11 @@ class MixPlan:
                 outside = reference.share_outside(tuple(edges), height, width)
                 share = torch.where(kind == int(Kind.cutmix), outside, share)
         else:
+            if isinstance(lam, Tensor):
+                _validation.check_dense("lam", lam)
             if not isinstance(lam, Tensor) or not lam.is_floating_point() or tuple(lam.shape) != (batch,):
                 raise ValueError(f"lam must be a float tensor of shape ({batch},), got {lam!r}")
-            share = lam
+            share = plain(lam)
         columns = [
             partner,
             *edges,
@@ -231,7 +235,7 @@ class MixPlan:
 
         Looks only at plans on the CPU: on a GPU looking would make the host wait, and the kernels guard themselves.
         """
-        if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
+        if not _validation.has_values(self.packed):
             return
         if not _plainly_valid(self.packed, self.height, self.width):
             bad = ~reference.valid_rows(self.packed, self.height, self.width)
@@ -257,6 +261,14 @@ class MixPlan:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
 
 
+def _check_integers(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    _validation.check_dense(name, tensor)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+
+
 register(MixPlan, ("packed", "height", "width"), MixPlan._unchecked)
 
 _BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are less
@@ -264,10 +276,7 @@ _BITS_OF_ONE = 0x3F800000  # as float32; those of numbers between 0 and 1 are le
 
 def _plainly_valid(packed: Tensor, height: int, width: int) -> bool:
     """Whether the extremes of the columns already say that every row is valid. By numpy, which is faster at it."""
-    try:
-        rows = packed.numpy()
-    except RuntimeError:  # a tensor of torch.func's has no memory to show
-        return False
+    rows = packed.numpy()
     if len(rows) == 0:
         return True
     highest = (len(rows) - 1, height, width, height, width, _BITS_OF_ONE, int(Kind.cutout))
@@ -286,9 +295,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
             f"{plan.width}; use plan.rescaled({height}, {width})"
         )
     plan.check(in_place=in_place)
-    looked_at = plan.device.type == "cpu" and not torch.compiler.is_compiling()
     classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
-    if classes and looked_at and (plan.kind == Kind.mixup).any():
+    if classes and _validation.has_values(plan.packed) and (plan.kind == int(Kind.mixup)).any():
         _validation.check_blends(images)
 
 

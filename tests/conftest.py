@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,24 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, len(os.sched_getaffinity(0)) // int(workers))
     torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Adds a line of JSON for each test that ended to the file CUTMIX_CUDA_TEST_LINES: a run may be killed later."""
+    lines = os.environ.get("CUTMIX_CUDA_TEST_LINES")
+    ended = report.when not in ("setup", "teardown") or report.failed or (report.when == "setup" and report.skipped)
+    if lines is None or not ended or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    why = ""
+    if report.skipped and isinstance(report.longrepr, tuple | list):
+        why = report.longrepr[2].removeprefix("Skipped: ")
+    elif report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = str(crash.message if crash else report.longrepr).strip().partition("\n")[0]
+    line = {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "why": why}
+    with open(lines, "a") as file:
+        file.write(json.dumps(line) + "\n")
+
 
 # On CI the same examples at every run; elsewhere new ones.
 hypothesis.settings.register_profile("cutmix", deadline=None, print_blob=True, derandomize="CI" in os.environ)

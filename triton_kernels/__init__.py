@@ -11,7 +11,7 @@ try:
     import triton
 
     INTERPRETED: bool = triton.knobs.runtime.interpret
-    from .mix import OPS
+    from .ops import OPS
 except Exception as error:  # whatever a missing, old or broken Triton raises: there are other backends
     raise ImportError(f"triton cannot be used: {type(error).__name__}: {error}") from error
 

@@ -46,7 +46,7 @@ def rows_of(images: Tensor) -> Rows | None:
     return rows_of_view(images.shape, images.stride(), images.dtype.itemsize)
 
 
-@lru_cache(maxsize=1024)  # see mix.geometry
+@lru_cache(maxsize=1024)  # see launch.geometry
 def rows_of_view(sizes: tuple[int, ...], strides: tuple[int, ...], element_bytes: int) -> Rows | None:
     batch, height, width = sizes[0], sizes[-2], sizes[-1]
     if 0 in sizes:

@@ -46,18 +46,24 @@ void sample_plan(const Plan& plan) {
 struct CheckedRow {
     PlanRow row;
     bool valid;
-
-    Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
-    Box box() const { return kind() == Kind::kKeep ? Box{} : row.box; }
+    Kind kind;   // keep where the row is not valid
+    Box region;  // outside of which nothing changes
 };
+
+Box region_of(const Plan& plan, Kind kind, const Box& box) {
+    if (kind == Kind::kKeep) return {};
+    return has_box(kind) ? box : Box{0, 0, plan.height, plan.width};
+}
 
 std::vector<CheckedRow> checked_rows(const Plan& plan, bool in_place) {
     const PlanRow* rows = plan.given ? plan.given : plan.sampled;
     std::vector<CheckedRow> checked(static_cast<size_t>(plan.batch));
     for (int32_t i = 0; i < plan.batch; ++i) {
         const PlanRow& row = rows[i];
-        const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend);
-        checked[i] = {row, valid && (!in_place || rows[row.partner].partner == i)};
+        const bool valid = valid_row(row, plan.batch, plan.height, plan.width, plan.can_blend) &&
+                           (!in_place || rows[row.partner].partner == i);
+        const Kind kind = valid ? static_cast<Kind>(row.kind) : Kind::kKeep;
+        checked[i] = {row, valid, kind, region_of(plan, kind, row.box)};
     }
     return checked;
 }
@@ -290,7 +296,7 @@ void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, u
             return blend_elements<ElementF32>(lam, own, partner, out, bytes);
         case Dtype::kF64:
             return blend_elements<ElementF64>(lam, own, partner, out, bytes);
-        default:  // a plan with mixup is not valid for any other
+        default:  // a plan that blends is not valid for any other
             return;
     }
 }
@@ -312,6 +318,41 @@ struct PixelWork {
     CopyRows* copy;  // out of place
 };
 
+bool fills(Kind kind) { return kind == Kind::kCutout; }
+
+// What a kind puts into its region: copies of these rows, or, if it reads its own, what `compute` makes.
+Source source_of(const PixelWork& work, Kind kind, const uint8_t* partner) {
+    if (fills(kind)) return {work.fill_row.data(), 0};
+    return {partner, work.images.in_rows.row_bytes()};
+}
+
+void compute(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner, uint8_t* out,
+             int64_t bytes) {
+    switch (checked.kind) {
+        case Kind::kMixUp:
+            return blend(work.images.dtype, checked.row.lam, own, partner, out, bytes);
+        default:  // reads nothing of its own
+            return;
+    }
+}
+
+Run run_at(const Box& region, const Rows& rows, int64_t y) {
+    return y >= region.y0 && y < region.y1 ? run_of(region, rows) : Run{0, 0};
+}
+
+// `count` consecutive rows without a gap, the first of them at height y, of a kind that reads its own.
+void compute_rows(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner,
+                  uint8_t* out, int64_t y, int64_t count) {
+    const Rows& rows = work.images.in_rows;
+    const int64_t row_bytes = rows.row_bytes();
+    for (int64_t row = 0; row < count; ++row, own += row_bytes, partner += row_bytes, out += row_bytes) {
+        const Run run = run_at(checked.region, rows, (y + row) % rows.height);
+        copy_bytes(out, own, run.begin);
+        compute(work, checked, own + run.begin, partner + run.begin, out + run.begin, run.size());
+        copy_bytes(out + run.end, own + run.end, row_bytes - run.end);
+    }
+}
+
 // Rows [begin, end) of all samples' rows.
 void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
     const Images& images = work.images;
@@ -322,21 +363,15 @@ void mix_out_of_place(const PixelWork& work, int64_t begin, int64_t end) {
         const int64_t sample = begin / rows_per_sample, row = begin % rows_per_sample;
         const int64_t slice = row / in.height, y = row % in.height;
         const int64_t count = dense ? std::min(end - begin, rows_per_sample - row) : 1;
-        const PlanRow& planned = work.plan[sample].row;
+        const CheckedRow& checked = work.plan[sample];
+        const int64_t other = has_partner(checked.kind) ? checked.row.partner : sample;
         const uint8_t* own = row_at(images.in, in, sample, slice, y);
+        const uint8_t* partner = row_at(images.in, in, other, slice, y);
         uint8_t* to = row_at(images.out, out, sample, slice, y);
-        const Kind kind = work.plan[sample].kind();
-        if (kind == Kind::kKeep) {
-            work.copy(own, {}, to, y, count, in, {});
-        } else if (kind == Kind::kCutout) {
-            work.copy(own, {work.fill_row.data(), 0}, to, y, count, in, planned.box);
-        } else {
-            const uint8_t* partner = row_at(images.in, in, planned.partner, slice, y);
-            if (kind == Kind::kMixUp)
-                blend(images.dtype, planned.lam, own, partner, to, count * in.row_bytes());
-            else
-                work.copy(own, {partner, in.row_bytes()}, to, y, count, in, planned.box);
-        }
+        if (reads_own(checked.kind))
+            compute_rows(work, checked, own, partner, to, y, count);
+        else
+            work.copy(own, source_of(work, checked.kind, partner), to, y, count, in, checked.region);
         begin += count;
     }
 }
@@ -375,20 +410,19 @@ std::vector<Pair> pairs_of(const std::vector<CheckedRow>& plan) {
         if (!plan[i].valid) continue;
         const int64_t partner = plan[i].row.partner;
         const bool owns_pair = i <= partner || !plan[partner].valid;  // once for the two of them
-        if (owns_pair && (plan[i].kind() != Kind::kKeep || plan[partner].kind() != Kind::kKeep))
+        if (owns_pair && (plan[i].kind != Kind::kKeep || plan[partner].kind != Kind::kKeep))
             pairs.push_back({i, partner});
     }
     return pairs;
 }
 
-// A row of a sample as it becomes, from copies of the row as it was and of its partner's.
-void mix_row(const PixelWork& work, const CheckedRow& checked, const Bytes& own, const Bytes& partner, Run run,
-             uint8_t* out) {
-    if (checked.kind() == Kind::kMixUp)
-        blend(work.images.dtype, checked.row.lam, own.data(), partner.data(), out, static_cast<int64_t>(own.size()));
-    else if (run.size() > 0)
-        copy_bytes(out + run.begin, (checked.kind() == Kind::kCutMix ? partner : work.fill_row).data() + run.begin,
-                   run.size());
+// A run of a row of a sample as it becomes, from copies of the row as it was and of its partner's.
+void change_run(const PixelWork& work, const CheckedRow& checked, const Bytes& own, const Bytes& partner, Run run,
+                uint8_t* out) {
+    if (reads_own(checked.kind))
+        compute(work, checked, own.data() + run.begin, partner.data() + run.begin, out + run.begin, run.size());
+    else
+        copy_bytes(out + run.begin, source_of(work, checked.kind, partner.data()).row + run.begin, run.size());
 }
 
 // The smallest box around two, of which empty ones do not count.
@@ -404,37 +438,30 @@ void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t be
     const Images& images = work.images;
     const Rows& rows = images.out_rows;
     const CheckedRow &plan_a = work.plan[pair.a], &plan_b = work.plan[pair.b];
-    const Box box_a = plan_a.box(), box_b = plan_b.box();
-    const auto run_at = [&](const Box& box, int64_t y) {
-        return y >= box.y0 && y < box.y1 ? run_of(box, rows) : Run{0, 0};
-    };
-    if (plan_a.kind() == Kind::kMixUp || plan_b.kind() == Kind::kMixUp) {
-        Bytes a_before, b_before;
-        for (int64_t y = begin; y < end; ++y) {
-            uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
-            uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
-            a_before.assign(a, a + rows.row_bytes());
-            b_before.assign(b, b + rows.row_bytes());
-            mix_row(work, plan_a, a_before, b_before, run_at(box_a, y), a);
-            mix_row(work, plan_b, b_before, a_before, run_at(box_b, y), b);
-        }
-        return;
-    }
-    const bool cuts_a = plan_a.kind() == Kind::kCutout, cuts_b = plan_b.kind() == Kind::kCutout;
-    const Box both = around(box_a, box_b);
+    const Kind kind_a = plan_a.kind, kind_b = plan_b.kind;
+    const Box both = around(plan_a.region, plan_b.region);
     const Run all = run_of(both, rows);
+    begin = std::max<int64_t>(begin, both.y0);
     end = std::min<int64_t>(end, both.y1);
-    for (int64_t y = std::max<int64_t>(begin, both.y0); y < end; ++y) {
+    Bytes a_before, b_before;
+    for (int64_t y = begin; y < end; ++y) {
         uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
         uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
+        const Run run_a = run_at(plan_a.region, rows, y), run_b = run_at(plan_b.region, rows, y);
+        if (reads_own(kind_a) || reads_own(kind_b)) {
+            a_before.assign(a, a + rows.row_bytes());
+            b_before.assign(b, b + rows.row_bytes());
+            change_run(work, plan_a, a_before, b_before, run_a, a);
+            change_run(work, plan_b, b_before, a_before, run_b, b);
+            continue;
+        }
         if (y + kRowsAhead < end) {
             prefetch(a + kRowsAhead * rows.row_stride + all.begin, all.size());
             prefetch(b + kRowsAhead * rows.row_stride + all.begin, all.size());
         }
-        const Run run_a = run_at(box_a, y), run_b = run_at(box_b, y);
-        exchange_row(a, b, cuts_a ? Run{} : run_a, cuts_b ? Run{} : run_b);
-        if (cuts_a) copy_bytes(a + run_a.begin, work.fill_row.data() + run_a.begin, run_a.size());
-        if (cuts_b) copy_bytes(b + run_b.begin, work.fill_row.data() + run_b.begin, run_b.size());
+        exchange_row(a, b, pastes(kind_a) ? run_a : Run{}, pastes(kind_b) ? run_b : Run{});
+        if (!pastes(kind_a)) copy_bytes(a + run_a.begin, source_of(work, kind_a, b).row + run_a.begin, run_a.size());
+        if (!pastes(kind_b)) copy_bytes(b + run_b.begin, source_of(work, kind_b, a).row + run_b.begin, run_b.size());
     }
 }
 
@@ -501,7 +528,7 @@ struct Cpu {
         const std::vector<CheckedRow> plan = checked_rows(call.plan, images.in_place);
         const std::vector<Pair> pairs = images.in_place ? pairs_of(plan) : std::vector<Pair>();
         const bool cuts =
-            images.out && std::any_of(plan.begin(), plan.end(), [](auto& row) { return row.kind() == Kind::kCutout; });
+            images.out && std::any_of(plan.begin(), plan.end(), [](auto& row) { return fills(row.kind); });
         const PixelWork work = {images, plan, cuts ? fill_row_of(images) : Bytes(),
                                 images.out && !images.in_place ? copy_rows_for(images) : nullptr};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;

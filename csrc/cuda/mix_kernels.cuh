@@ -8,6 +8,8 @@
 #include <cuda_runtime.h>
 #endif
 
+#include <type_traits>
+
 #include "launch_geometry.h"
 
 namespace cutmix {
@@ -273,10 +275,10 @@ CUTMIX_HD Change change_of(const CheckedRow& checked, const Pixels& pixels) {
     const uint32_t bytes = pixels.pixel_bytes, y0 = static_cast<uint32_t>(box.y0), y1 = static_cast<uint32_t>(box.y1);
     const Kind kind = checked.kind();
     Change change = {kind, checked.row.lam, {~0u, 0, ~0u, 0}};
-    if (kind == Kind::kMixUp)
-        change.region = {0, pixels.height.divisor, 0, pixels.row_bytes};
-    else if (kind != Kind::kKeep)
+    if (has_box(kind))
         change.region = {y0, y1, static_cast<uint32_t>(box.x0) * bytes, static_cast<uint32_t>(box.x1) * bytes};
+    else if (kind != Kind::kKeep)
+        change.region = {0, pixels.height.divisor, 0, pixels.row_bytes};
     return change;
 }
 
@@ -335,10 +337,27 @@ CUTMIX_HD Vector<kBytes> blended_vector(Dtype dtype, float lam, const Vector<kBy
             return blended_elements<ElementBF16>(lam, own, partner);
         case Dtype::kF32:
             return blended_elements<ElementF32>(lam, own, partner);
-        default:  // a plan with mixup is not valid for any other
+        default:  // a plan that blends is not valid for any other
             return blended_elements<ElementF64>(lam, own, partner);
     }
 }
+
+// What the kinds make of a vector.
+template <int kBytes>
+struct PixelRule {
+    Dtype dtype;
+    Vector<kBytes> fill;
+
+    // own and partner count for the kinds alone that read them; kMasked: of a kind with a box only the masked bytes
+    // change, else all.
+    template <bool kMasked>
+    CUTMIX_HD Vector<kBytes> changed(Kind kind, float lam, const Vector<kBytes>& mask, const Vector<kBytes>& own,
+                                     const Vector<kBytes>& partner) const {
+        const auto in_box = [&](const Vector<kBytes>& inside) { return kMasked ? select(mask, own, inside) : inside; };
+        if (kind == Kind::kMixUp) return blended_vector(dtype, lam, own, partner);
+        return kind == Kind::kCutout ? in_box(fill) : in_box(partner);
+    }
+};
 
 // ---- Out of place
 
@@ -358,63 +377,80 @@ struct Walk {
     }
 };
 
-// What a box is made of: of the partner's pixels, which lie so many bytes behind the own ...
-template <int kBytes>
-struct FromPartner {
-    int64_t to_partner;
+// A column whose samples are of a kind that the compiler knows.
+template <Kind kKind, int kBytes>
+struct ColumnOfKind {
+    const Pixels& pixels;
+    Column<kBytes> box;
+    PixelRule<kBytes> rule;
+    float lam;
+    int64_t to_partner;  // the partner's pixels lie so many bytes behind the own
 
-    CUTMIX_HD Vector<kBytes> at(const uint8_t* own, bool inside) const {
-        return load<kBytes>(own + (inside ? to_partner : 0));
+    // A vector of which all or nothing is inside the box, by one load from its owner, if it has one.
+    CUTMIX_HD Vector<kBytes> whole(const uint8_t* own, bool inside) const {
+        if constexpr (pastes(kKind)) return load<kBytes>(own + (inside ? to_partner : 0));
+        return inside ? rule.template changed<false>(kKind, lam, {}, {}, {}) : load<kBytes>(own);
+    }
+
+    // The next kRows vectors. All are under way before the first is looked at; edges are dealt with together, lest the
+    // compiler wait for the first of them before it loads the second vector.
+    template <int kRows>
+    CUTMIX_HD void move_rows(Walk* walk) const {
+        Vector<kBytes> moved[kRows];
+        Walk at[kRows];
+        bool any_edge = false;
+        for (int k = 0; k < kRows; ++k) {
+            at[k] = *walk;
+            moved[k] = whole(walk->in, walk->y < box.rows);
+            any_edge = any_edge || walk->y < box.edge_rows;
+            walk->step(pixels);
+        }
+        if (any_edge) {
+            for (int k = 0; k < kRows; ++k)
+                if (at[k].y < box.edge_rows) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
+        }
+        for (int k = 0; k < kRows; ++k) store<kBytes>(at[k].out, moved[k]);
+    }
+
+    // Each vector is read from its owner, on the edge of the box from both, and written once.
+    CUTMIX_HD void move(Walk walk, int32_t rows_left) const {
+        const int32_t step = static_cast<int32_t>(pixels.rows_at_once);
+        for (; rows_left > (kRowsInFlight - 1) * step; rows_left -= kRowsInFlight * step)
+            move_rows<kRowsInFlight>(&walk);
+        for (; rows_left > 0; rows_left -= step) move_rows<1>(&walk);
+    }
+
+    // Each vector is read from both and written once. One row has two loads under way, as many as two rows that are
+    // moved.
+    CUTMIX_HD void compute(Walk walk, int32_t rows_left) const {
+        CUTMIX_NO_UNROLL
+        for (; rows_left > 0; rows_left -= static_cast<int32_t>(pixels.rows_at_once)) {
+            Vector<kBytes> mixed = load<kBytes>(walk.in), partner = {};
+            if (!has_box(kKind) || walk.y < box.rows) {
+                if constexpr (has_partner(kKind)) partner = load<kBytes>(walk.in + to_partner);
+                mixed = rule.template changed<true>(kKind, lam, box.mask, mixed, partner);
+            }
+            store<kBytes>(walk.out, mixed);
+            walk.step(pixels);
+        }
+    }
+
+    CUTMIX_HD void mix(const Walk& walk, int32_t rows_left) const {
+        if constexpr (reads_own(kKind))
+            compute(walk, rows_left);
+        else
+            move(walk, rows_left);
     }
 };
 
-// ... or of one value.
-template <int kBytes>
-struct OfFill {
-    Vector<kBytes> fill;
-
-    CUTMIX_HD Vector<kBytes> at(const uint8_t* own, bool inside) const { return inside ? fill : load<kBytes>(own); }
-};
-
-// The next kRows vectors of a column. All are under way before the first is looked at; edges are dealt with together,
-// lest the compiler wait for the first of them before it loads the second vector.
-template <int kRows, int kBytes, typename Source>
-CUTMIX_HD void copy_rows(const Pixels& pixels, const Column<kBytes>& box, const Source& source, Walk* walk) {
-    Vector<kBytes> moved[kRows];
-    Walk at[kRows];
-    bool any_edge = false;
-    for (int k = 0; k < kRows; ++k) {
-        at[k] = *walk;
-        moved[k] = source.at(walk->in, walk->y < box.rows);
-        any_edge = any_edge || walk->y < box.edge_rows;
-        walk->step(pixels);
+// Calls a function with a kind as a constant. A kept sample, whose box is empty, goes with the first.
+template <int32_t kNumber = kKinds, typename Function>
+CUTMIX_HD void with_kind(Kind kind, const Function& function) {
+    constexpr Kind kKind = static_cast<Kind>(kNumber);
+    if constexpr (kNumber > 1) {
+        if (kind != kKind) return with_kind<kNumber - 1>(kind, function);
     }
-    if (any_edge) {
-        for (int k = 0; k < kRows; ++k)
-            if (at[k].y < box.edge_rows) moved[k] = select(box.mask, load<kBytes>(at[k].in), moved[k]);
-    }
-    for (int k = 0; k < kRows; ++k) store<kBytes>(at[k].out, moved[k]);
-}
-
-// Each vector is read from its owner, on the edge of the box from both, and written once.
-template <int kBytes, typename Source>
-CUTMIX_HD void copy_column(const Pixels& pixels, const Column<kBytes>& box, const Source& source, Walk walk,
-                           int32_t rows_left) {
-    const int32_t step = static_cast<int32_t>(pixels.rows_at_once);
-    for (; rows_left > (kRowsInFlight - 1) * step; rows_left -= kRowsInFlight * step)
-        copy_rows<kRowsInFlight>(pixels, box, source, &walk);
-    for (; rows_left > 0; rows_left -= step) copy_rows<1>(pixels, box, source, &walk);
-}
-
-// Each vector is read from both and written once. One row has two loads under way, as many as two rows that are copied.
-template <int kBytes>
-CUTMIX_HD void blend_column(const Pixels& pixels, float lam, int64_t to_partner, Walk walk, int32_t rows_left) {
-    CUTMIX_NO_UNROLL
-    for (; rows_left > 0; rows_left -= static_cast<int32_t>(pixels.rows_at_once)) {
-        const Vector<kBytes> own = load<kBytes>(walk.in), partner = load<kBytes>(walk.in + to_partner);
-        store<kBytes>(walk.out, blended_vector(pixels.dtype, lam, own, partner));
-        walk.step(pixels);
-    }
+    function(std::integral_constant<Kind, kKind>());
 }
 
 template <int kBytes>
@@ -439,12 +475,11 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
     const Walk walk = {pixels.in + offset(pixels.in_strides), pixels.out + offset(pixels.out_strides),
                        y >= box.y0 ? y - box.y0 : y + pixels.height.divisor - box.y0};
     const int32_t rows_left = static_cast<int32_t>(end_row - row);
-    if (change.kind == Kind::kMixUp)
-        blend_column<kBytes>(pixels, change.lam, to_partner, walk, rows_left);
-    else if (change.kind == Kind::kCutout)
-        copy_column(pixels, box, OfFill<kBytes>{fill_of<kBytes>(pixels, vector)}, walk, rows_left);
-    else
-        copy_column(pixels, box, FromPartner<kBytes>{to_partner}, walk, rows_left);
+    with_kind(change.kind, [&](auto kind) {
+        ColumnOfKind<kind(), kBytes>{
+            pixels, box, {pixels.dtype, fill_of<kBytes>(pixels, vector)}, change.lam, to_partner}
+            .mix(walk, rows_left);
+    });
 }
 
 // ---- In place
@@ -456,27 +491,6 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
 // is one of them.
 CUTMIX_HD uint32_t owner_of_pair(PartnerMap map, uint32_t index) {
     return index <= map.shift / 2 ? index : index + (map.shift + 1) / 2;
-}
-
-CUTMIX_HD bool copies(Kind kind) { return kind == Kind::kKeep || kind == Kind::kCutMix; }
-
-// In how many rows of a column, from the first that changes on, a change looks at the two samples.
-struct Needs {
-    uint32_t itself, partner;
-};
-
-template <int kBytes>
-CUTMIX_HD Needs needs_of(Kind kind, const Column<kBytes>& column) {
-    return {kind == Kind::kMixUp ? column.rows : column.edge_rows, kind == Kind::kCutout ? 0 : column.rows};
-}
-
-// A vector of a sample as it becomes.
-template <int kBytes>
-CUTMIX_HD Vector<kBytes> changed(Dtype dtype, const Change& change, const Vector<kBytes>& mask,
-                                 const Vector<kBytes>& fill, const Vector<kBytes>& itself,
-                                 const Vector<kBytes>& partner) {
-    if (change.kind == Kind::kMixUp) return blended_vector(dtype, change.lam, itself, partner);
-    return change.kind == Kind::kCutout ? select(mask, itself, fill) : select(mask, itself, partner);
 }
 
 // A thread owns a position of both samples of a pair. It reads what either needs, then writes, so nothing is read after
@@ -546,7 +560,8 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
             own_at += wrap;
         }
     };
-    if (copies(own.kind) && copies(other.kind)) {
+    const auto only_pastes = [](Kind kind) { return kind == Kind::kKeep || pastes(kind); };
+    if (only_pastes(own.kind) && only_pastes(other.kind)) {
         for (; row < all_rows; next()) {
             const uint32_t other_y = y + apart;
             const bool paste_own = y < own_box.rows, paste_other = other_y < other_box.rows;
@@ -558,19 +573,23 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
         }
         return;
     }
-    // A pair with mixup or cutout: more registers and instructions, which the loop above does without.
-    const Vector<kBytes> fill = fill_of<kBytes>(pixels, vector);
-    const Needs own_needs = needs_of(own.kind, own_box), other_needs = needs_of(other.kind, other_box);
+    // A pair of other kinds: more registers and instructions, which the loop above does without.
+    const PixelRule<kBytes> rule = {pixels.dtype, fill_of<kBytes>(pixels, vector)};
     CUTMIX_NO_UNROLL
     for (; row < all_rows; next()) {
         const uint32_t other_y = y + apart;
         uint8_t* other_at = own_at + to_partner;
-        if (y < own_needs.itself || other_y < other_needs.partner) from_own = load<kBytes>(own_at);
-        if (other_y < other_needs.itself || y < own_needs.partner) from_other = load<kBytes>(other_at);
-        if (y < own_box.rows)
-            store<kBytes>(own_at, changed(pixels.dtype, own, own_box.mask, fill, from_own, from_other));
-        if (other_y < other_box.rows)
-            store<kBytes>(other_at, changed(pixels.dtype, other, other_box.mask, fill, from_other, from_own));
+        const bool own_changes = y < own_box.rows, other_changes = other_y < other_box.rows;
+        if (y < own_box.edge_rows || (own_changes && reads_own(own.kind)) || (other_changes && has_partner(other.kind)))
+            from_own = load<kBytes>(own_at);
+        if (other_y < other_box.edge_rows || (other_changes && reads_own(other.kind)) ||
+            (own_changes && has_partner(own.kind)))
+            from_other = load<kBytes>(other_at);
+        if (own_changes)
+            store<kBytes>(own_at, rule.template changed<true>(own.kind, own.lam, own_box.mask, from_own, from_other));
+        if (other_changes)
+            store<kBytes>(other_at,
+                          rule.template changed<true>(other.kind, other.lam, other_box.mask, from_other, from_own));
     }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -264,7 +265,7 @@ CASES: dict[str, Case] = {
     ),
     "out: dtype": Case(lambda g: g.cutmix(out=g.out.half()), ValueError, ("out", "dtype", "float32", "float16")),
     "out: device": Case(lambda g: g.cutmix(out=g.out.to("meta")), ValueError, ("out", "device", "cpu", "meta")),
-    "out: sparse": Case(lambda g: g.cutmix(out=g.out.to_sparse()), ValueError, ("out", "layout", "sparse")),
+    "out: sparse": Case(lambda g: g.cutmix(out=g.out.to_sparse()), TypeError, ("out", "dense", "sparse")),
     "out: grad": Case(lambda g: g.cutmix(out=torch.rand(SHAPE, requires_grad=True)), ValueError, ("out", "detach()")),
     "out: the images": Case(lambda g: g.cutmix(out=g.images), ValueError, ("out", "overlap images")),
     "out: a view of the images": Case(
@@ -375,7 +376,29 @@ CASES: dict[str, Case] = {
     "cutout_area: None": Case(lambda g: g.mix(cutout_area=None), TypeError, ("cutout_area", "number", "None")),
     "fill: a string": Case(lambda g: g.mix(fill="0"), TypeError, ("fill", "number", "'0'")),
     "fill: a tensor": Case(lambda g: g.mix(fill=torch.zeros(3)), TypeError, ("fill", "number", "tensor")),
-    "fill: True": Case(lambda g: g.mix(fill=True), TypeError, ("fill", "number", "True")),
+    "fill: above float16": Case(
+        lambda g: g.mix(g.images.half(), fill=1e6), ValueError, ("fill", "float16", "1000000.0")
+    ),
+    "fill: below bfloat16": Case(
+        lambda g: g.mix(g.images.bfloat16(), fill=-1e39, inplace=True), ValueError, ("fill", "bfloat16", "-1e+39")
+    ),
+    "fill: above float8": Case(
+        lambda g: g.mix(g.images.to(torch.float8_e4m3fn), mixup_alpha=0, fill=449),
+        ValueError,
+        ("fill", "float8_e4m3fn", "449"),
+    ),
+    "fill: above complex64": Case(
+        lambda g: g.mix(g.images.to(torch.complex64), mixup_alpha=0, fill=1e39), ValueError, ("fill", "complex64")
+    ),
+    "fill: beyond any float": Case(lambda g: g.mix(fill=10**400), ValueError, ("fill", "float32", "1000000")),
+    "fill: a fraction beyond any float": Case(
+        lambda g: g.mix(fill=Fraction(10**400)), ValueError, ("fill", "images' dtype", "Fraction")
+    ),
+    "fill: above uint64": Case(
+        lambda g: g.mix(g.images.to(torch.uint64), mixup_alpha=0, fill=2**64),
+        ValueError,
+        ("fill", "uint64", str(2**64)),
+    ),
     "fill: above uint8": Case(
         lambda g: g.mix(g.images.to(torch.uint8), fill=300), ValueError, ("fill", "uint8", "300")
     ),
@@ -454,6 +477,40 @@ def test_bad_input(case):
         assert part in str(raised.value)
     for tensor, kept in zip(good.tensors(), before, strict=True):
         assert_same_bits(tensor, kept)
+
+
+def nested(tensor: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a prototype
+        return torch.nested.nested_tensor(list(tensor))
+
+
+NOT_DENSE: dict[str, Callable[[Good, Callable[[torch.Tensor], torch.Tensor]], object]] = {
+    "images": lambda g, spoil: g.cutmix(spoil(g.images)),
+    "images ": lambda g, spoil: cutmix_cuda.mix_images_(spoil(g.images), g.plan),
+    "labels": lambda g, spoil: g.cutmix(labels=spoil(g.soft)),
+    "labels ": lambda g, spoil: cutmix_cuda.mix_targets(spoil(g.soft), g.plan),
+    "labels  ": lambda g, spoil: g.cutmix(labels=spoil(g.labels[:, None]), targets="pairs"),
+    "out": lambda g, spoil: g.cutmix(out=spoil(g.out)),
+    "packed": lambda g, spoil: MixPlan(spoil(g.plan.packed), HEIGHT, WIDTH),
+    "partner": lambda g, spoil: MixPlan.from_boxes(spoil(g.labels[:, None]), g.plan.boxes, HEIGHT, WIDTH),
+    "boxes": lambda g, spoil: MixPlan.from_boxes(g.plan.partner, spoil(g.plan.boxes), HEIGHT, WIDTH),
+    "kind": lambda g, spoil: MixPlan.from_boxes(
+        g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, kind=spoil(g.labels[:, None])
+    ),
+    "lam": lambda g, spoil: MixPlan.from_boxes(g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, lam=spoil(g.soft)),
+    "seed": lambda g, spoil: cutmix_cuda.cutmix(g.images, seed=spoil(torch.tensor([[1]]))),
+    "seed ": lambda g, spoil: CutMix(seed=spoil(torch.tensor([[1]]))),
+}
+
+
+@pytest.mark.parametrize("spoil", [nested, torch.Tensor.to_sparse], ids=["nested", "sparse"])
+@pytest.mark.parametrize("name", NOT_DENSE)
+def test_what_is_not_dense_is_refused(name, spoil):
+    with pytest.raises(
+        TypeError, match=f"^{name.strip()} must be a dense tensor.*{'nested' if spoil is nested else ''}"
+    ):
+        NOT_DENSE[name](Good(), spoil)
 
 
 def test_the_arguments_that_the_cases_spoil_are_good():

@@ -20,16 +20,14 @@ from ..helpers import (
 from ..ops.test_layouts import lay_out
 from .on_device import (
     CALLS,
-    ON_CPU,
+    ON_STAND_IN,
     SEED,
     Batch,
-    Replayable,
     assert_as_expected,
+    capture,
     check,
-    cuda_only,
     device_work,
     every_call,
-    keep_busy,
     make_batch,
     profiled,
     side_stream,
@@ -46,15 +44,10 @@ INPUTS = {
 every_input = pytest.mark.parametrize("images", INPUTS.values(), ids=INPUTS.keys())
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def warm(call: str, batch: Batch, backend: str) -> None:
     """What a first call does on top: compile, build tables, take memory from the device."""
     CALLS[call](batch.on(batch.images.device), backend)
-    synchronize(batch.images.device)
+    torch.cuda.synchronize(batch.images.device)
 
 
 # ---- CUDA graphs
@@ -67,16 +60,16 @@ def test_a_graph_draws_by_the_seed_that_is_on_the_device(backend, device, images
     batch = make_batch(images())
     given = batch.on(device)._replace(seed=batch.seed.to(device))
     warm(call, given, backend)
-    graph = Replayable(lambda: CALLS[call](given, backend), device)
+    graph, results = capture(lambda: CALLS[call](given, backend))
     seen = []
     for seed in (1, -5, 2**40):
         given.seed.fill_(seed)
         given.images.copy_(batch.images)  # the call in place changed them
         graph.replay()
-        synchronize(device)
+        torch.cuda.synchronize(device)
         like = batch.on("cpu")._replace(seed=torch.tensor([seed]))
-        assert_as_expected(given, graph.results, like, CALLS[call](like, "reference"))
-        seen.append([result.tolist() for result in graph.results if result.dtype == torch.int32])
+        assert_as_expected(given, results, like, CALLS[call](like, "reference"))
+        seen.append([result.tolist() for result in results if result.dtype == torch.int32])
     if call in SAMPLING:
         assert seen[0] != seen[1] != seen[2] != seen[0], "replays drew the same plan"
 
@@ -93,13 +86,13 @@ def test_a_graph_draws_its_own_seeds(backend, device, in_place):
         return mixed, targets, plan.packed
 
     call()
-    synchronize(device)
-    graph = Replayable(call, device)
+    torch.cuda.synchronize(device)
+    graph, results = capture(call)
     plans = []
     for _ in range(3):
         static.copy_(images)
         graph.replay()
-        mixed, targets, packed = (result.cpu().clone() for result in graph.results)
+        mixed, targets, packed = (result.cpu().clone() for result in results)
         plan = planned(MixPlan(packed, 32, 48))
         assert_same_bits(mixed, oracle_images(images, plan))
         assert_same_bits(targets, oracle_targets(labels, plan, 10))
@@ -121,7 +114,7 @@ def test_work_is_on_the_current_stream(backend, device, call):
     warm(call, given, backend)
     given.images.fill_(-1.0)
     with side_stream(device):
-        keep_busy(device, 10**8)
+        torch.cuda._sleep(10**8)  # cycles: about 50 ms
         given.images.copy_(source)
         results = CALLS[call](given, backend)
     assert_as_expected(given, results, like, CALLS[call](like, "reference"))
@@ -130,8 +123,6 @@ def test_work_is_on_the_current_stream(backend, device, call):
 @pytest.fixture
 def other_device(device) -> torch.device:
     """A device that is not the current one."""
-    if ON_CPU:
-        return device
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one CUDA device")
     return torch.device("cuda", (torch.cuda.current_device() + 1) % torch.cuda.device_count())
@@ -141,24 +132,22 @@ def other_device(device) -> torch.device:
 def test_work_is_on_the_device_of_the_images(backend, device, other_device, call):
     """Whichever is the current device, which stays what it was."""
     batch = make_batch(random_images((8, 3, 32, 48)))
-    current = None if ON_CPU else torch.cuda.current_device()
+    current = torch.cuda.current_device()
     for where in (other_device, device):
         check(batch, backend, where, [call])
         check(batch._replace(seed=batch.seed.to(where)), backend, where, [call])
         assert all(result.device == where for result in CALLS[call](batch.on(where), backend))
-    assert ON_CPU or torch.cuda.current_device() == current
+    assert torch.cuda.current_device() == current
 
 
-def test_tensors_of_two_devices_are_refused(backend, device, other_device):
-    if ON_CPU:
-        other_device = torch.device("meta")
+def test_tensors_of_two_devices_are_refused(backend, device):
     images, labels = random_images((4, 3, 8, 8)).to(device), random_labels(4, 5)
     plan = cutmix_cuda.sample_plan(4, 8, 8, seed=SEED)
     for wrong in (
-        lambda: cutmix_cuda.cutmix(images, labels.to(other_device), 5, backend=backend),
-        lambda: cutmix_cuda.cutmix(images, seed=torch.tensor([1], device=other_device), backend=backend),
-        lambda: cutmix_cuda.cutmix(images, out=images.to(other_device), backend=backend),
-        lambda: cutmix_cuda.mix_images(images, plan.to(other_device), backend=backend),
+        lambda: cutmix_cuda.cutmix(images, labels, 5, backend=backend),
+        lambda: cutmix_cuda.cutmix(images.cpu(), seed=torch.tensor([1], device=device)),
+        lambda: cutmix_cuda.cutmix(images, out=images.cpu(), backend=backend),
+        lambda: cutmix_cuda.mix_images(images, plan, backend=backend),
     ):
         with pytest.raises(ValueError, match="device"):
             wrong()
@@ -167,7 +156,6 @@ def test_tensors_of_two_devices_are_refused(backend, device, other_device):
 # ---- What a call costs
 
 
-@cuda_only
 @every_input
 @every_call
 def test_one_launch_a_call(backend, device, images, call):
@@ -181,7 +169,6 @@ def test_one_launch_a_call(backend, device, images, call):
         assert len(work) == 1, work
 
 
-@cuda_only
 @every_input
 @pytest.mark.parametrize("inplace", [False, True])
 def test_every_kind_in_one_launch(backend, device, images, inplace):
@@ -196,14 +183,13 @@ def test_every_kind_in_one_launch(backend, device, images, inplace):
 
     for seed in (batch.seed, batch.seed.to(device)):
         call(seed)
-        synchronize(device)
-        with waiting_is_an_error(device):
+        torch.cuda.synchronize(device)
+        with waiting_is_an_error():
             call(seed)
         work = device_work(profiled(lambda: call(seed)))  # noqa: B023
         assert len(work) == 1, work
 
 
-@cuda_only
 @every_input
 @every_call
 def test_nothing_is_allocated_but_the_results(backend, device, images, call):
@@ -225,21 +211,18 @@ def test_the_host_does_not_wait(backend, device, call):
     batch = make_batch(random_images((8, 3, 32, 48))).on(device)
     for given in (batch, batch._replace(seed=batch.seed.to(device))):
         warm(call, given, backend)
-        with waiting_is_an_error(device):
+        with waiting_is_an_error():
             CALLS[call](given, backend)
-        if device.type == "cuda":
-            keep_busy(device, 10**9)
-            busy = torch.cuda.Event()
-            busy.record()
-            CALLS[call](given, backend)
-            assert not busy.query(), "the call returned after the work before it was done"
-            torch.cuda.synchronize(device)
+        torch.cuda._sleep(10**9)  # cycles: about half a second
+        busy = torch.cuda.Event()
+        busy.record()
+        CALLS[call](given, backend)
+        assert not busy.query(), "the call returned after the work before it was done"
+        torch.cuda.synchronize(device)
 
 
-def test_the_host_does_not_wait_for_the_rest_of_the_package(request, backend, device):
+def test_the_host_does_not_wait_for_the_rest_of_the_package(backend, device):
     """The module, plans made by hand, their parts, and labels that are none."""
-    if ON_CPU:
-        request.getfixturevalue("nobody_looks")
     images, labels = random_images((8, 3, 32, 48)).to(device), random_labels(8, 10).to(device)
     outside = torch.full_like(labels, 10)
     boxes, partner = torch.tensor([[1, 2, 3, 4]] * 8).to(device), torch.arange(8).flip(0).to(device)
@@ -260,12 +243,11 @@ def test_the_host_does_not_wait_for_the_rest_of_the_package(request, backend, de
             assert plan.boxes.shape == (8, 4) and plan.lam.dtype == torch.float32
 
     everything()
-    synchronize(device)
-    with waiting_is_an_error(device):
+    torch.cuda.synchronize(device)
+    with waiting_is_an_error():
         everything()
-        if device.type == "cuda":
-            with pytest.raises(RuntimeError):  # or else the above shows nothing
-                images.sum().item()
+        with pytest.raises(RuntimeError):  # or else the above shows nothing
+            images.sum().item()
 
 
 # ---- Contexts and compilers
@@ -283,11 +265,7 @@ def test_autocast_changes_nothing(backend, device, call):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     "compiler",
-    [
-        {"backend": "aot_eager"},
-        pytest.param({"backend": "inductor"}, marks=cuda_only),
-        pytest.param({"mode": "reduce-overhead"}, marks=cuda_only),
-    ],
+    [{"backend": "aot_eager"}, {"backend": "inductor"}, {"mode": "reduce-overhead"}],
     ids=lambda how: next(iter(how.values())),
 )
 @pytest.mark.parametrize("call", SAMPLING)
@@ -317,11 +295,10 @@ def test_a_compiled_graph_is_eager_mode(backend, device, compiler, call):
 
 
 def room_for(device: torch.device, size: int) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(device)
-        if free < size:
-            pytest.skip(f"needs {size / 2**30:.0f} GiB of the device's memory, and {free / 2**30:.0f} are free")
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < size:
+        pytest.skip(f"needs {size / 2**30:.0f} GiB of the device's memory, and {free / 2**30:.0f} are free")
 
 
 def assert_mixed(mixed, images, plan: MixPlan) -> None:
@@ -342,7 +319,7 @@ def assert_mixed(mixed, images, plan: MixPlan) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_more_than_31_bits_of_pixels(backend, device, channels, channels_last):
     """A batch of more than 2^31 elements; with three channels a sample is as large by itself."""
-    side = 2**5 if ON_CPU else 2**15
+    side = 2**5 if ON_STAND_IN else 2**15
     shape = (3, side, side, channels)
     size = 3 * side * side * channels
     room_for(device, 3 * size)
@@ -361,7 +338,7 @@ def test_more_than_31_bits_of_pixels(backend, device, channels, channels_last):
 
 
 def test_more_than_31_bits_of_targets(backend, device):
-    size, classes = (2**5, 2**8 + 1) if ON_CPU else (2**14, 2**17 + 1)
+    size, classes = (2**5, 2**8 + 1) if ON_STAND_IN else (2**14, 2**17 + 1)
     room_for(device, 3 * size * classes)
     labels = torch.arange(size, device=device)
     plan = cutmix_cuda.sample_plan(size, 8, 8, seed=SEED, device=device, backend=backend)

@@ -1,7 +1,7 @@
 """Runs on CPU tensors what a call launches on a GPU: the compiled PTX of a CUDA or Triton kernel, in tests/ptx.
 
 Grid, block, kernel and parameters are those that the package itself would launch: ``_build_info.launch_geometry`` says
-them for CUDA, ``triton_kernels.mix.mix_launch`` for Triton. Here stands only what the wrappers around them do:
+them for CUDA, ``triton_kernels.launch.mix_launch`` for Triton. Here stands only what the wrappers around them do:
 allocate the outputs and hand over addresses.
 """
 
@@ -210,18 +210,19 @@ def _run_cuda(call: Call, memory: Memory, architecture: int, seed_on_device: boo
 
 
 def triton_launch(call: Call, seed_on_device: bool = False):
-    """What triton_kernels/mix.py launches for a call."""
-    from cutmix_cuda.triton_kernels import mix
+    """What triton_kernels launches for a call."""
+    from cutmix_cuda.triton_kernels.launch import Labels, Pixels, mix_launch
+    from cutmix_cuda.triton_kernels.rows import rows_of
 
     draw, pixels, targets = call.draw, None, None
     if draw is not None and seed_on_device:  # on any device but the CPU; of the tensor it takes the address alone
         draw = draw._replace(seed=draw.seed.to("meta"))
     if call.images is not None and call.images.numel() > 0:
-        pixels = mix.Pixels(call.images, call.out, mix.rows_of(call.images), mix.rows_of(call.out))
+        pixels = Pixels(call.images, call.out, rows_of(call.images), rows_of(call.out))
     if call.labels is not None and call.targets.numel() > 0:
-        targets = mix.Labels(call.labels, call.targets, call.label_smoothing)
+        targets = Labels(call.labels, call.targets, call.label_smoothing)
     dtype = call.images.dtype if call.images is not None else torch.float32
-    return mix.mix_launch(
+    return mix_launch(
         *call.sizes, call.plan, draw, pixels, targets, in_place=call.in_place, dtype=dtype, fill=call.fill
     )
 

@@ -512,10 +512,11 @@ def test_architectures(kind, architecture):
 @needs_triton
 def test_one_launch_a_call(monkeypatch):
     """The wrapper of the CUDA kernels is held to it where it runs without a GPU: tests/cpp/cuda_on_host.cpp."""
-    from cutmix_cuda.triton_kernels import mix
+    from cutmix_cuda.triton_kernels.launch import Launch
+    from cutmix_cuda.triton_kernels.ops import OPS
 
-    launches: list[mix.Launch] = []
-    monkeypatch.setattr(mix.Launch, "__call__", lambda launch, device: launches.append(launch))
+    launches: list[Launch] = []
+    monkeypatch.setattr(Launch, "__call__", lambda launch, device: launches.append(launch))
     images, labels = random_images((4, 3, 6, 20)), random_labels(4, CLASSES)
     plan = reference.sample_plan(*sampling(), 4, 6, 20)
     wanted = (CLASSES, 0.1, torch.float32)
@@ -529,7 +530,7 @@ def test_one_launch_a_call(monkeypatch):
         "sample_and_apply_out": (images, labels, *sampling(), *wanted, images.clone()),
         "sample_and_apply_": (images, labels, *sampling(), *wanted),
     }
-    assert calls.keys() == mix.OPS.keys()
+    assert calls.keys() == OPS.keys()
     for number, (op, arguments) in enumerate(calls.items(), start=1):
-        mix.OPS[op](*arguments)
+        OPS[op](*arguments)
         assert len(launches) == number, op

@@ -17,7 +17,10 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 import triton  # noqa: E402
-from cutmix_cuda.triton_kernels import mix  # noqa: E402
+from cutmix_cuda.triton_kernels import launch as launching  # noqa: E402
+from cutmix_cuda.triton_kernels import ops  # noqa: E402
+from cutmix_cuda.triton_kernels.launch import Labels, Launch, Pixels, divider, mix_launch  # noqa: E402
+from cutmix_cuda.triton_kernels.rows import rows_of  # noqa: E402
 
 from cutmix_cuda import reference  # noqa: E402
 from cutmix_cuda._ops import Draw, Kind, Partner, Placement, Sampling, Scope  # noqa: E402
@@ -87,15 +90,15 @@ every_place = pytest.mark.parametrize("in_place", [False, True], ids=["out", "in
 def reports(monkeypatch) -> list[Report]:
     """Makes the ops run compiled PTX on CPU tensors; the report of each launch is appended."""
     done: list[Report] = []
-    monkeypatch.setattr(mix.Launch, "__call__", lambda launch, device: done.append(execute(launch)))
+    monkeypatch.setattr(Launch, "__call__", lambda launch, device: done.append(execute(launch)))
     return done
 
 
 @pytest.fixture
-def launches(monkeypatch) -> list[mix.Launch]:
+def launches(monkeypatch) -> list[Launch]:
     """Makes the ops prepare their launches and not run them."""
-    prepared: list[mix.Launch] = []
-    monkeypatch.setattr(mix.Launch, "__call__", lambda launch, device: prepared.append(launch))
+    prepared: list[Launch] = []
+    monkeypatch.setattr(Launch, "__call__", lambda launch, device: prepared.append(launch))
     return prepared
 
 
@@ -107,9 +110,9 @@ def assert_same_targets(actual: Tensor, expected: Tensor) -> None:
 
 def assert_as_reference(op: str, images: Tensor, *arguments) -> None:
     """An op gives the reference's images, targets and plan, and changes its images only where it is in place."""
-    ops: list[dict[str, Any]] = [mix.OPS, reference.OPS]
+    both: list[dict[str, Any]] = [ops.OPS, reference.OPS]
     ours, theirs = images.clone(), images.clone()
-    actual, expected = (of[op](x, *arguments) for of, x in zip(ops, (ours, theirs), strict=True))
+    actual, expected = (of[op](x, *arguments) for of, x in zip(both, (ours, theirs), strict=True))
     actual, expected = ((x,) if isinstance(x, Tensor) else x for x in (actual, expected))
     assert_same_bits(ours, theirs)
     for ours, theirs in zip(actual, expected, strict=True):
@@ -153,7 +156,7 @@ def test_machine_code_of_other_architectures(launches, tmp_path, name, architect
 def check_machine_code(launches, folder: Path, case: Case, bounds: tuple, in_place: bool, architecture: int) -> None:
     """No spill, no shared memory, no barrier; whole vectors by one instruction; no product fused with a sum."""
     draw, wanted = DRAW._replace(bounds=bounds), (CLASSES, 0.1, torch.float32)
-    mix.OPS["sample_and_apply_" if in_place else "sample_and_apply"](
+    ops.OPS["sample_and_apply_" if in_place else "sample_and_apply"](
         case.images(), random_labels(3, CLASSES), *draw, *wanted
     )
     width = min(case.width, case.granule) if in_place and case.width < 8 else case.width
@@ -172,7 +175,7 @@ def check_machine_code(launches, folder: Path, case: Case, bounds: tuple, in_pla
     if case.width >= 8:
         bits = f".{8 * case.width}"
         # A load of each vector from either sample, of which one does nothing unless an edge of a box crosses it.
-        per_thread = mix.WIDE_PER_THREAD
+        per_thread = launching.WIDE_PER_THREAD
         wide = [code for code in codes if code.startswith(("LDG", "STG")) and bits in code]
         loads = sum(code.startswith("LDG") for code in wide) - (2 if bits == ".64" else 0)  # labels are 64 bits, too
         assert loads == 2 * per_thread
@@ -246,27 +249,27 @@ def test_out_of_another_layout(reports):
         torch.zeros_like(images).contiguous(memory_format=torch.channels_last),
     ]
     for out in outs:
-        mix.OPS["sample_and_apply_out"](images, None, *DRAW, 0, 0.0, torch.float32, out)
+        ops.OPS["sample_and_apply_out"](images, None, *DRAW, 0, 0.0, torch.float32, out)
         assert_same_bits(out, expected)
     assert int((storage != 0).sum()) == int((outs[0] != 0).sum())
 
     video = random_images((3, 2, 3, 4, 8), torch.int32)
     out = torch.zeros(3, 3, 2, 4, 8, dtype=torch.int32).transpose(1, 2)
-    mix.OPS["sample_and_apply_out"](video, None, *DRAW, 0, 0.0, torch.float32, out)
+    ops.OPS["sample_and_apply_out"](video, None, *DRAW, 0, 0.0, torch.float32, out)
     assert_same_bits(out, reference.sample_and_apply(video, None, *DRAW, 0, 0.0, torch.float32)[0])
     assert len(reports) == 4
 
 
 def test_more_samples_than_a_grid_is_high(reports, monkeypatch):
-    monkeypatch.setattr(mix, "MAX_GRID_Y", 2)
+    monkeypatch.setattr(launching, "MAX_GRID_Y", 2)
     assert_as_reference("sample_and_apply_", CASES["uint8"].images(5), None, *DRAW, 0, 0.0, torch.float32)
 
 
 @every_place
 def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
     """The kernel for samples of more than 2^30 groups of vectors, on a small one."""
-    monkeypatch.setattr(mix, "MAX_FAST_DIVISION", 0)
-    monkeypatch.setattr(mix, "geometry", mix.geometry.__wrapped__)
+    monkeypatch.setattr(launching, "MAX_FAST_DIVISION", 0)
+    monkeypatch.setattr(launching, "geometry", launching.geometry.__wrapped__)
     images = random_images((7, 3, 7, 24), torch.uint8)
     op = "sample_and_apply_" if in_place else "sample_and_apply"
     assert_as_reference(op, images, None, *DRAW._replace(bounds=EVERY_KIND), 0, 0.0, torch.float32)
@@ -278,7 +281,7 @@ def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
 def test_division_by_multiplication():
     limit = 1 << 30
     for divisor in [*range(1, 300), 2**14 - 1, 2**15 + 1, 37632, 10**6 + 3, limit // 2 + 1, limit - 1]:
-        magic, shift = mix.divider(divisor)
+        magic, shift = divider(divisor)
         assert 0 < magic < 1 << 31
         for quotient in {0, 1, 2, limit // divisor // 2, (limit - 1) // divisor}:
             for number in (quotient * divisor - 1, quotient * divisor, quotient * divisor + divisor - 1):
@@ -293,7 +296,7 @@ def training_launch(
     fill: int = 0,
     bounds: tuple[float, ...] = CUTMIX,
     **changes: int,
-) -> mix.Launch:
+) -> Launch:
     """The launch of cutmix on CUDA tensors of any size: meta tensors have no memory, and sizes are all that matters."""
     with torch.device("meta"):
         images, labels = torch.empty(batch, 3, 224, 224, dtype=dtype), torch.empty(batch, dtype=torch.int64)
@@ -301,11 +304,11 @@ def training_launch(
         plan, quantiles = torch.empty(batch, 8, dtype=torch.int32), torch.empty(3, 4097)
     seed = seed if isinstance(seed, Tensor) else torch.tensor([seed])
     draw = Draw(seed, quantiles, bounds, RULES._replace(**changes))
-    rows = mix.rows_of(images)
+    rows = rows_of(images)
     assert rows is not None
-    pixels = mix.Pixels(images, out, rows, rows)
-    wanted = mix.Labels(labels, targets, 0.1)
-    return mix.mix_launch(batch, 224, 224, plan, draw, pixels, wanted, dtype=dtype, fill=(fill, fill))
+    pixels = Pixels(images, out, rows, rows)
+    wanted = Labels(labels, targets, 0.1)
+    return mix_launch(batch, 224, 224, plan, draw, pixels, wanted, dtype=dtype, fill=(fill, fill))
 
 
 def test_what_compiles_a_kernel():

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from cutmix_cuda.triton_kernels.mix import Launch
+from cutmix_cuda.triton_kernels.launch import Launch
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel, make_backend

@@ -127,7 +127,7 @@ def test_pure_wheel_mixes_the_same_pixels(pure_wheel, tmp_path):
 def test_find_torch_names_the_torch_that_runs():
     found = setup.find_torch()
     assert (found.version, found.cuda) == (torch.__version__, torch.version.cuda)
-    assert (found.include / "torch" / "csrc" / "stable" / "library.h").is_file()
+    assert (found.include / "torch" / "csrc" / "stable" / "accelerator.h").is_file()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def toolkit(version="13.0", archs=("7.5", "8.0", "9.0", "12.0")):
     ],
 )
 def test_cuda_obstacle(torch_found, toolkit_found, reason, monkeypatch):
-    monkeypatch.setattr(setup, "nvcc_obstacle", lambda toolkit: None)
+    monkeypatch.setattr(setup, "nvcc_obstacle", lambda torch, toolkit: None)
     assert setup.cuda_obstacle(torch_found, toolkit_found) == reason
 
 
@@ -203,6 +203,37 @@ def test_cpu_obstacle(monkeypatch):
     assert setup.cpu_obstacle(CPU_TORCH) == "there is no C++ compiler '/nonexistent/c++'"
     monkeypatch.setenv("CXX", "false")
     assert setup.cpu_obstacle(CPU_TORCH).startswith("the C++ compiler 'false' failed: ")
+
+
+MADE_FOR_ANOTHER_COMPILER = "made for another compiler"
+
+
+@pytest.fixture
+def unusable_torch(tmp_path):
+    """A torch of a version that will do, with headers that no compiler takes."""
+    header = tmp_path / "torch" / "include" / "torch" / "csrc" / "stable" / "accelerator.h"
+    header.parent.mkdir(parents=True)
+    header.write_text(f"#error {MADE_FOR_ANOTHER_COMPILER}\n")
+    return setup.Torch(tmp_path / "torch", torch.__version__, torch.version.cuda)
+
+
+def has_compiler() -> bool:
+    return shutil.which(os.environ.get("CXX", "c++").split()[-1]) is not None
+
+
+def test_headers_that_do_not_compile_are_left_out_or_refused(unusable_torch, monkeypatch):
+    if not has_compiler():
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.chdir(ROOT)
+    assert setup.cpu_obstacle(setup.find_torch()) is None
+    monkeypatch.setattr(setup, "find_torch", lambda: unusable_torch)
+    monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
+    plan = setup.resolve()
+    assert (plan.mode, len(plan.left_out)) == ("python", 2)
+    assert all(MADE_FOR_ANOTHER_COMPILER in reason for reason in plan.left_out)
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cpu")
+    with pytest.raises(SystemExit, match=f"CUTMIX_CUDA_BUILD=cpu is impossible: .*{MADE_FOR_ANOTHER_COMPILER}"):
+        setup.resolve()
 
 
 @pytest.mark.parametrize(
@@ -327,14 +358,18 @@ def test_an_nvcc_that_refuses_the_host_compiler_is_left_out_or_refused(wrapped_n
         setup.resolve()
 
 
-def test_nvcc_obstacle(monkeypatch):
+def test_nvcc_obstacle(unusable_torch, monkeypatch):
     nvcc = setup.find_nvcc()
-    if nvcc is None or setup.compiler_obstacle():
+    if nvcc is None or not has_compiler():
         pytest.skip("needs nvcc and a C++ compiler")
+    monkeypatch.chdir(ROOT)
     found = setup.resolve_toolkit(nvcc)
-    assert setup.nvcc_obstacle(found) is None
+    failed = f"the CUDA compiler '{found.nvcc}' failed: "
+    assert setup.nvcc_obstacle(setup.find_torch(), found) is None
+    obstacle = setup.nvcc_obstacle(unusable_torch, found)
+    assert obstacle.startswith(failed) and obstacle.endswith(MADE_FOR_ANOTHER_COMPILER)
     monkeypatch.setenv("CXX", "false")
-    assert setup.nvcc_obstacle(found).startswith(f"the CUDA compiler '{found.nvcc}' failed: nvcc fatal")
+    assert setup.nvcc_obstacle(unusable_torch, found).startswith(f"{failed}nvcc fatal")
 
 
 def test_find_nvcc_prefers_cuda_home_to_the_path(wrapped_nvcc, monkeypatch):
@@ -363,7 +398,7 @@ def test_another_cuda_major_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
 
 
 def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
-    if setup.compiler_obstacle():
+    if not has_compiler():
         pytest.skip("needs a C++ compiler")
     source = tmp_path / "probe.cpp"
     source.write_text("int probe() { return 0; }\n")
