@@ -258,6 +258,9 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
 // The first kind whose bound the number is below; where there is none, keep.
 CUTMIX_HD Kind kind_of(const float (&bounds)[kKinds], uint32_t word) {
     const float number = unit_float(word);
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+#endif
     for (int32_t k = 0; k < kKinds; ++k)
         if (number < bounds[k]) return static_cast<Kind>(k + 1);
     return Kind::kKeep;
