@@ -399,7 +399,7 @@ def extensions(plan: Plan) -> list[Extension]:
         plan.torch,
         plan.toolkit,
         plan.archs,
-        sources=["csrc/cuda/mix_cuda.cu"],
+        sources=["csrc/cuda/mix_cuda.cu", "csrc/cuda/augment_cuda.cu"],
         libraries=["torch_cpu", "torch_cuda"],
     )
     return [build_info, cpu, cuda]

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/augment_geometry.h"
 #include "cuda/launch_geometry.h"
 #include "mix_math.h"
 #include "rows.h"
@@ -231,6 +232,86 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
                     "params"_a = params);
 }
 
+AugmentedImages augmented_images(const TensorArgs& images, const std::string& dtype, const TensorArgs& out,
+                                 const std::string& out_dtype) {
+    const auto strides_of = [](const TensorArgs& tensor) {
+        const Shape& strides = std::get<2>(tensor);
+        if (strides.size() != 4) throw std::invalid_argument("four dimensions");
+        return Strides{strides[0], strides[1], strides[2], strides[3]};
+    };
+    return {at<const void>(std::get<0>(images)),
+            at<void>(std::get<0>(out)),
+            dtype_named(dtype),
+            dtype_named(out_dtype),
+            static_cast<int32_t>(std::get<1>(images).at(1)),
+            strides_of(images),
+            strides_of(out)};
+}
+
+// Constants are those of few channels, (4, channels), or the address of more.
+py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan, uint64_t views, int32_t boxes,
+                             uint64_t seed, uint64_t device_seed, const std::optional<DrawArgs>& draw, uint64_t aspects,
+                             const std::optional<std::vector<double>>& view_parameters,
+                             const std::vector<int64_t>& view_choices, std::pair<int32_t, int32_t> erasing,
+                             const Array<float>& few_constants, uint64_t wide_constants,
+                             const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
+                             const std::string& dtype, const std::string& out_dtype,
+                             const std::optional<LabelArgs>& labels, const std::optional<LabelArgs>& targets,
+                             int32_t num_classes, double label_smoothing) {
+    AugmentCall call = {};
+    call.plan.batch = batch;
+    call.plan.height = height;
+    call.plan.width = width;
+    call.plan.can_blend = true;
+    call.plan.seed = seed;
+    call.plan.device_seed = at<const int64_t>(device_seed);
+    if (draw) {
+        const auto& [quantiles, bounds, sampling] = *draw;
+        call.plan.sampled = at<PlanRow>(plan);
+        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
+    } else {
+        call.plan.given = at<const PlanRow>(plan);
+    }
+    call.views.boxes = boxes;
+    if (view_parameters) {
+        if (view_parameters->size() != kViewParameters || view_choices.size() != kViewChoices)
+            throw std::invalid_argument("5 parameters and 5 choices");
+        call.views.sampled = at<int32_t>(views);
+        call.views.sampling =
+            view_sampling(at<const float>(aspects), height, width, view_parameters->data(), view_choices.data());
+    } else {
+        call.views.given = at<const int32_t>(views);
+    }
+    call.erasing = {static_cast<EraseValue>(erasing.first), static_cast<EraseOrder>(erasing.second)};
+    call.constants.wide = at<const float>(wide_constants);
+    if (few_constants.ndim() == 2 && few_constants.shape(0) == 4 && few_constants.shape(1) <= kFewChannels)
+        for (int row = 0; row < 4; ++row)
+            for (int channel = 0; channel < few_constants.shape(1); ++channel)
+                call.constants.few[row][channel] = few_constants.at(row, channel);
+    if (images && out) call.images = augmented_images(*images, dtype, *out, out_dtype);
+    if (labels && targets)
+        call.targets = {at<const void>(std::get<0>(*labels)),
+                        at<void>(std::get<0>(*targets)),
+                        dtype_named(std::get<1>(*labels)),
+                        dtype_named(std::get<1>(*targets)),
+                        num_classes,
+                        smoothing_of(label_smoothing, num_classes)};
+    const AugmentLaunch launch = augment_geometry(call);
+    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
+    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
+                    "shared_bytes"_a = launch.shared_bytes, "params"_a = params);
+}
+
+void bind_augment_geometry(py::module_& module) {
+    module.def("augment_geometry", &augment_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
+               "views"_a, "boxes"_a, "seed"_a = 0, "device_seed"_a = 0, "draw"_a = py::none(), "aspects"_a = 0,
+               "view_parameters"_a = py::none(), "view_choices"_a = std::vector<int64_t>(),
+               "erasing"_a = std::pair<int32_t, int32_t>(0, 0), "few_constants"_a = Array<float>(),
+               "wide_constants"_a = 0, "images"_a = py::none(), "out"_a = py::none(), "dtype"_a = "",
+               "out_dtype"_a = "", "labels"_a = py::none(), "targets"_a = py::none(), "num_classes"_a = 0,
+               "label_smoothing"_a = 0.0, "The same of a call of the batch tail.");
+}
+
 void bind_launch_geometry(py::module_& module) {
     module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
                "draw"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(), "out"_a = py::none(),
@@ -251,6 +332,7 @@ void bind_for_tests(py::module_& module) {
     bind_values(module);
     bind_views(module);
     bind_launch_geometry(module);
+    bind_augment_geometry(module);
 }
 
 }  // namespace cutmix

@@ -84,14 +84,14 @@ inline Divider divider(int64_t divisor) {
 
 // ---- What the kernels get
 
-struct Strides {
-    int64_t sample, slice, row;  // bytes
+struct ByteStrides {
+    int64_t sample, slice, row;
 };
 
 struct Pixels {
     const uint8_t* in;
     uint8_t* out;
-    Strides in_strides, out_strides;
+    ByteStrides in_strides, out_strides;
     uint64_t fill[2];  // for cutout
     Dtype dtype;       // for mixup
     uint32_t slices, pixel_bytes, row_bytes, row_vectors;
@@ -173,7 +173,7 @@ inline size_t blended_bytes(Dtype dtype) {
     }
 }
 
-inline Strides strides_of(const Rows& rows) { return {rows.sample_stride, rows.slice_stride, rows.row_stride}; }
+inline ByteStrides strides_of(const Rows& rows) { return {rows.sample_stride, rows.slice_stride, rows.row_stride}; }
 
 inline bool evenly_spaced(const Rows& rows) {
     return rows.slices == 1 || rows.slice_stride == rows.height * rows.row_stride;
@@ -252,39 +252,39 @@ inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     return all_chunks * blocks_in_chunk;
 }
 
-inline Launch launch_geometry(const MixCall& call) {
-    const Plan& plan = call.plan;
-    const Images& images = call.images;
-    const Targets& targets = call.targets;
-    const bool sampled = plan.given == nullptr;
+// Gives the plan and the targets to blocks of `block` threads; returns how many.
+inline int64_t cut_plan_and_targets(const Plan& plan, const Targets& targets, uint32_t block, KernelParams* params) {
+    params->plan = plan;
+    params->targets = targets;
+    if (!plan.given && !plan.device_seed)
+        params->partner_map = partner_map(plan.draw.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
+    if (targets.out && targets.num_classes > 0) {
+        const int64_t warps = ceil_div(targets.num_classes, kColumnsPerWarp);
+        params->warps_in_target = divider(warps);
+        params->target_warps = limited(plan.batch * warps, "all targets");
+        params->target_blocks = static_cast<uint32_t>(ceil_div(params->target_warps, block / kWarpThreads));
+        params->vector_targets = targets.out_dtype == Dtype::kF32 && !is_float(targets.labels_dtype) &&
+                                 targets.num_classes % 4 == 0 && reinterpret_cast<uint64_t>(targets.out) % 16 == 0;
+    }
+    if (plan.sampled) params->plan_blocks = static_cast<uint32_t>(ceil_div(int64_t{2} * plan.batch, block));
+    return int64_t{params->target_blocks} + params->plan_blocks;
+}
 
+inline Launch launch_geometry(const MixCall& call) {
+    const Images& images = call.images;
     Launch launch = {};
     launch.block = kThreads;
     launch.vector_bytes = 1;
-    KernelParams& params = launch.params;
-    params.plan = plan;
-    params.in_place = images.in_place;
-    params.targets = targets;
-    if (sampled && !plan.device_seed)
-        params.partner_map = partner_map(plan.draw.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
+    launch.params.in_place = images.in_place;
 
     int64_t pixel_blocks = 0;
     if (images.out) {
         launch.mode = images.in_place ? Mode::kInPlace : Mode::kOutOfPlace;
         launch.vector_bytes = vector_bytes_of(images);
-        pixel_blocks = cut_pixels(images, sampled, &launch);
+        pixel_blocks = cut_pixels(images, call.plan.given == nullptr, &launch);
     }
-
-    if (targets.out && targets.num_classes > 0) {
-        const int64_t warps = ceil_div(targets.num_classes, kColumnsPerWarp);
-        params.warps_in_target = divider(warps);
-        params.target_warps = limited(plan.batch * warps, "all targets");
-        params.target_blocks = static_cast<uint32_t>(ceil_div(params.target_warps, launch.block / kWarpThreads));
-        params.vector_targets = targets.out_dtype == Dtype::kF32 && !is_float(targets.labels_dtype) &&
-                                targets.num_classes % 4 == 0 && reinterpret_cast<uint64_t>(targets.out) % 16 == 0;
-    }
-    if (sampled) params.plan_blocks = static_cast<uint32_t>(ceil_div(int64_t{2} * plan.batch, launch.block));
-    launch.grid = limited(pixel_blocks + params.target_blocks + params.plan_blocks, "all blocks");
+    const int64_t other_blocks = cut_plan_and_targets(call.plan, call.targets, launch.block, &launch.params);
+    launch.grid = limited(pixel_blocks + other_blocks, "all blocks");
     return launch;
 }
 

@@ -159,6 +159,16 @@ def _(m):
     return wide, (narrow, narrow, wide), lambda a, b, c: a.astype(dtype) * b.astype(dtype) + c
 
 
+@elementwise(r"dp4a\.u32\.u32")
+def _(m):
+    def dot(a: Array, b: Array, c: Array) -> Array:
+        for place in range(0, 32, 8):
+            c = c + (a >> np.uint32(place) & np.uint32(0xFF)) * (b >> np.uint32(place) & np.uint32(0xFF))
+        return c
+
+    return "u32", ("u32",) * 3, dot
+
+
 @elementwise(rf"(div|rem)\.{INT}")
 def _(m):
     def divide(a: Array, b: Array) -> Array:

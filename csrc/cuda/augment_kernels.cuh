@@ -1,0 +1,670 @@
+// The CUDA kernels of the batch tail: plan, views, pixels and targets of a call in one launch. views.h says what
+// becomes of a pixel, augment_geometry.h which block does what. No torch.
+//
+// As in mix_kernels.cuh, all but the kernels at the end is plain C++ on an index of a block and a thread. The threads
+// of a block share what they draw for their sample through shared memory, with one barrier.
+#pragma once
+
+#include "augment_geometry.h"
+#include "plan_and_targets.cuh"
+
+namespace cutmix {
+
+#if defined(__CUDA_ARCH__)
+#define CUTMIX_UNROLL _Pragma("unroll")
+#else
+#define CUTMIX_UNROLL
+#endif
+
+// ---- Plan and views
+
+static_assert(sizeof(Box) == 16 && sizeof(PlanRow) == 32, "they are moved as vectors of 16 bytes");
+
+template <typename Value>
+CUTMIX_HD Value value_of(const Vector<16>& bits) {
+    static_assert(sizeof(Value) == sizeof bits);
+    Value value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+CUTMIX_HD uint64_t seed_of(const Plan& plan) {
+    return plan.device_seed ? static_cast<uint64_t>(*plan.device_seed) : plan.seed;
+}
+
+// One quadruple of a sample's view, given or drawn.
+CUTMIX_HD Vector<16> view_quadruple(const AugmentParams& params, uint64_t seed, uint32_t sample, uint32_t number) {
+    const Views& views = params.views;
+    if (views.given) {
+        const int64_t index = int64_t{sample} * params.quadruples.divisor + number;
+        return load<16>(reinterpret_cast<const uint8_t*>(views.given + index * Views::kQuadruple));
+    }
+    if (number == 0) {
+        const Geometry geometry = sample_geometry(views.sampling, seed, sample);
+        return vector_of<16>(&geometry);
+    }
+    const int32_t count = sample_box_count(views.sampling, seed, sample);
+    const Box box = sample_box(views.sampling, seed, sample, static_cast<int32_t>(number) - 1, count);
+    return vector_of<16>(&box);
+}
+
+// A sample before it is mixed: its own pixels through its view.
+struct Seen {
+    uint32_t sample;
+    Geometry geometry;
+    const Vector<16>* erased;  // boxes
+    int32_t boxes;
+};
+
+CUTMIX_HD Seen seen_through(const AugmentParams& params, uint32_t sample, const Vector<16>* view) {
+    return {sample, value_of<Geometry>(view[0]), view + 1, params.views.boxes};
+}
+
+CUTMIX_HD bool valid_view(const AugmentParams& params, const Seen& seen) {
+    const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
+    bool valid = valid_geometry(seen.geometry, height, width);
+    CUTMIX_NO_UNROLL
+    for (int32_t number = 0; number < seen.boxes; ++number)
+        valid = valid && valid_box(value_of<Box>(seen.erased[number]), height, width);
+    return valid;
+}
+
+CUTMIX_HD void write_view(const AugmentParams& params, uint32_t index) {
+    const uint32_t sample = params.quadruples.quotient(index);
+    if (sample >= static_cast<uint32_t>(params.mix.plan.batch)) return;
+    const Vector<16> drawn =
+        view_quadruple(params, seed_of(params.mix.plan), sample, index - sample * params.quadruples.divisor);
+    store<16>(reinterpret_cast<uint8_t*>(params.views.sampled + int64_t{index} * Views::kQuadruple), drawn);
+}
+
+// As write_targets, of a sample whose view, and whose partner's, has to be valid as well.
+CUTMIX_HD void write_seen_targets(const AugmentParams& params, uint32_t warp, uint32_t lane) {
+    if (warp >= params.mix.target_warps) return;
+    const uint32_t sample = params.mix.warps_in_target.quotient(warp);
+    CheckedRow checked = plan_row<true>(params.mix, plan_source(params.mix), sample);
+    if (params.views.given) {
+        const auto valid = [&](uint32_t index) {
+            const auto* views = reinterpret_cast<const Vector<16>*>(params.views.given);
+            return valid_view(params, seen_through(params, index, views + int64_t{index} * params.quadruples.divisor));
+        };
+        checked.valid = checked.valid && valid(sample) &&
+                        (!has_partner(checked.kind()) || valid(static_cast<uint32_t>(checked.row.partner)));
+    }
+    write_target_part(params.mix, checked, sample, warp, lane);
+}
+
+// ---- A block's samples
+
+// A sample and its partner, as all threads of a block know them.
+struct Pair {
+    uint64_t seed;
+    CheckedRow rows[2];
+    Seen seen[2];
+    bool both;  // The block writes both samples; else the first.
+};
+
+// In shared memory: the row and the view of a sample, and behind them those of its partner.
+CUTMIX_HD uint32_t vectors_of_sample(const AugmentParams& params) { return 2 + params.quadruples.divisor; }
+
+CUTMIX_HD uint32_t partner_in(const KernelParams& params, const PlanSource& source, uint32_t sample) {
+    const Plan& plan = params.plan;
+    const uint32_t batch = static_cast<uint32_t>(plan.batch);
+    if (!plan.given) return partner_of(source.map, sample, batch);
+    const uint32_t partner = static_cast<uint32_t>(plan.given[sample].partner);
+    return partner < batch ? partner : sample;  // then the row is not valid
+}
+
+// Rows and quadruples are dealt out to one thread of each warp: drawing any of them takes some hundred instructions,
+// which the threads of a warp would take one after the other.
+CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, uint32_t sample, uint32_t partner,
+                         uint32_t thread, uint32_t threads, Vector<16>* memory) {
+    if (thread % kWarpThreads != 0) return;
+    const uint64_t seed = seed_of(params.mix.plan);
+    const uint32_t parts = 1 + params.quadruples.divisor, warps = (threads + kWarpThreads - 1) / kWarpThreads;
+    CUTMIX_NO_UNROLL
+    for (uint32_t task = thread / kWarpThreads; task < 2 * parts; task += warps) {
+        const uint32_t index = task % 2 == 0 ? sample : partner, part = task / 2;
+        Vector<16>* of_sample = memory + task % 2 * vectors_of_sample(params);
+        if (part == 0) {
+            const PlanRow row = plan_row<true>(params.mix, source, index).row;
+            memcpy(of_sample, &row, sizeof row);
+        } else {
+            of_sample[1 + part] = view_quadruple(params, seed, index, part - 1);
+        }
+    }
+}
+
+CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t partner, const Vector<16>* memory) {
+    const Plan& plan = params.mix.plan;
+    const auto checked = [&](const Vector<16>* vectors) {
+        CheckedRow checked = {{}, true};
+        memcpy(&checked.row, vectors, sizeof checked.row);
+        if (plan.given) checked.valid = valid_row(checked.row, plan.batch, plan.height, plan.width, plan.can_blend);
+        return checked;
+    };
+    const Vector<16>* behind = memory + vectors_of_sample(params);
+    Pair pair = {seed_of(plan),
+                 {checked(memory), checked(behind)},
+                 {seen_through(params, sample, memory + 2), seen_through(params, partner, behind + 2)},
+                 false};
+    bool own_valid = true, partner_valid = true;
+    if (params.views.given) {
+        own_valid = valid_view(params, pair.seen[0]);
+        partner_valid = valid_view(params, pair.seen[1]);
+    }
+    CheckedRow &own = pair.rows[0], &other = pair.rows[1];
+    own.valid = own.valid && own_valid && (partner_valid || !has_partner(own.kind()));
+    if (!own.valid) {
+        pair.seen[0].geometry = {};
+        pair.seen[0].boxes = 0;
+    }
+    // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
+    pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
+                other.row.partner == static_cast<int32_t>(sample) && (blends(own.kind()) || blends(other.kind()));
+    return pair;
+}
+
+// ---- Values
+
+enum Constant : int32_t { kMean = 0, kScale = 1, kErase = 2, kFill = 3 };
+
+CUTMIX_HD float constant_of(const AugmentParams& params, Constant which, int32_t channel) {
+    const Constants& constants = params.constants;
+    return constants.wide ? constants.wide[which * int64_t{params.images.channels} + channel]
+                          : constants.few[which][channel];
+}
+
+CUTMIX_HD float load_element(const void* data, Dtype dtype, int64_t index) {
+    if (dtype == Dtype::kU8) return ElementU8::value(static_cast<const uint8_t*>(data)[index]);
+    return load_value<float>(data, dtype, index);
+}
+
+CUTMIX_HD void store_element(void* data, Dtype dtype, int64_t index, float value) {
+    if (dtype == Dtype::kU8)
+        static_cast<uint8_t*>(data)[index] = ElementU8::of(value);
+    else
+        store_value(data, dtype, index, value);
+}
+
+// ---- Pixel by pixel, of any dtypes, layouts and number of channels
+
+CUTMIX_HD uint32_t word_of(const Words& words, int32_t index) {
+    const uint32_t low = index & 1 ? words.word[1] : words.word[0], high = index & 1 ? words.word[3] : words.word[2];
+    return index & 2 ? high : low;
+}
+
+// A pixel of a sample before it is mixed.
+struct SeenPixel {
+    uint32_t sample;
+    int64_t offset;     // of its first channel, in elements; -1 where it lies outside of the image
+    int32_t erased_by;  // the last box that holds it, or -1
+    uint32_t position;  // of its noise
+    Words words;        // of the noise of four channels
+
+    CUTMIX_HD float raw(const AugmentParams& params, int32_t channel) const {
+        if (offset < 0) return 0.0f;
+        const AugmentedImages& images = params.images;
+        return load_element(images.in, images.in_dtype, offset + channel * images.in_strides.channel);
+    }
+
+    // Channels are asked for in order.
+    CUTMIX_HD float erased(const AugmentParams& params, uint64_t seed, int32_t channel) {
+        if (params.erasing.value == EraseValue::kConstant) return constant_of(params, kErase, channel);
+        if (channel % 4 == 0) words = philox(seed, sample, kPerNoise, position, static_cast<uint32_t>(channel) / 4);
+        return noise_of(word_of(words, channel % 4));
+    }
+
+    CUTMIX_HD float value(const AugmentParams& params, uint64_t seed, int32_t channel) {
+        if (erased_by >= 0 && params.erasing.order == EraseOrder::kBefore) return erased(params, seed, channel);
+        return normalized(raw(params, channel), constant_of(params, kMean, channel),
+                          constant_of(params, kScale, channel));
+    }
+};
+
+CUTMIX_HD SeenPixel seen_pixel(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
+    const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
+    const Strides& strides = params.images.in_strides;
+    const int32_t from_y = source_y(seen.geometry, y), from_x = source_x(seen.geometry, x, width);
+    SeenPixel pixel = {seen.sample, -1, -1, 0, {}};
+    if (from_y >= 0 && from_y < height && from_x >= 0 && from_x < width)
+        pixel.offset = seen.sample * strides.sample + from_y * strides.row + from_x * strides.pixel;
+    CUTMIX_NO_UNROLL
+    for (int32_t number = 0; number < seen.boxes; ++number)
+        if (contains(value_of<Box>(seen.erased[number]), y, x)) pixel.erased_by = number;
+    pixel.position = params.erasing.value == EraseValue::kChannel
+                         ? static_cast<uint32_t>(pixel.erased_by)
+                         : static_cast<uint32_t>(y) * static_cast<uint32_t>(width) + static_cast<uint32_t>(x);
+    return pixel;
+}
+
+// Whether a pixel of a sample is another after mixing.
+CUTMIX_HD bool is_mixed(const CheckedRow& checked, int32_t y, int32_t x) {
+    return checked.kind() != Kind::kKeep && (!has_box(checked.kind()) || contains(checked.row.box, y, x));
+}
+
+// One pixel of one or both samples of a pair, all channels: reads what either needs, once.
+CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_t y, int32_t x) {
+    const AugmentedImages& images = params.images;
+    const CheckedRow &own_row = pair.rows[0], &other_row = pair.rows[1];
+    const bool mixed = is_mixed(own_row, y, x), other_mixed = pair.both && is_mixed(other_row, y, x);
+    const bool reads_other = pair.both || (mixed && has_partner(own_row.kind()));
+    const bool reads_own = pair.both || !mixed || blends(own_row.kind());
+    SeenPixel own = seen_pixel(params, pair.seen[0], y, x), other = seen_pixel(params, pair.seen[1], y, x);
+
+    const Strides& strides = images.out_strides;
+    const int64_t offset = y * strides.row + x * strides.pixel;
+    const auto write = [&](const CheckedRow& checked, bool is_mixed, SeenPixel& pixel, float value, float partner,
+                           int32_t channel) {
+        if (is_mixed) {
+            const Kind kind = checked.kind();
+            value = blends(kind)        ? mixed_value(checked.row.lam, value, partner)
+                    : has_partner(kind) ? partner
+                                        : constant_of(params, kFill, channel);
+        }
+        if (pixel.erased_by >= 0 && params.erasing.order == EraseOrder::kAfter)
+            value = pixel.erased(params, pair.seed, channel);
+        const int64_t index = pixel.sample * strides.sample + offset + channel * strides.channel;
+        store_element(images.out, images.out_dtype, index, value);
+    };
+    CUTMIX_NO_UNROLL
+    for (int32_t channel = 0; channel < images.channels; ++channel) {
+        const float own_value = reads_own ? own.value(params, pair.seed, channel) : 0.0f;
+        const float other_value = reads_other ? other.value(params, pair.seed, channel) : 0.0f;
+        write(own_row, mixed, own, own_value, other_value, channel);
+        if (pair.both) write(other_row, other_mixed, other, other_value, own_value, channel);
+    }
+}
+
+struct PixelUnits {
+    static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
+        write_pixel(params, pair, y, unit);
+    }
+};
+
+// ---- Vectors of bytes: uint8 of kChannels channels, kUnitPixels neighbours at once
+
+// Bytes of two words, by their numbers in four digits: 0..3 in the first word, 4..7 in the second.
+CUTMIX_HD uint32_t permuted(uint32_t first, uint32_t second, uint32_t digits) {
+#if defined(__CUDA_ARCH__)
+    return __byte_perm(first, second, digits);
+#else
+    const uint64_t both = uint64_t{second} << 32 | first;
+    uint32_t result = 0;
+    for (int k = 0; k < 4; ++k) result |= static_cast<uint32_t>(both >> 8 * (digits >> 4 * k & 7) & 0xFF) << 8 * k;
+    return result;
+#endif
+}
+
+// The word that begins so many bits, 0..31, behind the beginning of the first.
+CUTMIX_HD uint32_t word_behind(uint32_t first, uint32_t second, uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+    return __funnelshift_r(first, second, bits);
+#else
+    return static_cast<uint32_t>((uint64_t{second} << 32 | first) >> bits);
+#endif
+}
+
+// A byte of a word as a float, as ElementU8::value.
+CUTMIX_HD float byte_value(uint32_t word, uint32_t byte) {
+    return sub_rn(float_of(permuted(word, 0x4B000000u, 0x7440u | byte)), 0x1p23f);
+}
+
+constexpr int kUnitWords = kUnitPixels / 4;
+
+// The raw pixels of a unit, channel by channel.
+template <int kChannels>
+struct Raw {
+    uint32_t word[kChannels][kUnitWords];
+};
+
+// So many words of a row of bytes from byte `begin` on, which may lie outside: there they are 0. The row begins at a
+// multiple of 16 bytes and is as long.
+template <int kWords>
+CUTMIX_HD void load_words(const uint8_t* row, int32_t row_bytes, int32_t begin, uint32_t* words) {
+    if (begin % 16 == 0 && begin >= 0 && begin <= row_bytes - 4 * kWords) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kWords; k += 4) {
+            const Vector<16> vector = load<16>(row + begin + 4 * k);
+            CUTMIX_UNROLL
+            for (int j = 0; j < 4; ++j) words[k + j] = vector.word[j];
+        }
+        return;
+    }
+    const int32_t first = begin & ~3;
+    const auto word_at = [&](int32_t byte) { return byte >= 0 && byte < row_bytes ? load<4>(row + byte).word[0] : 0; };
+    const uint32_t bits = 8 * static_cast<uint32_t>(begin & 3);
+    uint32_t word = word_at(first);
+    CUTMIX_UNROLL
+    for (int k = 0; k < kWords; ++k) {
+        const uint32_t next = word_at(first + 4 * (k + 1));
+        words[k] = word_behind(word, next, bits);
+        word = next;
+    }
+}
+
+// The digits for `permuted` that take what bytes 0..3 of a word of one channel are of word `source` of kChannels words
+// of pixels, and keep the rest of the first argument.
+template <int kChannels>
+CUTMIX_HD constexpr uint32_t gathering_digits(int channel, int source) {
+    uint32_t digits = 0;
+    for (int k = 0; k < 4; ++k) {
+        const int byte = kChannels * k + channel;
+        digits |= static_cast<uint32_t>(byte / 4 == source        ? 4 + byte % 4
+                                        : source == 1 && byte < 4 ? byte
+                                                                  : k)
+                  << 4 * k;
+    }
+    return digits;
+}
+
+// Of pixels that follow each other the channels, each by itself.
+template <int kChannels>
+CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels>* raw) {
+    CUTMIX_UNROLL
+    for (int k = 0; k < kUnitWords; ++k) {
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel) {
+            uint32_t word = pixels[kChannels * k];
+            CUTMIX_UNROLL
+            for (int source = 1; source < kChannels; ++source)
+                word = permuted(word, pixels[kChannels * k + source], gathering_digits<kChannels>(channel, source));
+            raw->word[channel][k] = word;
+        }
+    }
+}
+
+template <int kChannels>
+CUTMIX_HD Raw<kChannels> load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
+    const Strides& strides = params.images.in_strides;
+    const Geometry& geometry = seen.geometry;
+    const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
+    const int32_t from_y = source_y(geometry, y);
+    // The leftmost pixel is the source of the first, or of the last where they are mirrored.
+    const int32_t first = geometry.dx + (geometry.flip ? width - kUnitPixels - x : x);
+    Raw<kChannels> raw = {};
+    if (from_y < 0 || from_y >= height) return raw;
+    const auto* row =
+        static_cast<const uint8_t*>(params.images.in) + seen.sample * strides.sample + from_y * strides.row;
+    if (is_planar(strides)) {
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel)
+            load_words<kUnitWords>(row + channel * strides.channel, width, first, raw.word[channel]);
+    } else if constexpr (kChannels > 1) {
+        uint32_t pixels[kChannels * kUnitWords];
+        load_words<kChannels * kUnitWords>(row, kChannels * width, kChannels * first, pixels);
+        part_channels(pixels, &raw);
+    }
+    if (!geometry.flip) return raw;
+    Raw<kChannels> mirrored;
+    CUTMIX_UNROLL
+    for (int channel = 0; channel < kChannels; ++channel) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kUnitWords; ++k)
+            mirrored.word[channel][k] = permuted(raw.word[channel][kUnitWords - 1 - k], 0, 0x0123);
+    }
+    return mirrored;
+}
+
+// Two values as elements of 16 bits in a word, the first one low.
+template <typename Element>
+CUTMIX_HD uint32_t two_elements(float first, float second) {
+    return Element::of(first) | static_cast<uint32_t>(Element::of(second)) << 16;
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <>
+CUTMIX_HD uint32_t two_elements<ElementBF16>(float first, float second) {
+    uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+
+template <>
+CUTMIX_HD uint32_t two_elements<ElementF16>(float first, float second) {
+    uint32_t word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+#endif
+
+template <typename Element>
+constexpr int kElementsOfVector = 16 / static_cast<int>(sizeof(typename Element::Bits));
+
+// The vector of what `value` says for 0..kElementsOfVector-1.
+template <typename Element, typename ValueOf>
+CUTMIX_HD Vector<16> vector_of_values(const ValueOf& value) {
+    Vector<16> vector;
+    CUTMIX_UNROLL
+    for (int k = 0; k < vector.kWords; ++k) {
+        if constexpr (sizeof(typename Element::Bits) == 2)
+            vector.word[k] = two_elements<Element>(value(2 * k), value(2 * k + 1));
+        else
+            vector.word[k] = bits_of(value(k));
+    }
+    return vector;
+}
+
+// Writes a unit of a sample; `value` says channel and pixel in the unit.
+template <typename Element, int kChannels, typename ValueOf>
+CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x, const ValueOf& value) {
+    constexpr int kAtOnce = kElementsOfVector<Element>;
+    const Strides& strides = images.out_strides;
+    auto* out = static_cast<typename Element::Bits*>(images.out) + sample * strides.sample + y * strides.row +
+                x * strides.pixel;
+    if (is_planar(strides)) {
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel) {
+            CUTMIX_UNROLL
+            for (int first = 0; first < kUnitPixels; first += kAtOnce)
+                store<16>(reinterpret_cast<uint8_t*>(out + channel * strides.channel + first),
+                          vector_of_values<Element>([&](int k) { return value(channel, first + k); }));
+        }
+    } else if constexpr (kChannels > 1) {
+        CUTMIX_UNROLL
+        for (int first = 0; first < kChannels * kUnitPixels; first += kAtOnce)
+            store<16>(reinterpret_cast<uint8_t*>(out + first), vector_of_values<Element>([&](int k) {
+                          return value((first + k) % kChannels, (first + k) / kChannels);
+                      }));
+    }
+}
+
+template <int kChannels>
+CUTMIX_HD float unit_value(const AugmentParams& params, const Raw<kChannels>& raw, int channel, int pixel) {
+    const float (&constants)[4][kFewChannels] = params.constants.few;
+    return normalized(byte_value(raw.word[channel][pixel / 4], static_cast<uint32_t>(pixel % 4)),
+                      constants[kMean][channel], constants[kScale][channel]);
+}
+
+// Writes a unit of a sample whose raw pixels, and its partner's, as far as they count, are there.
+template <typename Element, int kChannels>
+CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
+                        const Raw<kChannels>& own, const Raw<kChannels>& partner, const Vector<16>& mask) {
+    if (blends(checked.kind())) {
+        const float lam = checked.row.lam;
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            return mixed_value(lam, unit_value(params, own, channel, pixel),
+                               unit_value(params, partner, channel, pixel));
+        });
+        return;
+    }
+    Raw<kChannels> mixed;
+    CUTMIX_UNROLL
+    for (int channel = 0; channel < kChannels; ++channel) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kUnitWords; ++k)
+            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
+    }
+    store_unit<Element, kChannels>(params.images, sample, y, x,
+                                   [&](int channel, int pixel) { return unit_value(params, mixed, channel, pixel); });
+}
+
+// The pixels [begin, end) of a unit in a box.
+struct Span {
+    int32_t begin, end;
+
+    CUTMIX_HD bool empty() const { return begin >= end; }
+    CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
+};
+
+CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
+    if (y < box.y0 || y >= box.y1) return {0, 0};
+    return {max_of(box.x0 - x, 0), min_of(box.x1 - x, kUnitPixels)};
+}
+
+CUTMIX_HD bool erases(const Seen& seen, int32_t y, int32_t x) {
+    bool any = false;
+    CUTMIX_NO_UNROLL
+    for (int32_t number = 0; number < seen.boxes; ++number)
+        any = any || !span_of(value_of<Box>(seen.erased[number]), y, x).empty();
+    return any;
+}
+
+// What a unit means for a sample.
+struct Needs {
+    Span mixed;  // its pixels that are others after mixing
+    bool own, partner;
+};
+
+CUTMIX_HD Needs needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
+    const Kind kind = checked.kind();
+    Needs needs = {{0, 0}, true, false};
+    if (kind == Kind::kKeep) return needs;
+    needs.mixed = has_box(kind) ? span_of(checked.row.box, y, x) : Span{0, kUnitPixels};
+    needs.own = blends(kind) || !needs.mixed.whole();
+    needs.partner = has_partner(kind) && !needs.mixed.empty();
+    return needs;
+}
+
+CUTMIX_HD Vector<16> mask_of(const Span& span) {
+    return span.empty() ? Vector<16>{} : byte_mask<16>(span.begin, span.end);
+}
+
+// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel.
+CUTMIX_HD bool only_mixes(const AugmentParams& params, const CheckedRow& checked, const Needs& needs, const Seen& own,
+                          const Seen& partner, int32_t y, int32_t x) {
+    const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
+    return !filled && !erases(own, y, x) && !(needs.partner && erases(partner, y, x));
+}
+
+template <typename Element, int kChannels>
+struct VectorUnits {
+    static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
+        const int32_t x = unit * kUnitPixels;
+        const Seen &seen = pair.seen[0], &seen_partner = pair.seen[1];
+        const Needs own = needs_of(pair.rows[0], y, x), other = needs_of(pair.rows[1], y, x);
+        const bool vectors = only_mixes(params, pair.rows[0], own, seen, seen_partner, y, x) &&
+                             (!pair.both || only_mixes(params, pair.rows[1], other, seen_partner, seen, y, x));
+        if (!vectors) {
+            CUTMIX_NO_UNROLL
+            for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel(params, pair, y, x + k);
+            return;
+        }
+        Raw<kChannels> raw = {}, partner = {};
+        if (own.own || (pair.both && other.partner)) raw = load_unit<kChannels>(params, seen, y, x);
+        if (own.partner || (pair.both && other.own)) partner = load_unit<kChannels>(params, seen_partner, y, x);
+        // A loop, so that there is one copy of its machine code for both samples.
+        CUTMIX_NO_UNROLL
+        for (bool first = true;; first = false) {
+            const CheckedRow checked = first ? pair.rows[0] : pair.rows[1];
+            mix_unit<Element>(params, checked, first ? seen.sample : seen_partner.sample, y, x, raw, partner,
+                              mask_of(first ? own.mixed : other.mixed));
+            if (!first || !pair.both) break;
+            const Raw<kChannels> swapped = raw;
+            raw = partner;
+            partner = swapped;
+        }
+    }
+};
+
+// ---- Blocks
+
+CUTMIX_HD void wait_for_block() {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#endif
+}
+
+// What a block of `threads` threads does, as one of them; `memory` is theirs together. A block may have one thread.
+template <typename Units>
+CUTMIX_HD void augment_block(const AugmentParams& params, uint32_t block, uint32_t thread, uint32_t threads,
+                             Vector<16>* memory) {
+    const KernelParams& mix = params.mix;
+    const uint32_t warps = (threads + kWarpThreads - 1) / kWarpThreads;
+    if (block < mix.target_blocks) {
+        write_seen_targets(params, block * warps + thread / kWarpThreads, thread % kWarpThreads);
+        return;
+    }
+    block -= mix.target_blocks;
+    if (block < mix.plan_blocks) {
+        write_plan(mix, block * threads + thread);
+        return;
+    }
+    block -= mix.plan_blocks;
+    if (block < params.view_blocks) {
+        write_view(params, block * threads + thread);
+        return;
+    }
+    block -= params.view_blocks;
+
+    const PlanSource source = plan_source(mix);
+    const uint32_t sample = params.blocks_in_sample.quotient(block);
+    const uint32_t partner = partner_in(mix, source, sample);
+    draw_pair(params, source, sample, partner, thread, threads, memory);
+    wait_for_block();
+    const Pair pair = drawn_pair(params, sample, partner, memory);
+    if (pair.both && sample > partner) return;  // the partner's block writes both
+
+    const uint32_t first = (block - sample * params.blocks_in_sample.divisor) * params.units_in_block;
+    const uint32_t behind = first + params.units_in_block;
+    const uint32_t end = behind < params.units_in_sample ? behind : params.units_in_sample;
+    CUTMIX_NO_UNROLL
+    for (uint32_t unit = first + thread; unit < end; unit += threads) {
+        const uint32_t y = params.units_in_row.quotient(unit);
+        Units::write(params, pair, static_cast<int32_t>(y),
+                     static_cast<int32_t>(unit - y * params.units_in_row.divisor));
+    }
+}
+
+// ---- Kernels
+
+__global__ void __launch_bounds__(kAugmentThreads) augment_pixels(const __grid_constant__ AugmentParams params) {
+    extern __shared__ Vector<16> block_memory[];
+    augment_block<PixelUnits>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
+}
+
+template <typename Element, int kChannels>
+__global__ void __launch_bounds__(kAugmentThreads) augment_vectors(const __grid_constant__ AugmentParams params) {
+    extern __shared__ Vector<16> block_memory[];
+    augment_block<VectorUnits<Element, kChannels>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
+}
+
+// ---- Launch
+
+using AugmentKernel = void (*)(AugmentParams);
+
+template <typename Element>
+AugmentKernel vector_kernel(int32_t channels) {
+    return channels == 1 ? augment_vectors<Element, 1> : augment_vectors<Element, 3>;
+}
+
+inline AugmentKernel kernel_of(const AugmentLaunch& launch) {
+    if (!launch.vectors) return augment_pixels;
+    switch (launch.out_dtype) {
+        case Dtype::kF16:
+            return vector_kernel<ElementF16>(launch.channels);
+        case Dtype::kBF16:
+            return vector_kernel<ElementBF16>(launch.channels);
+        default:
+            return vector_kernel<ElementF32>(launch.channels);
+    }
+}
+
+inline cudaError_t launch_augment(const AugmentCall& call, cudaStream_t stream) {
+    AugmentLaunch launch = augment_geometry(call);
+    if (launch.grid == 0) return cudaSuccess;
+    void* arguments[] = {&launch.params};
+    return cudaLaunchKernel(reinterpret_cast<const void*>(kernel_of(launch)), dim3(launch.grid), dim3(launch.block),
+                            arguments, launch.shared_bytes, stream);
+}
+
+}  // namespace cutmix
