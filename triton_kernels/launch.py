@@ -105,16 +105,20 @@ def clamp(number: int, low: int, high: int) -> int:
 NO_SAMPLING = (0.0,) * KINDS, *Sampling(0, 0, 0, 0)
 
 
-def plan_arguments(plan: Tensor, draw: Draw | None, batch: int, height: int, width: int) -> tuple:
+def seed_arguments(seed: Tensor) -> tuple:
+    """The words of a seed on the CPU, and the seed where it is on the device."""
+    if seed.device.type == "cpu":
+        return *struct.unpack("<ii", struct.pack("<q", seed.item())), None  # on the CPU: nothing to wait for
+    return 0, 0, seed
+
+
+def plan_arguments(plan: Tensor | None, draw: Draw | None, batch: int, height: int, width: int) -> tuple:
     sizes = batch, height, width
     if draw is None:
         return plan, None, *NO_SAMPLING, 0, 0, None, *sizes
     seed, quantiles, bounds, sampling = draw
     options = tuple(map(float, bounds)), *sampling
-    if seed.device.type == "cpu":
-        words = struct.unpack("<ii", struct.pack("<q", seed.item()))  # on the CPU: nothing to wait for
-        return plan, quantiles, *options, *words, None, *sizes
-    return plan, quantiles, *options, 0, 0, seed, *sizes
+    return plan, quantiles, *options, *seed_arguments(seed), *sizes
 
 
 class Geometry(NamedTuple):

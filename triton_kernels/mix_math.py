@@ -35,9 +35,9 @@ def mulhi(a, b):
 
 
 @triton.jit
-def philox(seed, index, stream):
-    """Philox4x32-10 at counter (index, 0, stream, 0), keyed by the int64 seed. Mirrors mix_math.h::philox."""
-    return tl.philox(seed, index, 0, stream, 0)
+def philox(seed, index, stream, position=0, group=0):
+    """Philox4x32-10 at counter (index, position, stream, group), keyed by the int64 seed. Mirrors mix_math.h::philox."""
+    return tl.philox(seed, index, position, stream, group)
 
 
 @triton.jit

@@ -6,8 +6,6 @@ never written. tests/ops/test_augment.py holds the reference itself to an oracle
 
 from __future__ import annotations
 
-import functools
-import itertools
 from typing import Any
 
 import pytest
@@ -16,9 +14,8 @@ from torch import Tensor
 
 from cutmix_cuda import reference_augment
 from cutmix_cuda._ops import EraseOrder, EraseValue, Kind, MemoryFormat, Partner, ViewChoices, ViewParameters
-from cutmix_cuda.distributions import Uniform
 
-from ..helpers import assert_same_bits, random_labels, soft_labels
+from ..helpers import assert_same_bits, random_labels
 from .augment_execution import Augmented, augment_call, execute_augment
 from .execution import UNIFORM, bounds_of, needs_cuda
 from .test_ptx_kernels import assert_same_targets, poisoned, surroundings

@@ -1,0 +1,502 @@
+"""The kernel of the batch tail: what ``csrc/views.h`` says, in one launch.
+
+**Programs** are those of mix.py: each owns one sample and one chunk of its pixels, works out the sample's row of the
+plan and its view for itself, and the first of a sample writes both. Where a pair of samples is blended, each the
+partner of the other, its programs take half of the positions each and write both samples, so that every pixel is read
+once for two outputs.
+
+**The order is that of the output**, so that it is written in vectors of 16 bytes whatever lies on the other side: VECTOR
+elements, the most that its addresses, strides and sizes allow. Four forms of an output, by its layout and the number of
+channels:
+
+=========================  ===============================================  ============================================
+channels                   planes (INTERLEAVED false)                       pixels of channels side by side
+=========================  ===============================================  ============================================
+few (CHANNELS, up to 4)    VECTOR pixels of a row; a part is a channel      VECTOR pixels of a row; a part is a vector
+more (CHANNELS is 0)       VECTOR pixels of a row of a channel              VECTOR channels of a pixel
+=========================  ===============================================  ============================================
+
+A thread goes through the parts one after another. Of few channels the constants come by value, and which of them
+belongs to an element is known when compiling. The input is read in vectors as well where it lies as the output does
+(ALIKE) and the view neither mirrors nor shifts it by part of a vector; otherwise by elements, whose neighbours the
+first-level cache keeps.
+
+**Erased boxes.** The first of a sample is kept in registers. Others, if there may be any, are drawn or loaded anew for
+each block of pixels, which is slower. Blocks whose rows a box does not meet skip it, as they do the plan's box.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .._ops import EraseValue
+from .kernel import change_of, divided, given_row, write_row, write_targets
+from .kinds import CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
+from .mix_math import partner_map, partner_of, sample_row
+from .values import element_bits, element_value, mixed_value
+from .views import (
+    contains,
+    noise,
+    normalized,
+    sample_box,
+    sample_box_count,
+    sample_geometry,
+    source_x,
+    source_y,
+    valid_box,
+    valid_geometry,
+)
+
+ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
+ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
+
+# ---- Views
+
+
+@triton.jit
+def load_quadruple(views, index, number, boxes):
+    """A quadruple of a packed view."""
+    quadruple = views + (index.to(tl.int64) * (boxes + 1) + number) * 4
+    return tl.load(quadruple), tl.load(quadruple + 1), tl.load(quadruple + 2), tl.load(quadruple + 3)
+
+
+@triton.jit
+def store_quadruple(views, index, number, boxes, values):
+    """Writes a quadruple of a packed view."""
+    column = tl.arange(0, 4)
+    value = tl.where(column == 0, values[0], values[1])
+    value = tl.where(column == 2, values[2], value)
+    value = tl.where(column == 3, values[3], value)
+    tl.store(views + (index.to(tl.int64) * (boxes + 1) + number) * 4 + column, value)
+
+
+@triton.jit
+def erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED: tl.constexpr):
+    """An erased box of a sample that has `count`, drawn or loaded."""
+    if SAMPLED:
+        box = sample_box(sampling, seed, index, number, count)
+    else:
+        y0, x0, y1, x1 = load_quadruple(views, index, 1 + number, boxes)
+        there = number < count
+        box = tl.where(there, y0, 0), tl.where(there, x0, 0), tl.where(there, y1, 0), tl.where(there, x1, 0)
+    return box
+
+
+@triton.jit
+def view_of(views, sampling, seed, index, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+    """A sample's geometry and number of erased boxes, and whether its view may be followed."""
+    height, width = sampling[3], sampling[4]
+    if SAMPLED:
+        geometry = sample_geometry(sampling, seed, index)
+        valid = boxes >= 0
+        count = boxes - boxes
+        if BOXES > 0:
+            count = sample_box_count(sampling, seed, index)
+    else:
+        flip, dy, dx, _ = load_quadruple(views, index, 0, boxes)
+        geometry = flip, dy, dx
+        valid = valid_geometry(geometry, height, width)
+        count = boxes
+        if BOXES > 0:
+            for number in range(boxes):
+                valid = valid & valid_box(load_quadruple(views, index, 1 + number, boxes), height, width)
+    return geometry, count, valid
+
+
+@triton.jit
+def write_view(views, sampling, seed, index, boxes, geometry, count, BOXES: tl.constexpr):
+    """Writes a sample's drawn view."""
+    flip, dy, dx = geometry
+    store_quadruple(views, index, 0, boxes, (flip, dy, dx, 0))
+    if BOXES > 0:
+        for number in range(boxes):
+            store_quadruple(views, index, 1 + number, boxes, sample_box(sampling, seed, index, number, count))
+
+
+@triton.jit
+def looked_at(view, followed, views, sampling, seed, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+    """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them.
+    One that is not followed is seen as it is."""
+    index, (flip, dy, dx), count = view
+    geometry = tl.where(followed, flip, 0), tl.where(followed, dy, 0), tl.where(followed, dx, 0)
+    count = tl.where(followed, count, 0)
+    first = (count, count, count, count)
+    if BOXES > 0:
+        first = erased_box(views, sampling, seed, index, 0, count, boxes, SAMPLED)
+    return index, geometry, count, first
+
+
+# ---- Pixels
+
+
+@triton.jit
+def meets(box, rows):
+    """Whether a box has a part in rows first..last."""
+    return (box[0] <= rows[1]) & (box[2] > rows[0]) & (box[1] < box[3])
+
+
+@triton.jit
+def erase_box(values, box, number, seed, index, place, constant, width, VALUE: tl.constexpr):
+    """Values with those in a box erased."""
+    rows, y, x, channel = place
+    if meets(box, rows):
+        if VALUE == ERASE_CHANNEL:
+            erased = noise(seed, index, number, channel)
+        elif VALUE == ERASE_PIXEL:
+            erased = noise(seed, index, y * width + x, channel)
+        else:
+            erased = constant
+        values = tl.where(contains(box, y, x), erased, values)
+    return values
+
+
+@triton.jit
+def erase(
+    values, view, views, sampling, seed, boxes, place, constant,
+    SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr,
+):  # fmt: skip
+    """Values with those in a sample's erased boxes erased."""
+    index, _, count, first = view
+    width = sampling[4]
+    if BOXES > 0:
+        values = erase_box(values, first, 0, seed, index, place, constant, width, VALUE)
+    if BOXES > 1:
+        for number in range(1, count):
+            box = erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED)
+            values = erase_box(values, box, number, seed, index, place, constant, width, VALUE)
+    return values
+
+
+@triton.jit
+def elements_of(y, x, channel, part, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Row y, the first pixel x and the first channel of each vector: the offsets of its elements, side by side."""
+    element = tl.arange(0, VECTOR)[None, :]
+    channel_stride, row_stride, pixel_stride = strides
+    if not INTERLEAVED:
+        return y * row_stride + channel * channel_stride + x + element
+    elif CHANNELS > 0:
+        return y * row_stride + x * CHANNELS + part * VECTOR + element
+    else:
+        return y * row_stride + x * pixel_stride + channel + element
+
+
+@triton.jit
+def seen(
+    images, view, vector, place, part, strides, mask, mean, scale, height, width,
+    ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Normalised pixels of a sample through its flip and offset. `vector` is the first element of each vector, `place`
+    all of them."""
+    _, geometry, _, _ = view
+    _, y, x, channel = place
+    if GEOMETRY:
+        y = source_y(geometry, y)
+        mask = mask & (y >= 0) & (y < height)
+    straight = height >= 0
+    if ALIKE and GEOMETRY and not (INTERLEAVED and CHANNELS == 0):
+        straight = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
+    if ALIKE:
+        from_x, from_channel = vector
+        inside = mask
+        if GEOMETRY:
+            from_x = tl.where(straight, source_x(geometry, from_x, width), from_x)
+            inside = mask & straight & (from_x >= 0) & (from_x < width)
+        offset = elements_of(y.to(INDEX), from_x.to(INDEX), from_channel, part, strides, VECTOR, CHANNELS, INTERLEAVED)
+        pointers = tl.multiple_of(images + offset, (1, VECTOR * images.dtype.element_ty.primitive_bitwidth // 8))
+        raw = tl.load(pointers, mask=inside, other=0)
+    if not ALIKE or (GEOMETRY and not (INTERLEAVED and CHANNELS == 0)):
+        inside = mask
+        if GEOMETRY:
+            x = source_x(geometry, x, width)
+            inside = mask & (x >= 0) & (x < width)
+        channel_stride, row_stride, pixel_stride = strides
+        pointers = images + (y.to(INDEX) * row_stride + channel * channel_stride) + x.to(INDEX) * pixel_stride
+        if ALIKE:
+            if not straight:
+                raw = tl.load(pointers, mask=inside, other=0)
+        else:
+            raw = tl.load(pointers, mask=inside, other=0)
+    return normalized(element_value(raw, ELEMENT), mean, scale)
+
+
+@triton.jit
+def mixed(change, own, theirs, place, fill, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample, mixed as its row of the plan says."""
+    kind, lam, box = change
+    rows, y, x, _ = place
+    values = own
+    if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
+        if kind == MIXUP:
+            values = mixed_value(lam, own, theirs)
+    if (kind != MIXUP) & (kind != KEEP) & meets(box, rows):
+        changed = theirs
+        if not ONLY_CUTMIX:
+            changed = tl.where(kind == CUTOUT, fill, theirs)
+        values = tl.where(contains(box, y, x), changed, own)
+    return values
+
+
+RUN_TIME = [
+    *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
+    *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
+    *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased"),
+    *("images", "out", "images_sample", "images_channel", "images_row", "images_pixel"),
+    *("out_sample", "out_channel", "out_row", "out_pixel"),
+    *("groups", "inner", "inner_magic", "inner_shift", "middle", "middle_magic", "middle_shift"),
+    *("wide", "channels"),
+    *("labels", "targets", "num_classes", "scale", "off", "on"),
+]
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def augment_kernel(
+    # The plan: int32 (batch, 8), written where there are quantiles to sample it by, else read; None if it is not asked
+    # for.
+    plan,
+    quantiles,
+    bounds,  # a tuple of float32, of which Triton specialises on none
+    scope: tl.int32,
+    partner_rule: tl.int32,
+    placement: tl.int32,
+    correct_lam: tl.int32,
+    seed_low: tl.int32,
+    seed_high: tl.int32,
+    device_seed,
+    batch: tl.int32,
+    height: tl.int32,
+    width: tl.int32,
+    # The views: int32 (batch, 1 + boxes, 4), sampled or given.
+    views,
+    aspects,
+    parameters,  # a tuple of float32
+    boxes: tl.int32,
+    translate_y: tl.int32,
+    translate_x: tl.int32,
+    min_boxes: tl.int32,
+    first_erased: tl.int32,
+    # The images, as unsigned integers; strides in elements. Groups are of VECTOR pixels, or of VECTOR channels.
+    images,
+    out,
+    images_sample: tl.int64,
+    images_channel: tl.int64,
+    images_row: tl.int64,
+    images_pixel: tl.int64,
+    out_sample: tl.int64,
+    out_channel: tl.int64,
+    out_row: tl.int64,
+    out_pixel: tl.int64,
+    groups: tl.int64,  # in a sample
+    inner: tl.int64,  # groups of a row, or of a pixel
+    inner_magic: tl.int32,
+    inner_shift: tl.int32,
+    middle: tl.int64,  # rows of a channel, or pixels of a row
+    middle_magic: tl.int32,
+    middle_shift: tl.int32,
+    # The constants: rows mean, scale, erase and fill, of few channels by value.
+    few,  # a tuple of float32
+    wide,
+    channels: tl.int32,
+    # The targets; the values of smoothing are the bits of doubles.
+    labels,
+    targets,
+    num_classes: tl.int32,
+    scale: tl.int64,
+    off: tl.int64,
+    on: tl.int64,
+    SAMPLED: tl.constexpr,  # whether the views are
+    BOXES: tl.constexpr,  # erased boxes of a view: none, one or more
+    ERASE_VALUE: tl.constexpr,
+    ERASE_BEFORE: tl.constexpr,  # mixing
+    GEOMETRY: tl.constexpr,  # whether a sample may be mirrored or shifted
+    ONLY_CUTMIX: tl.constexpr,  # whether there can be no other kind
+    ELEMENT: tl.constexpr,  # of the images
+    OUT_ELEMENT: tl.constexpr,
+    CHANNELS: tl.constexpr,  # up to 4, or 0 for more
+    INTERLEAVED: tl.constexpr,  # whether the channels of a pixel of the output are side by side
+    ALIKE: tl.constexpr,  # whether vectors of the input are those of the output
+    VECTOR: tl.constexpr,  # elements
+    BLOCK: tl.constexpr,  # groups at a time
+    SPAN: tl.constexpr,  # groups in a chunk, an even number of blocks
+    LARGE: tl.constexpr,  # whether places in a sample need 64 bits
+    TARGET_BLOCK: tl.constexpr,  # columns in a chunk
+):
+    chunk = tl.program_id(0)
+    index = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    if index >= batch:
+        return
+    if device_seed is not None:
+        seed = tl.load(device_seed)
+    else:
+        seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+
+    # The view.
+    choices = (translate_y, translate_x, min_boxes, boxes, first_erased)
+    sampling = (aspects, parameters, choices, height, width)
+    geometry, count, valid = view_of(views, sampling, seed, index, boxes, SAMPLED, BOXES)
+    if SAMPLED:  # noqa: SIM102 - known when compiling, unlike the chunk
+        if chunk == 0:
+            write_view(views, sampling, seed, index, boxes, geometry, count, BOXES)
+    if plan is None:
+        return
+
+    # The row of the plan, and the partner's, which says whether they are a pair.
+    if quantiles is not None:
+        draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
+        mapping = partner_map(partner_rule, seed, batch)
+        row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
+        if chunk == 0:
+            write_row(plan, index, row)
+    else:
+        row, valid_own_row = given_row(plan, index, batch, height, width, True)
+        valid = valid & valid_own_row
+    partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
+    their_geometry, their_count, their_valid = view_of(views, sampling, seed, partner, boxes, SAMPLED, BOXES)
+    valid = valid & (their_valid | ~has_partner(row[3]))
+    change = change_of(row, valid, height, width)
+    together = index != index
+    if not ONLY_CUTMIX:
+        if quantiles is not None:
+            back = partner_of(mapping, partner, batch)
+            their_row = sample_row(draw, seed, partner, back, ONLY_CUTMIX)
+        else:
+            their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
+            their_valid = their_valid & valid_row_of_theirs
+        together = (index != partner) & (their_row[0] == index) & valid & their_valid
+        together = together & (blends(row[3]) | blends(their_row[3]))
+        their_change = change_of(their_row, their_valid, height, width)
+
+    # The pixels.
+    if images is not None:
+        INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
+        PARTS: tl.constexpr = CHANNELS if CHANNELS > 0 else 1
+        kind, _, box = change
+        uses_partner = together | has_partner(kind)
+        own_view = looked_at((index, geometry, count), valid, views, sampling, seed, boxes, SAMPLED, BOXES)
+        their_view = looked_at(
+            (partner, their_geometry, their_count), uses_partner, views, sampling, seed, boxes, SAMPLED, BOXES
+        )
+        own_images = images + index.to(tl.int64) * images_sample
+        their_images = images + partner.to(tl.int64) * images_sample
+        own_out = out + index.to(tl.int64) * out_sample
+        their_out = out + partner.to(tl.int64) * out_sample
+        strides = (images_channel.to(INDEX), images_row.to(INDEX), images_pixel.to(INDEX))
+        out_strides = (out_channel.to(INDEX), out_row.to(INDEX), out_pixel.to(INDEX))
+
+        # The programs of a pair that is blended take half of the positions each: the first sample's the first half.
+        span = tl.where(together, SPAN // 2, SPAN)
+        half = tl.cdiv(groups, SPAN) * (SPAN // 2)
+        first = chunk.to(tl.int64) * span + tl.where(together & (index > partner), half, 0)
+        last = tl.where(together & (index < partner), tl.minimum(half, groups), groups)
+        last = tl.minimum(first + span, last).to(INDEX)
+        element = tl.arange(0, VECTOR)[None, :]
+        for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
+            group = start + tl.arange(0, BLOCK)[:, None]
+            if LARGE:
+                line = group // inner
+                outer = line // middle
+            else:
+                line = divided(group, inner_magic, inner_shift)
+                outer = divided(line, middle_magic, middle_shift)
+            position = (group - line * inner.to(INDEX)).to(tl.int32)
+            place_in_outer = (line - outer * middle.to(INDEX)).to(tl.int32)
+            mask = group < last
+            rows = (0, height - 1)
+            if CHANNELS > 0:
+                y, x, channel = line.to(tl.int32), position * VECTOR, 0
+                final = tl.minimum(start + BLOCK, last) - 1
+                initial = tl.minimum(start, final)
+                if LARGE:
+                    rows = ((initial // inner).to(tl.int32), (final // inner).to(tl.int32))
+                else:
+                    rows = (divided(initial, inner_magic, inner_shift), divided(final, inner_magic, inner_shift))
+            elif INTERLEAVED:
+                y, x, channel = outer.to(tl.int32), place_in_outer, position * VECTOR
+            else:
+                y, x, channel = place_in_outer, position * VECTOR, outer.to(tl.int32)
+            for part in tl.static_range(PARTS):
+                if CHANNELS > 0:
+                    first_channel = part
+                    if INTERLEAVED:
+                        channel_of = (part * VECTOR + element) % CHANNELS
+                        x_of = x + (part * VECTOR + element) // CHANNELS
+                    else:
+                        channel_of = element - element + part
+                        x_of = x + element
+                    mean, scale_of, erased, fill = few[0], few[CHANNELS], few[2 * CHANNELS], few[3 * CHANNELS]
+                    for each in tl.static_range(1, CHANNELS):
+                        mean = tl.where(channel_of == each, few[each], mean)
+                        scale_of = tl.where(channel_of == each, few[CHANNELS + each], scale_of)
+                        erased = tl.where(channel_of == each, few[2 * CHANNELS + each], erased)
+                        fill = tl.where(channel_of == each, few[3 * CHANNELS + each], fill)
+                else:
+                    first_channel = channel
+                    if INTERLEAVED:
+                        channel_of, x_of = channel + element, x
+                    else:
+                        channel_of, x_of = channel, x + element
+                    constants = wide + channel_of
+                    mean = tl.load(constants, mask=mask, other=0.0)
+                    scale_of = tl.load(constants + channels, mask=mask, other=0.0)
+                    erased = tl.load(constants + 2 * channels, mask=mask, other=0.0)
+                    fill = tl.load(constants + 3 * channels, mask=mask, other=0.0)
+                place = (rows, y, x_of, channel_of)
+                inside = mask & (element >= 0)
+                in_box = contains(box, y, x_of) & (kind != KEEP)
+                needs_own = inside & (together | reads_own(kind) | ~in_box)
+                own = seen(
+                    own_images, own_view, (x, first_channel), place, part, strides, needs_own, mean, scale_of,
+                    height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                )  # fmt: skip
+                if BOXES > 0 and ERASE_BEFORE:
+                    own = erase(own, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                theirs = own
+                if uses_partner:
+                    theirs = seen(
+                        their_images, their_view, (x, first_channel), place, part, strides,
+                        inside & (together | in_box), mean, scale_of,
+                        height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                    )  # fmt: skip
+                    if BOXES > 0 and ERASE_BEFORE:
+                        theirs = erase(
+                            theirs, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
+                            ERASE_VALUE,
+                        )  # fmt: skip
+                values = mixed(change, own, theirs, place, fill, ONLY_CUTMIX)
+                if BOXES > 0 and not ERASE_BEFORE:
+                    values = erase(
+                        values, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE
+                    )
+                if VECTOR > 1:
+                    offset = elements_of(
+                        y.to(INDEX), x.to(INDEX), first_channel, part, out_strides, VECTOR, CHANNELS, INTERLEAVED
+                    )
+                else:
+                    offset = (
+                        y.to(INDEX) * out_strides[1] + channel_of * out_strides[0] + x_of.to(INDEX) * out_strides[2]
+                    )
+                offset = tl.multiple_of(offset, (1, VECTOR))
+                BYTES: tl.constexpr = VECTOR * OUT_ELEMENT.primitive_bitwidth // 8
+                tl.store(
+                    tl.multiple_of(own_out + offset, (1, BYTES)),
+                    element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
+                    mask=mask,
+                )
+                if not ONLY_CUTMIX:
+                    if together:
+                        values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
+                        if BOXES > 0 and not ERASE_BEFORE:
+                            values = erase(
+                                values, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
+                                ERASE_VALUE,
+                            )  # fmt: skip
+                        tl.store(
+                            tl.multiple_of(their_out + offset, (1, BYTES)),
+                            element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
+                            mask=mask,
+                        )
+
+    # The targets.
+    if targets is not None:
+        write_targets(labels, targets, num_classes, scale, off, on, index, row, valid, chunk, TARGET_BLOCK)
