@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "augment_ops.h"
@@ -81,7 +82,7 @@ struct Work {
     std::vector<Box> boxes;
     std::vector<Seen> seen;
     std::vector<Followed> samples;
-    Floats mean, scale, outside;  // a row each; outside of the image raw pixels are 0
+    Floats mean, scale;  // of the elements of a row
 
     explicit Work(const AugmentCall& of) : call(of) {
         const Plan& plan = call.plan;
@@ -108,13 +109,12 @@ struct Work {
         }
 
         order = {call.images.out_strides.channel == 1 && call.images.channels > 1, call.images.channels, plan.width};
-        for (Floats* row : {&mean, &scale, &outside}) row->resize(static_cast<size_t>(order.size()));
+        for (Floats* row : {&mean, &scale}) row->resize(static_cast<size_t>(order.size()));
         for (int32_t channel = 0; channel < order.channels; ++channel)
             for (int32_t x = 0; x < order.width; ++x) {
                 const int64_t at = order.at(channel, x);
                 mean[at] = constant(kMean, channel);
                 scale[at] = constant(kScale, channel);
-                outside[at] = normalized(0.0f, mean[at], scale[at]);
             }
     }
 
@@ -130,13 +130,6 @@ struct Work {
 template <typename T>
 inline void reverse_line(const T* __restrict last, T* __restrict to, int64_t count) {
     for (int64_t k = 0; k < count; ++k) to[k] = last[-k];
-}
-
-template <typename T>
-inline void reverse_pixels(const T* __restrict last, T* __restrict to, int64_t count, int64_t channels) {
-    for (int64_t k = 0; k < count; ++k)
-        for (int64_t channel = 0; channel < channels; ++channel)
-            to[k * channels + channel] = last[channel - k * channels];
 }
 
 #if defined(__has_builtin)
@@ -155,6 +148,12 @@ inline Bytes16 load16(const uint8_t* from) {
 }
 
 inline void store16(uint8_t* to, Bytes16 bytes) { std::memcpy(to, &bytes, sizeof bytes); }
+
+// Five pixels of three bytes, the last of them at `last`, in reverse, and a byte behind them. Reads a byte before them.
+inline void reverse5(const uint8_t* last, uint8_t* to) {
+    const Bytes16 bytes = load16(last - 13);
+    store16(to, __builtin_shufflevector(bytes, bytes, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0));
+}
 
 // Sixteen pixels of three lines a, b and c, pixel by pixel. First a and b, with a gap for c after each pair.
 inline void interleave16(Bytes16 a, Bytes16 b, Bytes16 c, uint8_t* to) {
@@ -177,6 +176,20 @@ inline void separate16(const uint8_t* from, uint8_t* a, uint8_t* b, uint8_t* c) 
     store16(c, __builtin_shufflevector(c01, r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31));
 }
 #endif
+
+template <typename T>
+inline void reverse_pixels(const T* last, T* to, int64_t count, int64_t channels) {
+    int64_t k = 0;
+#if CUTMIX_SHUFFLES
+    if constexpr (sizeof(T) == 1) {
+        if (channels == 3)
+            for (; k + 5 < count; k += 5) reverse5(last - 3 * k, to + 3 * k);
+    }
+#endif
+    for (; k < count; ++k)
+        for (int64_t channel = 0; channel < channels; ++channel)
+            to[k * channels + channel] = last[channel - k * channels];
+}
 
 // Lines `apart` elements from each other, pixel by pixel.
 template <typename T>
@@ -207,12 +220,12 @@ inline void separate(const T* from, T* to, int64_t apart, int64_t count, int64_t
         for (int64_t channel = 0; channel < channels; ++channel) to[channel * apart + k] = from[k * channels + channel];
 }
 
-// ---- Values of a row, in float32
+// ---- Values of a row: float32, until something blends or erases them, or else what is stored
 
-template <typename Element>
-inline void normalize_line(const typename Element::Bits* __restrict raw, const float* __restrict mean,
-                           const float* __restrict scale, float* __restrict values, int64_t count) {
-    for (int64_t k = 0; k < count; ++k) values[k] = normalized(Element::value(raw[k]), mean[k], scale[k]);
+template <typename In, typename Out>
+inline void normalize_line(const typename In::Bits* __restrict raw, const float* __restrict mean,
+                           const float* __restrict scale, typename Out::Bits* __restrict values, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) values[k] = Out::of(normalized(In::value(raw[k]), mean[k], scale[k]));
 }
 
 inline void blend_line(float lam, const float* __restrict partner, float* __restrict values, int64_t count) {
@@ -249,78 +262,73 @@ T* room(std::vector<uint32_t>& scratch) {
 }
 
 // Pixels [span) of row y, which lie in the image, normalised.
-template <typename Element>
-inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch, float* values) {
-    using T = typename Element::Bits;
+template <typename In, typename Out>
+inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                      typename Out::Bits* values) {
+    using T = typename In::Bits;
     const Strides& strides = work.call.images.in_strides;
     const RowOrder& order = work.order;
     const int64_t channels = order.channels, count = span.size();
     const bool packed = strides.pixel != 1, flip = seen.geometry.flip != 0;
-    const T* from = static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
-                    source_x(seen.geometry, span.begin, order.width) * strides.pixel;
-    const T* lines = from;  // of planar pixels, so far from each other
-    int64_t apart = strides.channel;
+    const T* lines = static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
+                     source_x(seen.geometry, span.begin, order.width) * strides.pixel;
+    int64_t apart = strides.channel;  // of planar lines
     if (flip) {
         T* to = room<T>(scratch.reversed);
         if (packed) {
-            reverse_pixels(from, to, count, channels);
+            reverse_pixels(lines, to, count, channels);
         } else {
             for (int64_t channel = 0; channel < channels; ++channel)
-                reverse_line(from + channel * apart, to + channel * count, count);
+                reverse_line(lines + channel * apart, to + channel * count, count);
             apart = count;
         }
         lines = to;
     }
-    if (packed && order.packed) {
-        const int64_t at = order.at(0, span.begin);
-        return normalize_line<Element>(lines, &work.mean[at], &work.scale[at], values + at, count * channels);
-    }
+    const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
+        normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
+    };
     if (order.packed) {
-        const int64_t at = order.at(0, span.begin);
-        interleave(lines, apart, room<T>(scratch.raw), count, channels);
-        return normalize_line<Element>(room<T>(scratch.raw), &work.mean[at], &work.scale[at], values + at,
-                                       count * channels);
+        if (!packed) {
+            interleave(lines, apart, room<T>(scratch.raw), count, channels);
+            lines = room<T>(scratch.raw);
+        }
+        return normalize(lines, order.at(0, span.begin), count * channels);
     }
     if (packed) {
         separate(lines, room<T>(scratch.raw), count, count, channels);
         lines = room<T>(scratch.raw);
         apart = count;
     }
-    for (int32_t channel = 0; channel < channels; ++channel) {
-        const int64_t at = order.at(channel, span.begin);
-        normalize_line<Element>(lines + channel * apart, &work.mean[at], &work.scale[at], values + at, count);
-    }
+    for (int32_t channel = 0; channel < channels; ++channel)
+        normalize(lines + channel * apart, order.at(channel, span.begin), count);
 }
 
-inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch, float* values) {
-    switch (work.call.images.in_dtype) {
-        case Dtype::kU8:
-            return load_span<ElementU8>(work, seen, y, span, scratch, values);
-        case Dtype::kF16:
-            return load_span<ElementF16>(work, seen, y, span, scratch, values);
-        case Dtype::kBF16:
-            return load_span<ElementBF16>(work, seen, y, span, scratch, values);
-        default:
-            return load_span<ElementF32>(work, seen, y, span, scratch, values);
+template <typename Out>
+constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
+
+// Anything may become floats, but what is stored right away are bytes.
+template <typename Out>
+inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                      typename Out::Bits* values) {
+    if constexpr (kFloats<Out>) {
+        switch (work.call.images.in_dtype) {
+            case Dtype::kF16:
+                return load_span<ElementF16, Out>(work, seen, y, span, scratch, values);
+            case Dtype::kBF16:
+                return load_span<ElementBF16, Out>(work, seen, y, span, scratch, values);
+            case Dtype::kF32:
+                return load_span<ElementF32, Out>(work, seen, y, span, scratch, values);
+            default:
+                break;
+        }
     }
+    load_span<ElementU8, Out>(work, seen, y, span, scratch, values);
 }
 
-inline void copy_span(const RowOrder& order, const float* from, Span span, float* values) {
-    if (order.packed) {
-        const int64_t at = order.at(0, span.begin);
-        std::copy_n(from + at, int64_t{span.size()} * order.channels, values + at);
-        return;
-    }
+template <typename Out, typename Value>
+inline void fill_span(const RowOrder& order, Span span, typename Out::Bits* values, const Value& value_of) {
     for (int32_t channel = 0; channel < order.channels; ++channel) {
-        const int64_t at = order.at(channel, span.begin);
-        std::copy_n(from + at, span.size(), values + at);
-    }
-}
-
-template <typename Value>
-inline void fill_span(const RowOrder& order, Span span, float* values, const Value& value_of) {
-    for (int32_t channel = 0; channel < order.channels; ++channel) {
-        const float value = value_of(channel);
+        const auto value = Out::of(value_of(channel));
         for (int32_t x = span.begin; x < span.end; ++x) values[order.at(channel, x)] = value;
     }
 }
@@ -331,14 +339,14 @@ inline void fill_noise(const Work& work, uint32_t index, int32_t y, Span span, f
     const RowOrder& order = work.order;
     const uint64_t seed = work.call.plan.seed;
     const uint32_t row = static_cast<uint32_t>(y) * static_cast<uint32_t>(order.width);
-    for (int32_t group = 0; group * kWords < order.channels; ++group) {
-        const int32_t first = group * kWords, channels = std::min(kWords, order.channels - first);
+    for (int32_t first = 0; first < order.channels; first += kWords) {
+        const int32_t channels = std::min(kWords, order.channels - first);
         for (int32_t begin = span.begin; begin < span.end; begin += kAtOnce) {
             const int32_t count = std::min(kAtOnce, span.end - begin);
+            const uint32_t position = row + static_cast<uint32_t>(begin);
             float drawn[kWords][kAtOnce];
-            for (int32_t k = 0; k < count; ++k) {
-                const Words words = philox(seed, index, kPerNoise, row + static_cast<uint32_t>(begin + k),
-                                           static_cast<uint32_t>(group));
+            for (uint32_t k = 0; k < static_cast<uint32_t>(count); ++k) {
+                const Words words = philox(seed, index, kPerNoise, position + k, static_cast<uint32_t>(first / kWords));
                 for (int32_t word = 0; word < kWords; ++word) drawn[word][k] = noise_of(words.word[word]);
             }
             for (int32_t channel = 0; channel < channels; ++channel)
@@ -352,82 +360,120 @@ inline Span intersection(Span a, Span b) {
     return {begin, std::max(begin, std::min(a.end, b.end))};
 }
 
+inline bool on_row(const Box& box, int32_t y) { return y >= box.y0 && y < box.y1; }
+
 inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span, float* values) {
     const auto index = static_cast<uint32_t>(seen.sample);
     const AugmentCall& call = work.call;
     for (int32_t number = 0; number < seen.boxes; ++number) {
         const Box& box = seen.erased[number];
         const Span inside = intersection(span, {box.x0, box.x1});
-        if (y < box.y0 || y >= box.y1 || inside.size() == 0) continue;
+        if (!on_row(box, y) || inside.size() == 0) continue;
         if (call.erasing.value == EraseValue::kPixel)
             fill_noise(work, index, y, inside, values);
         else if (call.erasing.value == EraseValue::kChannel)
-            fill_span(work.order, inside, values, [&](int32_t channel) {
+            fill_span<ElementF32>(work.order, inside, values, [&](int32_t channel) {
                 return noise(call.plan.seed, index, static_cast<uint32_t>(number), channel);
             });
         else
-            fill_span(work.order, inside, values, [&](int32_t channel) { return work.constant(kErase, channel); });
+            fill_span<ElementF32>(work.order, inside, values,
+                                  [&](int32_t channel) { return work.constant(kErase, channel); });
     }
 }
 
 // Pixels [span) of row y of a sample as they are before mixing.
-inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch, float* values) {
+template <typename Out>
+inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                     typename Out::Bits* values) {
     const RowOrder& order = work.order;
     const Geometry& geometry = seen.geometry;
     const int32_t from = source_y(geometry, y), width = order.width, dx = geometry.dx;
-    const bool there = from >= 0 && from < work.call.plan.height;
     // Those whose source lies in the image.
-    const Span columns = geometry.flip ? Span{dx, width + dx} : Span{-dx, width - dx};
-    Span inside = intersection(span, columns);
-    if (!there || inside.size() == 0) inside = {span.end, span.end};
-    if (inside.size() > 0) load_span(work, seen, from, inside, scratch, values);
+    Span inside = intersection(span, geometry.flip ? Span{dx, width + dx} : Span{-dx, width - dx});
+    if (from < 0 || from >= work.call.plan.height || inside.size() == 0) inside = {span.end, span.end};
+    if (inside.size() > 0) load_span<Out>(work, seen, from, inside, scratch, values);
     for (const Span missing : {Span{span.begin, inside.begin}, Span{inside.end, span.end}})
-        if (missing.size() > 0) copy_span(order, work.outside.data(), missing, values);
-    if (work.call.erasing.order == EraseOrder::kBefore) erase_span(work, seen, y, span, values);
+        if (missing.size() > 0)
+            fill_span<Out>(order, missing, values, [&](int32_t channel) {
+                return normalized(0.0f, work.constant(kMean, channel), work.constant(kScale, channel));
+            });
+    if constexpr (kFloats<Out>)
+        if (work.call.erasing.order == EraseOrder::kBefore) erase_span(work, seen, y, span, values);
 }
 
-// Row y of a sample as it becomes, into scratch.values.
-inline void augment_row(const Work& work, const Followed& sample, const Seen& seen, int32_t y, Scratch& scratch) {
-    const Box& box = sample.row.box;
-    const Span all = {0, work.order.width}, pasted = {box.x0, box.x1};
-    const Kind kind = sample.kind();
-    const bool in_box = has_box(kind) && y >= box.y0 && y < box.y1;
-    float* values = scratch.values.data();
-    if (blends(kind)) {
-        see_span(work, seen, y, all, scratch, values);
-        see_span(work, work.seen[sample.row.partner], y, all, scratch, scratch.partner.data());
-        blend_line(sample.row.lam, scratch.partner.data(), values, work.order.size());
-    } else if (in_box) {
-        for (const Span kept : {Span{0, box.x0}, Span{box.x1, all.end}})
-            if (kept.size() > 0) see_span(work, seen, y, kept, scratch, values);
+// A row of the output: of which sample, what becomes of it, and how it looks before.
+struct OutputRow {
+    const Followed& sample;
+    const Seen& seen;
+    int32_t y;
+
+    bool in_box() const { return has_box(sample.kind()) && on_row(sample.row.box, y); }
+};
+
+bool is_erased(const Seen& seen, int32_t y) {
+    return std::any_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
+}
+
+// Whether a row is made of bytes that are normalised and stored, without arithmetic in between.
+bool is_direct(const Work& work, const OutputRow& row) {
+    const Kind kind = row.sample.kind();
+    if (work.call.images.in_dtype != Dtype::kU8 || blends(kind) || is_erased(row.seen, row.y)) return false;
+    return !(row.in_box() && has_partner(kind) && is_erased(work.seen[row.sample.row.partner], row.y));
+}
+
+template <typename Out>
+inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
+    const PlanRow& planned = row.sample.row;
+    const Span all = {0, work.order.width}, boxed = {planned.box.x0, planned.box.x1};
+    const Kind kind = row.sample.kind();
+    if (row.in_box()) {
+        for (const Span kept : {Span{0, boxed.begin}, Span{boxed.end, all.end}})
+            if (kept.size() > 0) see_span<Out>(work, row.seen, row.y, kept, scratch, values);
         if (has_partner(kind))
-            see_span(work, work.seen[sample.row.partner], y, pasted, scratch, values);
+            see_span<Out>(work, work.seen[planned.partner], row.y, boxed, scratch, values);
         else
-            fill_span(work.order, pasted, values, [&](int32_t channel) { return work.constant(kFill, channel); });
+            fill_span<Out>(work.order, boxed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
     } else {
-        see_span(work, seen, y, all, scratch, values);
+        see_span<Out>(work, row.seen, row.y, all, scratch, values);
     }
-    if (work.call.erasing.order == EraseOrder::kAfter) erase_span(work, seen, y, all, values);
-}
-
-template <typename Element>
-inline const uint8_t* cast_row(const Scratch& scratch, std::vector<uint32_t>& out) {
-    using Bits = typename Element::Bits;
-    cast_line<Element>(scratch.values.data(), room<Bits>(out), static_cast<int64_t>(scratch.values.size()));
-    return reinterpret_cast<const uint8_t*>(out.data());
+    if constexpr (kFloats<Out>) {
+        if (blends(kind)) {
+            see_span<Out>(work, work.seen[planned.partner], row.y, all, scratch, scratch.partner.data());
+            blend_line(planned.lam, scratch.partner.data(), values, work.order.size());
+        }
+        if (work.call.erasing.order == EraseOrder::kAfter) erase_span(work, row.seen, row.y, all, values);
+    }
 }
 
 // The bytes of a row of the output, in its order.
-inline const uint8_t* cast_row(Dtype dtype, Scratch& scratch) {
-    switch (dtype) {
+template <typename Out>
+inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
+    using Bits = typename Out::Bits;
+    if constexpr (!kFloats<Out>) {
+        Bits* stored = room<Bits>(scratch.out);
+        if (is_direct(work, row)) {
+            augment_row<Out>(work, row, scratch, stored);
+        } else {
+            augment_row<ElementF32>(work, row, scratch, scratch.values.data());
+            cast_line<Out>(scratch.values.data(), stored, work.order.size());
+        }
+        return reinterpret_cast<const uint8_t*>(stored);
+    } else {
+        augment_row<Out>(work, row, scratch, scratch.values.data());
+        return reinterpret_cast<const uint8_t*>(scratch.values.data());
+    }
+}
+
+inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
+    switch (work.call.images.out_dtype) {
         case Dtype::kU8:
-            return cast_row<ElementU8>(scratch, scratch.out);
+            return bytes_of_row<ElementU8>(work, row, scratch);
         case Dtype::kF16:
-            return cast_row<ElementF16>(scratch, scratch.out);
+            return bytes_of_row<ElementF16>(work, row, scratch);
         case Dtype::kBF16:
-            return cast_row<ElementBF16>(scratch, scratch.out);
+            return bytes_of_row<ElementBF16>(work, row, scratch);
         default:
-            return reinterpret_cast<const uint8_t*>(scratch.values.data());
+            return bytes_of_row<ElementF32>(work, row, scratch);
     }
 }
 
@@ -454,8 +500,7 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
         const Seen as_it_is = {sample, {}, nullptr, 0}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        augment_row(work, followed, seen, y, scratch);
-        const uint8_t* from = cast_row(images.out_dtype, scratch);
+        const uint8_t* from = bytes_of_row(work, {followed, seen, y}, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {
             uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;

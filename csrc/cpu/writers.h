@@ -43,7 +43,7 @@ struct Writer {
 // once. Past the caches, where the output does not fit into them: it is then not read from memory before it is written,
 // a third of the traffic of a copy.
 template <bool kPastCaches>
-struct LineWriter {
+struct alignas(64) LineWriter {  // by itself the compiler asks new for memory that is aligned less
     static constexpr int64_t kLine = 64;
 
     uint8_t* line;      // the one that is put together,
