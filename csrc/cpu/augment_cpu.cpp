@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "augment_ops.h"
-#include "writers.h"
+#include "byte_tables.h"
 
 namespace cutmix {
 namespace {
@@ -83,6 +83,9 @@ struct Work {
     std::vector<Seen> seen;
     std::vector<Followed> samples;
     Floats mean, scale;  // of the elements of a row
+#if CUTMIX_X86
+    std::vector<ByteTable> tables;  // of the channels, where they are looked up
+#endif
 
     explicit Work(const AugmentCall& of) : call(of) {
         const Plan& plan = call.plan;
@@ -116,7 +119,25 @@ struct Work {
                 mean[at] = constant(kMean, channel);
                 scale[at] = constant(kScale, channel);
             }
+#if CUTMIX_X86
+        if (call.images.in_dtype != Dtype::kU8 || !has_avx512_vbmi()) return;
+        if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
+        if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
+#endif
     }
+
+#if CUTMIX_X86
+    template <typename Out>
+    void make_tables() {
+        tables.resize(static_cast<size_t>(order.channels));
+        for (int32_t channel = 0; channel < order.channels; ++channel)
+            for (int32_t byte = 0; byte < 256; ++byte) {
+                const float raw = ElementU8::value(static_cast<uint8_t>(byte));
+                const float value = normalized(raw, constant(kMean, channel), constant(kScale, channel));
+                tables[channel].set(byte, Out::of(value));
+            }
+    }
+#endif
 
     float constant(Constant which, int32_t channel) const {
         const Constants& constants = call.constants;
@@ -220,7 +241,7 @@ inline void separate(const T* from, T* to, int64_t apart, int64_t count, int64_t
         for (int64_t channel = 0; channel < channels; ++channel) to[channel * apart + k] = from[k * channels + channel];
 }
 
-// ---- Values of a row: float32, until something blends or erases them, or else what is stored
+// ---- Values of a row: float32 where something blends them, or else what is stored
 
 template <typename In, typename Out>
 inline void normalize_line(const typename In::Bits* __restrict raw, const float* __restrict mean,
@@ -245,12 +266,12 @@ struct Span {
 
 // Rooms for one row of one thread.
 struct Scratch {
-    std::vector<uint32_t> raw, reversed, out;  // of the widest element
+    std::vector<uint32_t> raw, lines, out;  // of the widest element
     Floats values, partner;
 
     explicit Scratch(const RowOrder& order)
         : raw(static_cast<size_t>(order.size())),
-          reversed(raw.size()),
+          lines(raw.size()),
           out(raw.size()),
           values(raw.size()),
           partner(raw.size()) {}
@@ -261,20 +282,61 @@ T* room(std::vector<uint32_t>& scratch) {
     return reinterpret_cast<T*>(scratch.data());
 }
 
+// The element of the first channel of an output pixel whose source is (y, source_x) in the image.
+template <typename T>
+inline const T* source_of(const Work& work, const Seen& seen, int32_t y, int32_t x) {
+    const Strides& strides = work.call.images.in_strides;
+    return static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
+           source_x(seen.geometry, x, work.order.width) * strides.pixel;
+}
+
+#if CUTMIX_X86
+// load_span of bytes by tables.
+CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                              uint16_t* values) {
+    const Strides& strides = work.call.images.in_strides;
+    const RowOrder& order = work.order;
+    const int64_t channels = order.channels, count = span.size();
+    const bool flip = seen.geometry.flip != 0;
+    const uint8_t* lines = source_of<uint8_t>(work, seen, y, span.begin);
+    int64_t apart = strides.channel;
+    if (strides.pixel != 1) {
+        const int64_t last = flip ? count - 1 : 0;  // which is the first of the output
+        auto* separated = room<uint8_t>(scratch.raw);
+        separate(lines - last * channels, separated, count, count, channels);
+        lines = separated + last;
+        apart = count;
+    }
+    uint16_t* const to = order.packed ? room<uint16_t>(scratch.lines) : values + span.begin;
+    const int64_t to_apart = order.packed ? count : order.width;
+    for (int64_t channel = 0; channel < channels; ++channel)
+        look_up(work.tables[channel], lines + channel * apart, flip, to + channel * to_apart, count);
+    if (!order.packed) return;
+    values += order.at(0, span.begin);
+    if (channels == 3)
+        interleave_words(to, count, values, count);
+    else
+        interleave(to, count, values, count, channels);
+}
+#endif
+
 // Pixels [span) of row y, which lie in the image, normalised.
 template <typename In, typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
     using T = typename In::Bits;
+#if CUTMIX_X86
+    if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
+        if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
+#endif
     const Strides& strides = work.call.images.in_strides;
     const RowOrder& order = work.order;
     const int64_t channels = order.channels, count = span.size();
     const bool packed = strides.pixel != 1, flip = seen.geometry.flip != 0;
-    const T* lines = static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
-                     source_x(seen.geometry, span.begin, order.width) * strides.pixel;
+    const T* lines = source_of<T>(work, seen, y, span.begin);
     int64_t apart = strides.channel;  // of planar lines
     if (flip) {
-        T* to = room<T>(scratch.reversed);
+        T* to = room<T>(scratch.lines);
         if (packed) {
             reverse_pixels(lines, to, count, channels);
         } else {
@@ -334,7 +396,8 @@ inline void fill_span(const RowOrder& order, Span span, typename Out::Bits* valu
 }
 
 // One call of the generator gives the noise of four channels of a pixel.
-inline void fill_noise(const Work& work, uint32_t index, int32_t y, Span span, float* values) {
+template <typename Out>
+inline void fill_noise(const Work& work, uint32_t index, int32_t y, Span span, typename Out::Bits* values) {
     constexpr int32_t kAtOnce = 64, kWords = 4;  // pixels; of one call
     const RowOrder& order = work.order;
     const uint64_t seed = work.call.plan.seed;
@@ -350,7 +413,8 @@ inline void fill_noise(const Work& work, uint32_t index, int32_t y, Span span, f
                 for (int32_t word = 0; word < kWords; ++word) drawn[word][k] = noise_of(words.word[word]);
             }
             for (int32_t channel = 0; channel < channels; ++channel)
-                for (int32_t k = 0; k < count; ++k) values[order.at(first + channel, begin + k)] = drawn[channel][k];
+                for (int32_t k = 0; k < count; ++k)
+                    values[order.at(first + channel, begin + k)] = Out::of(drawn[channel][k]);
         }
     }
 }
@@ -362,7 +426,8 @@ inline Span intersection(Span a, Span b) {
 
 inline bool on_row(const Box& box, int32_t y) { return y >= box.y0 && y < box.y1; }
 
-inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span, float* values) {
+template <typename Out>
+inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span, typename Out::Bits* values) {
     const auto index = static_cast<uint32_t>(seen.sample);
     const AugmentCall& call = work.call;
     for (int32_t number = 0; number < seen.boxes; ++number) {
@@ -370,13 +435,13 @@ inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span,
         const Span inside = intersection(span, {box.x0, box.x1});
         if (!on_row(box, y) || inside.size() == 0) continue;
         if (call.erasing.value == EraseValue::kPixel)
-            fill_noise(work, index, y, inside, values);
+            fill_noise<Out>(work, index, y, inside, values);
         else if (call.erasing.value == EraseValue::kChannel)
-            fill_span<ElementF32>(work.order, inside, values, [&](int32_t channel) {
+            fill_span<Out>(work.order, inside, values, [&](int32_t channel) {
                 return noise(call.plan.seed, index, static_cast<uint32_t>(number), channel);
             });
         else
-            fill_span<ElementF32>(work.order, inside, values,
+            fill_span<Out>(work.order, inside, values,
                                   [&](int32_t channel) { return work.constant(kErase, channel); });
     }
 }
@@ -397,8 +462,7 @@ inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, S
             fill_span<Out>(order, missing, values, [&](int32_t channel) {
                 return normalized(0.0f, work.constant(kMean, channel), work.constant(kScale, channel));
             });
-    if constexpr (kFloats<Out>)
-        if (work.call.erasing.order == EraseOrder::kBefore) erase_span(work, seen, y, span, values);
+    if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
 }
 
 // A row of the output: of which sample, what becomes of it, and how it looks before.
@@ -410,15 +474,9 @@ struct OutputRow {
     bool in_box() const { return has_box(sample.kind()) && on_row(sample.row.box, y); }
 };
 
-bool is_erased(const Seen& seen, int32_t y) {
-    return std::any_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
-}
-
 // Whether a row is made of bytes that are normalised and stored, without arithmetic in between.
 bool is_direct(const Work& work, const OutputRow& row) {
-    const Kind kind = row.sample.kind();
-    if (work.call.images.in_dtype != Dtype::kU8 || blends(kind) || is_erased(row.seen, row.y)) return false;
-    return !(row.in_box() && has_partner(kind) && is_erased(work.seen[row.sample.row.partner], row.y));
+    return work.call.images.in_dtype == Dtype::kU8 && !blends(row.sample.kind());
 }
 
 template <typename Out>
@@ -441,8 +499,8 @@ inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch
             see_span<Out>(work, work.seen[planned.partner], row.y, all, scratch, scratch.partner.data());
             blend_line(planned.lam, scratch.partner.data(), values, work.order.size());
         }
-        if (work.call.erasing.order == EraseOrder::kAfter) erase_span(work, row.seen, row.y, all, values);
     }
+    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, values);
 }
 
 // The bytes of a row of the output, in its order.

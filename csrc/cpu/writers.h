@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
@@ -99,11 +101,23 @@ struct alignas(64) LineWriter {  // by itself the compiler asks new for memory t
     CUTMIX_AVX512 static __mmask64 first(int64_t count) { return _bzhi_u64(~0ull, static_cast<uint32_t>(count)); }
 };
 
-inline bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+// The widest vectors that ATEN_CPU_CAPABILITY, the variable that bounds those of PyTorch's own loops, allows.
+enum class Capability { kDefault, kAvx2, kAvx512 };
+
+inline Capability allowed_capability() {
+    static const Capability allowed = [] {
+        const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
+        const std::string_view name = variable ? variable : "avx512";
+        return name == "default" ? Capability::kDefault : name == "avx2" ? Capability::kAvx2 : Capability::kAvx512;
+    }();
+    return allowed;
+}
+
+inline bool has_avx2() { return allowed_capability() >= Capability::kAvx2 && __builtin_cpu_supports("avx2"); }
 
 inline bool has_avx512() {
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
+    return allowed_capability() >= Capability::kAvx512 && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
 }
 
 // Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
