@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "augment_ops.h"
+#include "byte_tables.h"
+#include "threads.h"
 
 namespace cutmix {
 namespace {
-
-using torch::stable::parallel_for;
 
 constexpr int64_t kElementsPerTask = 1 << 13;
 constexpr int64_t kSamplesPerTask = 1 << 6;
@@ -26,7 +27,7 @@ void sample_plan(const AugmentCall& call) {
 
 void sample_views(const AugmentCall& call) {
     const Views& views = call.views;
-    parallel_for(0, call.plan.batch, kSamplesPerTask, [&](int64_t begin, int64_t end) {
+    parallel(0, call.plan.batch, kSamplesPerTask, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const auto index = static_cast<uint32_t>(i);
             int32_t* view = views.sampled + i * views.columns();
@@ -41,14 +42,17 @@ void sample_views(const AugmentCall& call) {
     });
 }
 
-// A sample before it is mixed: its own pixels through its view.
+// ---- What becomes of each sample
+
+// A sample as it looks before it is mixed: its pixels through its view.
 struct Seen {
     int64_t sample;
     Geometry geometry;
-    std::vector<Box> erased;
+    const Box* erased;
+    int32_t boxes;
 };
 
-// What becomes of a sample. One that cannot be followed is kept, and seen as it is.
+// One that cannot be followed is kept, and seen as it is.
 struct Followed {
     PlanRow row;
     bool valid;
@@ -56,176 +60,547 @@ struct Followed {
     Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
 };
 
-struct Work {
-    const AugmentCall& call;
-    std::vector<Seen> seen;
-    std::vector<Followed> samples;
+// The elements of a row of an image in the order of the output: a line for each channel, or pixel by pixel.
+struct RowOrder {
+    bool packed;  // pixel by pixel
+    int32_t channels, width;
 
-    explicit Work(const AugmentCall& of) : call(of) {
-        const Plan& plan = call.plan;
-        const PlanRow* rows = plan.given ? plan.given : plan.sampled;
-        std::vector<bool> valid_views;
-        for (int32_t i = 0; i < plan.batch; ++i) {
-            seen.push_back(view_of(i));
-            const Seen& one = seen.back();
-            valid_views.push_back(valid_geometry(one.geometry, plan.height, plan.width) &&
-                                  std::all_of(one.erased.begin(), one.erased.end(),
-                                              [&](const Box& box) { return valid_box(box, plan.height, plan.width); }));
-        }
-        for (int32_t i = 0; i < plan.batch; ++i) {
-            const PlanRow& row = rows[i];
-            const auto kind = static_cast<Kind>(row.kind);
-            const bool valid = valid_row(row, plan.batch, plan.height, plan.width, true) && valid_views[i] &&
-                               (!has_partner(kind) || valid_views[row.partner]);
-            samples.push_back({row, valid});
-        }
-    }
-
-    Seen view_of(int64_t sample) const {
-        const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
-        const int32_t* view = packed + sample * call.views.columns();
-        Seen one = {sample, {}, std::vector<Box>(static_cast<size_t>(call.views.boxes))};
-        std::memcpy(&one.geometry, view, sizeof one.geometry);
-        if (call.views.boxes > 0)
-            std::memcpy(one.erased.data(), view + Views::kQuadruple, one.erased.size() * sizeof(Box));
-        return one;
+    int64_t size() const { return int64_t{channels} * width; }
+    int64_t at(int32_t channel, int32_t x) const {
+        return packed ? int64_t{x} * channels + channel : int64_t{channel} * width + x;
     }
 };
 
-// ---- Pixels
+using Floats = std::vector<float>;
 
 enum Constant : int32_t { kMean = 0, kScale = 1, kErase = 2, kFill = 3 };
 
-float constant_of(const AugmentCall& call, Constant which, int32_t channel) {
-    const Constants& constants = call.constants;
-    return constants.wide ? constants.wide[which * int64_t{call.images.channels} + channel]
-                          : constants.few[which][channel];
+struct Work {
+    const AugmentCall& call;
+    RowOrder order;
+    std::vector<Box> boxes;
+    std::vector<Seen> seen;
+    std::vector<Followed> samples;
+    Floats mean, scale;  // of the elements of a row
+#if CUTMIX_X86
+    std::vector<ByteTable> tables;  // of the channels, where they are looked up
+#endif
+
+    explicit Work(const AugmentCall& of) : call(of) {
+        const Plan& plan = call.plan;
+        const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
+        const int64_t quadruples = 1 + int64_t{call.views.boxes};
+        boxes.resize(static_cast<size_t>(plan.batch * quadruples));
+        if (!boxes.empty()) std::memcpy(boxes.data(), packed, boxes.size() * sizeof(Box));
+        std::vector<bool> valid_views;
+        for (int32_t i = 0; i < plan.batch; ++i) {
+            const Box* view = boxes.data() + i * quadruples;
+            Seen one = {i, {}, view + 1, call.views.boxes};
+            std::memcpy(&one.geometry, view, sizeof one.geometry);
+            seen.push_back(one);
+            valid_views.push_back(valid_geometry(one.geometry, plan.height, plan.width) &&
+                                  std::all_of(one.erased, one.erased + one.boxes,
+                                              [&](const Box& box) { return valid_box(box, plan.height, plan.width); }));
+        }
+        const PlanRow* rows = plan.given ? plan.given : plan.sampled;
+        for (int32_t i = 0; i < plan.batch; ++i) {
+            const PlanRow& row = rows[i];
+            const bool valid = valid_row(row, plan.batch, plan.height, plan.width, true) && valid_views[i] &&
+                               (!has_partner(static_cast<Kind>(row.kind)) || valid_views[row.partner]);
+            samples.push_back({row, valid});
+        }
+
+        order = {call.images.out_strides.channel == 1 && call.images.channels > 1, call.images.channels, plan.width};
+        for (Floats* row : {&mean, &scale}) row->resize(static_cast<size_t>(order.size()));
+        for (int32_t channel = 0; channel < order.channels; ++channel)
+            for (int32_t x = 0; x < order.width; ++x) {
+                const int64_t at = order.at(channel, x);
+                mean[at] = constant(kMean, channel);
+                scale[at] = constant(kScale, channel);
+            }
+#if CUTMIX_X86
+        if (call.images.in_dtype != Dtype::kU8 || !has_avx512_vbmi()) return;
+        if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
+        if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
+#endif
+    }
+
+#if CUTMIX_X86
+    template <typename Out>
+    void make_tables() {
+        tables.resize(static_cast<size_t>(order.channels));
+        for (int32_t channel = 0; channel < order.channels; ++channel)
+            for (int32_t byte = 0; byte < 256; ++byte) {
+                const float raw = ElementU8::value(static_cast<uint8_t>(byte));
+                const float value = normalized(raw, constant(kMean, channel), constant(kScale, channel));
+                tables[channel].set(byte, Out::of(value));
+            }
+    }
+#endif
+
+    float constant(Constant which, int32_t channel) const {
+        const Constants& constants = call.constants;
+        return constants.wide ? constants.wide[which * int64_t{order.channels} + channel]
+                              : constants.few[which][channel];
+    }
+};
+
+// ---- Bytes of a row, put into the order of the output. Elements are integers of their size.
+
+template <typename T>
+inline void reverse_line(const T* __restrict last, T* __restrict to, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) to[k] = last[-k];
 }
 
-using Row = std::vector<float>;  // of one channel
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define CUTMIX_SHUFFLES 1  // which the compiler turns into those of the processor
+#endif
+#endif
+
+#if CUTMIX_SHUFFLES
+typedef uint8_t Bytes16 __attribute__((vector_size(16)));
+
+inline Bytes16 load16(const uint8_t* from) {
+    Bytes16 bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return bytes;
+}
+
+inline void store16(uint8_t* to, Bytes16 bytes) { std::memcpy(to, &bytes, sizeof bytes); }
+
+// Five pixels of three bytes, the last of them at `last`, in reverse, and a byte behind them. Reads a byte before them.
+inline void reverse5(const uint8_t* last, uint8_t* to) {
+    const Bytes16 bytes = load16(last - 13);
+    store16(to, __builtin_shufflevector(bytes, bytes, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0));
+}
+
+// Sixteen pixels of three lines a, b and c, pixel by pixel. First a and b, with a gap for c after each pair.
+inline void interleave16(Bytes16 a, Bytes16 b, Bytes16 c, uint8_t* to) {
+    const Bytes16 ab0 = __builtin_shufflevector(a, b, 0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5);
+    const Bytes16 ab1 = __builtin_shufflevector(a, b, 21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26);
+    const Bytes16 ab2 = __builtin_shufflevector(a, b, 0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0);
+    store16(to, __builtin_shufflevector(ab0, c, 0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15));
+    store16(to + 16, __builtin_shufflevector(ab1, c, 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15));
+    store16(to + 32, __builtin_shufflevector(ab2, c, 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31));
+}
+
+// The inverse: sixteen pixels of three channels as three lines.
+inline void separate16(const uint8_t* from, uint8_t* a, uint8_t* b, uint8_t* c) {
+    const Bytes16 p = load16(from), q = load16(from + 16), r = load16(from + 32);
+    const Bytes16 a01 = __builtin_shufflevector(p, q, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+    const Bytes16 b01 = __builtin_shufflevector(p, q, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+    const Bytes16 c01 = __builtin_shufflevector(p, q, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+    store16(a, __builtin_shufflevector(a01, r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29));
+    store16(b, __builtin_shufflevector(b01, r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30));
+    store16(c, __builtin_shufflevector(c01, r, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31));
+}
+#endif
+
+template <typename T>
+inline void reverse_pixels(const T* last, T* to, int64_t count, int64_t channels) {
+    int64_t k = 0;
+#if CUTMIX_SHUFFLES
+    if constexpr (sizeof(T) == 1) {
+        if (channels == 3)
+            for (; k + 5 < count; k += 5) reverse5(last - 3 * k, to + 3 * k);
+    }
+#endif
+    for (; k < count; ++k)
+        for (int64_t channel = 0; channel < channels; ++channel)
+            to[k * channels + channel] = last[channel - k * channels];
+}
+
+// Lines `apart` elements from each other, pixel by pixel.
+template <typename T>
+inline void interleave(const T* from, int64_t apart, T* to, int64_t count, int64_t channels) {
+    int64_t k = 0;
+#if CUTMIX_SHUFFLES
+    if constexpr (sizeof(T) == 1) {
+        if (channels == 3)
+            for (; k + 16 <= count; k += 16)
+                interleave16(load16(from + k), load16(from + apart + k), load16(from + 2 * apart + k), to + 3 * k);
+    }
+#endif
+    for (; k < count; ++k)
+        for (int64_t channel = 0; channel < channels; ++channel) to[k * channels + channel] = from[channel * apart + k];
+}
+
+// The inverse.
+template <typename T>
+inline void separate(const T* from, T* to, int64_t apart, int64_t count, int64_t channels) {
+    int64_t k = 0;
+#if CUTMIX_SHUFFLES
+    if constexpr (sizeof(T) == 1) {
+        if (channels == 3)
+            for (; k + 16 <= count; k += 16) separate16(from + 3 * k, to + k, to + apart + k, to + 2 * apart + k);
+    }
+#endif
+    for (; k < count; ++k)
+        for (int64_t channel = 0; channel < channels; ++channel) to[channel * apart + k] = from[k * channels + channel];
+}
+
+// ---- Values of a row: float32 where something blends them, or else what is stored
+
+template <typename In, typename Out>
+inline void normalize_line(const typename In::Bits* __restrict raw, const float* __restrict mean,
+                           const float* __restrict scale, typename Out::Bits* __restrict values, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) values[k] = Out::of(normalized(In::value(raw[k]), mean[k], scale[k]));
+}
+
+inline void blend_line(float lam, const float* __restrict partner, float* __restrict values, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) values[k] = mixed_value(lam, values[k], partner[k]);
+}
 
 template <typename Element>
-void load_row(const AugmentCall& call, const Seen& seen, int32_t channel, int32_t y, Row& row) {
-    const Strides& strides = call.images.in_strides;
-    const int32_t height = call.plan.height, width = call.plan.width, from = source_y(seen.geometry, y);
-    std::fill(row.begin(), row.end(), 0.0f);
-    if (from < 0 || from >= height) return;
-    const auto* in = static_cast<const typename Element::Bits*>(call.images.in) + seen.sample * strides.sample +
-                     channel * strides.channel + from * strides.row;
-    for (int32_t x = 0; x < width; ++x) {
-        const int32_t column = source_x(seen.geometry, x, width);
-        if (column >= 0 && column < width) row[x] = Element::value(in[column * strides.pixel]);
+inline void cast_line(const float* __restrict values, typename Element::Bits* __restrict out, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) out[k] = Element::of(values[k]);
+}
+
+struct Span {
+    int32_t begin, end;  // pixels of a row
+
+    int32_t size() const { return end - begin; }
+};
+
+// Rooms for one row of one thread.
+struct Scratch {
+    std::vector<uint32_t> raw, lines, out;  // of the widest element
+    Floats values, partner;
+
+    explicit Scratch(const RowOrder& order)
+        : raw(static_cast<size_t>(order.size())),
+          lines(raw.size()),
+          out(raw.size()),
+          values(raw.size()),
+          partner(raw.size()) {}
+};
+
+template <typename T>
+T* room(std::vector<uint32_t>& scratch) {
+    return reinterpret_cast<T*>(scratch.data());
+}
+
+// The element of the first channel of an output pixel whose source is (y, source_x) in the image.
+template <typename T>
+inline const T* source_of(const Work& work, const Seen& seen, int32_t y, int32_t x) {
+    const Strides& strides = work.call.images.in_strides;
+    return static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
+           source_x(seen.geometry, x, work.order.width) * strides.pixel;
+}
+
+#if CUTMIX_X86
+// load_span of bytes by tables.
+CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                              uint16_t* values) {
+    const Strides& strides = work.call.images.in_strides;
+    const RowOrder& order = work.order;
+    const int64_t channels = order.channels, count = span.size();
+    const bool flip = seen.geometry.flip != 0;
+    const uint8_t* lines = source_of<uint8_t>(work, seen, y, span.begin);
+    int64_t apart = strides.channel;
+    if (strides.pixel != 1) {
+        const int64_t last = flip ? count - 1 : 0;  // which is the first of the output
+        auto* separated = room<uint8_t>(scratch.raw);
+        separate(lines - last * channels, separated, count, count, channels);
+        lines = separated + last;
+        apart = count;
+    }
+    uint16_t* const to = order.packed ? room<uint16_t>(scratch.lines) : values + span.begin;
+    const int64_t to_apart = order.packed ? count : order.width;
+    for (int64_t channel = 0; channel < channels; ++channel)
+        look_up(work.tables[channel], lines + channel * apart, flip, to + channel * to_apart, count);
+    if (!order.packed) return;
+    values += order.at(0, span.begin);
+    if (channels == 3)
+        interleave_words(to, count, values, count);
+    else
+        interleave(to, count, values, count, channels);
+}
+#endif
+
+// Pixels [span) of row y, which lie in the image, normalised.
+template <typename In, typename Out>
+inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                      typename Out::Bits* values) {
+    using T = typename In::Bits;
+#if CUTMIX_X86
+    if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
+        if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
+#endif
+    const Strides& strides = work.call.images.in_strides;
+    const RowOrder& order = work.order;
+    const int64_t channels = order.channels, count = span.size();
+    const bool packed = strides.pixel != 1, flip = seen.geometry.flip != 0;
+    const T* lines = source_of<T>(work, seen, y, span.begin);
+    int64_t apart = strides.channel;  // of planar lines
+    if (flip) {
+        T* to = room<T>(scratch.lines);
+        if (packed) {
+            reverse_pixels(lines, to, count, channels);
+        } else {
+            for (int64_t channel = 0; channel < channels; ++channel)
+                reverse_line(lines + channel * apart, to + channel * count, count);
+            apart = count;
+        }
+        lines = to;
+    }
+    const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
+        normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
+    };
+    if (order.packed) {
+        if (!packed) {
+            interleave(lines, apart, room<T>(scratch.raw), count, channels);
+            lines = room<T>(scratch.raw);
+        }
+        return normalize(lines, order.at(0, span.begin), count * channels);
+    }
+    if (packed) {
+        separate(lines, room<T>(scratch.raw), count, count, channels);
+        lines = room<T>(scratch.raw);
+        apart = count;
+    }
+    for (int32_t channel = 0; channel < channels; ++channel)
+        normalize(lines + channel * apart, order.at(channel, span.begin), count);
+}
+
+template <typename Out>
+constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
+
+// Anything may become floats, but what is stored right away are bytes.
+template <typename Out>
+inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                      typename Out::Bits* values) {
+    if constexpr (kFloats<Out>) {
+        switch (work.call.images.in_dtype) {
+            case Dtype::kF16:
+                return load_span<ElementF16, Out>(work, seen, y, span, scratch, values);
+            case Dtype::kBF16:
+                return load_span<ElementBF16, Out>(work, seen, y, span, scratch, values);
+            case Dtype::kF32:
+                return load_span<ElementF32, Out>(work, seen, y, span, scratch, values);
+            default:
+                break;
+        }
+    }
+    load_span<ElementU8, Out>(work, seen, y, span, scratch, values);
+}
+
+template <typename Out, typename Value>
+inline void fill_span(const RowOrder& order, Span span, typename Out::Bits* values, const Value& value_of) {
+    for (int32_t channel = 0; channel < order.channels; ++channel) {
+        const auto value = Out::of(value_of(channel));
+        for (int32_t x = span.begin; x < span.end; ++x) values[order.at(channel, x)] = value;
     }
 }
 
-void erase_row(const AugmentCall& call, const Seen& seen, int32_t channel, int32_t y, Row& row) {
+// One call of the generator gives the noise of four channels of a pixel.
+template <typename Out>
+inline void fill_noise(const Work& work, uint32_t index, int32_t y, Span span, typename Out::Bits* values) {
+    constexpr int32_t kAtOnce = 64, kWords = 4;  // pixels; of one call
+    const RowOrder& order = work.order;
+    const uint64_t seed = work.call.plan.seed;
+    const uint32_t row = static_cast<uint32_t>(y) * static_cast<uint32_t>(order.width);
+    for (int32_t first = 0; first < order.channels; first += kWords) {
+        const int32_t channels = std::min(kWords, order.channels - first);
+        for (int32_t begin = span.begin; begin < span.end; begin += kAtOnce) {
+            const int32_t count = std::min(kAtOnce, span.end - begin);
+            const uint32_t position = row + static_cast<uint32_t>(begin);
+            float drawn[kWords][kAtOnce];
+            for (uint32_t k = 0; k < static_cast<uint32_t>(count); ++k) {
+                const Words words = philox(seed, index, kPerNoise, position + k, static_cast<uint32_t>(first / kWords));
+                for (int32_t word = 0; word < kWords; ++word) drawn[word][k] = noise_of(words.word[word]);
+            }
+            for (int32_t channel = 0; channel < channels; ++channel)
+                for (int32_t k = 0; k < count; ++k)
+                    values[order.at(first + channel, begin + k)] = Out::of(drawn[channel][k]);
+        }
+    }
+}
+
+inline Span intersection(Span a, Span b) {
+    const int32_t begin = std::max(a.begin, b.begin);
+    return {begin, std::max(begin, std::min(a.end, b.end))};
+}
+
+inline bool on_row(const Box& box, int32_t y) { return y >= box.y0 && y < box.y1; }
+
+template <typename Out>
+inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span, typename Out::Bits* values) {
     const auto index = static_cast<uint32_t>(seen.sample);
-    for (size_t number = 0; number < seen.erased.size(); ++number) {
+    const AugmentCall& call = work.call;
+    for (int32_t number = 0; number < seen.boxes; ++number) {
         const Box& box = seen.erased[number];
-        if (y < box.y0 || y >= box.y1) continue;
-        if (call.erasing.value == EraseValue::kPixel) {
-            const uint32_t first = static_cast<uint32_t>(y) * static_cast<uint32_t>(call.plan.width);
-            for (int32_t x = box.x0; x < box.x1; ++x)
-                row[x] = noise(call.plan.seed, index, first + static_cast<uint32_t>(x), channel);
-            continue;
+        const Span inside = intersection(span, {box.x0, box.x1});
+        if (!on_row(box, y) || inside.size() == 0) continue;
+        if (call.erasing.value == EraseValue::kPixel)
+            fill_noise<Out>(work, index, y, inside, values);
+        else if (call.erasing.value == EraseValue::kChannel)
+            fill_span<Out>(work.order, inside, values, [&](int32_t channel) {
+                return noise(call.plan.seed, index, static_cast<uint32_t>(number), channel);
+            });
+        else
+            fill_span<Out>(work.order, inside, values, [&](int32_t channel) { return work.constant(kErase, channel); });
+    }
+}
+
+// Pixels [span) of row y of a sample as they are before mixing.
+template <typename Out>
+inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                     typename Out::Bits* values) {
+    const RowOrder& order = work.order;
+    const Geometry& geometry = seen.geometry;
+    const int32_t from = source_y(geometry, y), width = order.width, dx = geometry.dx;
+    // Those whose source lies in the image.
+    Span inside = intersection(span, geometry.flip ? Span{dx, width + dx} : Span{-dx, width - dx});
+    if (from < 0 || from >= work.call.plan.height || inside.size() == 0) inside = {span.end, span.end};
+    if (inside.size() > 0) load_span<Out>(work, seen, from, inside, scratch, values);
+    for (const Span missing : {Span{span.begin, inside.begin}, Span{inside.end, span.end}})
+        if (missing.size() > 0)
+            fill_span<Out>(order, missing, values, [&](int32_t channel) {
+                return normalized(0.0f, work.constant(kMean, channel), work.constant(kScale, channel));
+            });
+    if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
+}
+
+// A row of the output: of which sample, what becomes of it, and how it looks before.
+struct OutputRow {
+    const Followed& sample;
+    const Seen& seen;
+    int32_t y;
+
+    bool in_box() const { return has_box(sample.kind()) && on_row(sample.row.box, y); }
+};
+
+// Whether a row is made of bytes that are normalised and stored, without arithmetic in between.
+bool is_direct(const Work& work, const OutputRow& row) {
+    return work.call.images.in_dtype == Dtype::kU8 && !blends(row.sample.kind());
+}
+
+template <typename Out>
+inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
+    const PlanRow& planned = row.sample.row;
+    const Span all = {0, work.order.width}, boxed = {planned.box.x0, planned.box.x1};
+    const Kind kind = row.sample.kind();
+    if (row.in_box()) {
+        for (const Span kept : {Span{0, boxed.begin}, Span{boxed.end, all.end}})
+            if (kept.size() > 0) see_span<Out>(work, row.seen, row.y, kept, scratch, values);
+        if (has_partner(kind))
+            see_span<Out>(work, work.seen[planned.partner], row.y, boxed, scratch, values);
+        else
+            fill_span<Out>(work.order, boxed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
+    } else {
+        see_span<Out>(work, row.seen, row.y, all, scratch, values);
+    }
+    if constexpr (kFloats<Out>) {
+        if (blends(kind)) {
+            see_span<Out>(work, work.seen[planned.partner], row.y, all, scratch, scratch.partner.data());
+            blend_line(planned.lam, scratch.partner.data(), values, work.order.size());
         }
-        const float value = call.erasing.value == EraseValue::kChannel
-                                ? noise(call.plan.seed, index, static_cast<uint32_t>(number), channel)
-                                : constant_of(call, kErase, channel);
-        std::fill(row.begin() + box.x0, row.begin() + box.x1, value);
+    }
+    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, values);
+}
+
+// The bytes of a row of the output, in its order.
+template <typename Out>
+inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
+    using Bits = typename Out::Bits;
+    if constexpr (!kFloats<Out>) {
+        Bits* stored = room<Bits>(scratch.out);
+        if (is_direct(work, row)) {
+            augment_row<Out>(work, row, scratch, stored);
+        } else {
+            augment_row<ElementF32>(work, row, scratch, scratch.values.data());
+            cast_line<Out>(scratch.values.data(), stored, work.order.size());
+        }
+        return reinterpret_cast<const uint8_t*>(stored);
+    } else {
+        augment_row<Out>(work, row, scratch, scratch.values.data());
+        return reinterpret_cast<const uint8_t*>(scratch.values.data());
     }
 }
 
-// A row of one channel as it is before mixing.
-void see_row(const AugmentCall& call, const Seen& seen, int32_t channel, int32_t y, Row& row) {
-    switch (call.images.in_dtype) {
+inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
+    switch (work.call.images.out_dtype) {
         case Dtype::kU8:
-            load_row<ElementU8>(call, seen, channel, y, row);
-            break;
+            return bytes_of_row<ElementU8>(work, row, scratch);
         case Dtype::kF16:
-            load_row<ElementF16>(call, seen, channel, y, row);
-            break;
+            return bytes_of_row<ElementF16>(work, row, scratch);
         case Dtype::kBF16:
-            load_row<ElementBF16>(call, seen, channel, y, row);
-            break;
+            return bytes_of_row<ElementBF16>(work, row, scratch);
         default:
-            load_row<ElementF32>(call, seen, channel, y, row);
-            break;
-    }
-    const float mean = constant_of(call, kMean, channel), scale = constant_of(call, kScale, channel);
-    for (float& value : row) value = normalized(value, mean, scale);
-    if (call.erasing.order == EraseOrder::kBefore) erase_row(call, seen, channel, y, row);
-}
-
-template <typename Element>
-void store_row(const AugmentCall& call, const Row& row, int64_t sample, int32_t channel, int32_t y) {
-    const Strides& strides = call.images.out_strides;
-    auto* out = static_cast<typename Element::Bits*>(call.images.out) + sample * strides.sample +
-                channel * strides.channel + y * strides.row;
-    for (size_t x = 0; x < row.size(); ++x) out[static_cast<int64_t>(x) * strides.pixel] = Element::of(row[x]);
-}
-
-void store_row(const AugmentCall& call, const Row& row, int64_t sample, int32_t channel, int32_t y) {
-    switch (call.images.out_dtype) {
-        case Dtype::kU8:
-            return store_row<ElementU8>(call, row, sample, channel, y);
-        case Dtype::kF16:
-            return store_row<ElementF16>(call, row, sample, channel, y);
-        case Dtype::kBF16:
-            return store_row<ElementBF16>(call, row, sample, channel, y);
-        default:
-            return store_row<ElementF32>(call, row, sample, channel, y);
+            return bytes_of_row<ElementF32>(work, row, scratch);
     }
 }
 
-// Row y of one channel of a sample, into `own`; `partner` is room for the partner's.
-void augment_row(const Work& work, const Followed& sample, const Seen& seen, int32_t channel, int32_t y, Row& own,
-                 Row& partner) {
-    const AugmentCall& call = work.call;
-    const PlanRow& planned = sample.row;
-    const bool in_box = y >= planned.box.y0 && y < planned.box.y1;
-    see_row(call, seen, channel, y, own);
-    switch (sample.kind()) {
-        case Kind::kCutMix:
-            if (!in_box) break;
-            see_row(call, work.seen[planned.partner], channel, y, partner);
-            std::copy(partner.begin() + planned.box.x0, partner.begin() + planned.box.x1, own.begin() + planned.box.x0);
-            break;
-        case Kind::kMixUp:
-            see_row(call, work.seen[planned.partner], channel, y, partner);
-            for (size_t x = 0; x < own.size(); ++x) own[x] = mixed_value(planned.lam, own[x], partner[x]);
-            break;
-        case Kind::kCutout:
-            if (in_box)
-                std::fill(own.begin() + planned.box.x0, own.begin() + planned.box.x1,
-                          constant_of(call, kFill, channel));
-            break;
-        case Kind::kKeep:
-            break;
-    }
-    if (call.erasing.order == EraseOrder::kAfter) erase_row(call, seen, channel, y, own);
-}
+inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kF32 ? 4 : 2; }
 
-// Rows [begin, end) of all samples' rows, each of all channels.
-void augment_rows(const Work& work, int64_t begin, int64_t end) {
-    const AugmentCall& call = work.call;
-    Row own(static_cast<size_t>(call.plan.width)), partner(own.size());
+// Rows [begin, end) of all samples' rows, each of all channels. A line of the output that goes on in the next row of
+// the sample, without a gap, is written by one writer.
+template <typename LineWriter>
+inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
+    const AugmentedImages& images = work.call.images;
+    const Strides& strides = images.out_strides;
+    const RowOrder& order = work.order;
+    const int64_t bytes = bytes_of(images.out_dtype), lines = order.packed ? 1 : order.channels;
+    const int64_t line_bytes = order.size() / lines * bytes;
+    const bool goes_on = strides.row * bytes == line_bytes;
+    Scratch scratch(order);
+    std::vector<LineWriter> writers;
+    const auto finish = [&] {
+        for (LineWriter& writer : writers) writer.finish();
+        writers.clear();
+    };
     for (int64_t row = begin; row < end; ++row) {
-        const int64_t sample = row / call.plan.height;
-        const auto y = static_cast<int32_t>(row % call.plan.height);
+        const int64_t sample = row / work.call.plan.height;
+        const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
-        const Seen as_it_is = {sample, {}, {}}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        for (int32_t channel = 0; channel < call.images.channels; ++channel) {
-            augment_row(work, followed, seen, channel, y, own, partner);
-            store_row(call, own, sample, channel, y);
+        const Seen as_it_is = {sample, {}, nullptr, 0}, &seen = followed.valid ? work.seen[sample] : as_it_is;
+        const uint8_t* from = bytes_of_row(work, {followed, seen, y}, scratch);
+        if (y == 0 || !goes_on) finish();
+        if (writers.empty()) {
+            uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;
+            for (int64_t line = 0; line < lines; ++line) writers.emplace_back(out + line * strides.channel * bytes);
         }
+        for (int64_t line = 0; line < lines; ++line) writers[line].put(from + line * line_bytes, line_bytes);
     }
+    finish();
+}
+
+void augment_rows_anywhere(const Work& work, int64_t begin, int64_t end) { augment_rows<Writer>(work, begin, end); }
+
+#if CUTMIX_X86
+// flatten: what is called is compiled for the processor as well.
+CUTMIX_AVX2 __attribute__((flatten)) void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
+    augment_rows<Writer>(work, begin, end);
+}
+
+template <bool kPastCaches>
+CUTMIX_AVX512 __attribute__((flatten)) void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
+    augment_rows<LineWriter<kPastCaches>>(work, begin, end);
+}
+#endif
+
+using AugmentRows = decltype(augment_rows_anywhere);
+
+// The fastest of them on this processor.
+AugmentRows* augment_rows_for([[maybe_unused]] const AugmentCall& call) {
+#if CUTMIX_X86
+    const int64_t elements = int64_t{call.plan.batch} * call.plan.height * call.plan.width * call.images.channels;
+    const auto* out = static_cast<const uint8_t*>(call.images.out);
+    if (has_avx512())
+        return past_caches(out, elements * bytes_of(call.images.out_dtype)) ? augment_rows_avx512<true>
+                                                                            : augment_rows_avx512<false>;
+    if (has_avx2()) return augment_rows_avx2;
+#endif
+    return augment_rows_anywhere;
 }
 
 // ---- All of it
 
 struct Cpu {
     static void run(const AugmentCall& call, const Tensor&) {
+        const KeepSubnormals keep;
         if (call.plan.sampled) sample_plan(call);
         if (call.views.sampled) sample_views(call);
         const Targets& targets = call.targets;
@@ -234,12 +609,13 @@ struct Cpu {
         if (call.images.out) {
             const int64_t row_elements = int64_t{call.plan.width} * call.images.channels;
             const int64_t rows_per_task = std::max<int64_t>(1, kElementsPerTask / row_elements);
-            parallel_for(0, int64_t{call.plan.batch} * call.plan.height, rows_per_task,
-                         [&](int64_t begin, int64_t end) { augment_rows(work, begin, end); });
+            AugmentRows* augment = augment_rows_for(call);
+            parallel(0, int64_t{call.plan.batch} * call.plan.height, rows_per_task,
+                     [&](int64_t begin, int64_t end) { augment(work, begin, end); });
         }
         if (!targets.out) return;
         const int64_t samples_per_task = std::max<int64_t>(1, kElementsPerTask / std::max(1, targets.num_classes));
-        parallel_for(0, call.plan.batch, samples_per_task, [&](int64_t begin, int64_t end) {
+        parallel(0, call.plan.batch, samples_per_task, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 const Followed& sample = work.samples[i];
                 const TargetRow row = target_row(targets, sample.row, sample.valid, static_cast<int32_t>(i));

@@ -1,57 +1,19 @@
 // Mixing on the CPU: one pass over the rows, on torch's own threads.
 
 #include <algorithm>
-#include <cfenv>
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <pmmintrin.h>
-#endif
-
-#if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
-#include <immintrin.h>
-#include <sys/mman.h>
-#include <unistd.h>
-#define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
-#define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,bmi2")))
-#endif
-
 #include "mix_ops.h"
+#include "threads.h"
+#include "writers.h"
 
 namespace cutmix {
 namespace {
 
-using torch::stable::parallel_for;
-
 constexpr int64_t kBytesPerTask = 1 << 15;    // less than this is not worth a thread
 constexpr int64_t kTargetsPerTask = 1 << 13;  // target values
 constexpr int64_t kPlanRowsPerTask = 1 << 8;
-
-// For as long as it lives, subnormal numbers are what they are on its thread, whatever torch.set_flush_denormal says:
-// the setting is of one thread, and torch's others do not have it, so that bits would depend on who computes them.
-class KeepSubnormals {
-  public:
-#if defined(__x86_64__)
-    KeepSubnormals() : before_(_mm_getcsr()) { set(before_ & ~(_MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON)); }
-    ~KeepSubnormals() { set(before_); }
-
-  private:
-    static void set(unsigned control) {
-        if (_mm_getcsr() != control) _mm_setcsr(control);
-    }
-    const unsigned before_;
-#else
-    KeepSubnormals() {
-        std::fegetenv(&before_);
-        std::fesetenv(FE_DFL_ENV);
-    }
-    ~KeepSubnormals() { std::fesetenv(&before_); }
-
-  private:
-    std::fenv_t before_;
-#endif
-};
 
 int64_t rows_per_task(const Rows& rows) {
     return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
@@ -66,8 +28,7 @@ int64_t targets_per_task(const Targets& targets) {
 void sample_plan(const Plan& plan) {
     const uint32_t batch = static_cast<uint32_t>(plan.batch);
     const PartnerMap map = partner_map(plan.draw.sampling.partner, plan.seed, batch);
-    parallel_for(0, plan.batch, kPlanRowsPerTask, [&](int64_t begin, int64_t end) {
-        const KeepSubnormals keep;
+    parallel(0, plan.batch, kPlanRowsPerTask, [&](int64_t begin, int64_t end) {
         for (uint32_t i = static_cast<uint32_t>(begin); i < static_cast<uint32_t>(end); ++i)
             plan.sampled[i] = sample_row(plan.draw, plan.seed, i, partner_of(map, i, batch));
     });
@@ -116,90 +77,6 @@ struct Run {
 };
 
 Run run_of(const Box& box, const Rows& rows) { return {box.x0 * rows.pixel_bytes, box.x1 * rows.pixel_bytes}; }
-
-// Runs of a box are short, and a call of memcpy costs as much as moving a hundred bytes; it pays for long ones.
-void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
-    constexpr int64_t kVector = 16, kLong = 2048;
-    if (count < kVector || count >= kLong) {
-        std::memcpy(to, from, static_cast<size_t>(count));
-        return;
-    }
-    for (int64_t k = 0; k < count - kVector; k += kVector) std::memcpy(to + k, from + k, kVector);
-    std::memcpy(to + count - kVector, from + count - kVector, kVector);
-}
-
-// Writes bytes one after the other.
-struct Writer {
-    uint8_t* out;
-
-    void put(const uint8_t* from, int64_t count) {
-        copy_bytes(out, from, count);
-        out += count;
-    }
-    void finish() {}
-};
-
-#if CUTMIX_X86
-// The same, a cache line at a time: what of a line comes from where is put together in a register, and the line written
-// once. Past the caches, where the output does not fit into them: it is then not read from memory before it is written,
-// a third of the traffic of a copy.
-template <bool kPastCaches>
-struct LineWriter {
-    static constexpr int64_t kLine = 64;
-
-    uint8_t* line;      // the one that is put together,
-    __m512i pending;    // what of it there is so far,
-    int64_t end;        // as far as here,
-    __mmask64 outside;  // and the bytes before the output, in its first line
-
-    CUTMIX_AVX512 explicit LineWriter(uint8_t* out)
-        : pending(_mm512_setzero_si512()), end(reinterpret_cast<uintptr_t>(out) % kLine), outside(first(end)) {
-        line = out - end;
-    }
-
-    CUTMIX_AVX512 void put(const uint8_t* from, int64_t count) {
-        if (end > 0) {
-            const int64_t part = std::min(count, kLine - end);
-            // A vector that begins `end` bytes early, where nothing is read.
-            const auto early = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) - end);
-            pending = _mm512_mask_loadu_epi8(pending, first(part) << end, early);
-            end += part;
-            if (end < kLine) return;
-            if (outside)
-                store_part();
-            else
-                store(pending);
-            from += part;
-            count -= part;
-        }
-        for (; count >= kLine; count -= kLine, from += kLine) store(_mm512_loadu_si512(from));
-        pending = _mm512_maskz_loadu_epi8(first(count), from);
-        end = count;
-    }
-
-    CUTMIX_AVX512 void finish() {
-        store_part();
-        if (kPastCaches) _mm_sfence();
-    }
-
-    CUTMIX_AVX512 void store(__m512i bytes) {
-        if (kPastCaches)
-            _mm512_stream_si512(reinterpret_cast<__m512i*>(line), bytes);
-        else
-            _mm512_store_si512(line, bytes);
-        line += kLine;
-    }
-
-    CUTMIX_AVX512 void store_part() {
-        _mm512_mask_storeu_epi8(line, first(end) & ~outside, pending);
-        line += kLine;
-        outside = 0;
-    }
-
-    // The mask of the first bytes of a line, at most all 64.
-    CUTMIX_AVX512 static __mmask64 first(int64_t count) { return _bzhi_u64(~0ull, static_cast<uint32_t>(count)); }
-};
-#endif
 
 // Where the bytes in a box come from: rows like the image's, or one row over and over.
 struct Source {
@@ -254,15 +131,6 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* ow
                                                                const Box& box) {
     copy_rows(own, source, LineWriter<kPastCaches>(out), y, count, rows, box);
 }
-
-// Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
-// is in the caches then.
-bool is_resident(const uint8_t* address) {
-    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    unsigned char resident = 1;  // and stays so where the kernel does not tell
-    mincore(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(address) / page * page), 1, &resident);
-    return resident & 1;
-}
 #endif
 
 using CopyRows = decltype(copy_rows_anywhere);
@@ -270,12 +138,9 @@ using CopyRows = decltype(copy_rows_anywhere);
 // The fastest of them on this processor.
 CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
 #if CUTMIX_X86
-    constexpr int64_t kPastCachesBytes = 1 << 23;  // of so many, outputs are better written past the caches
     const Rows& rows = images.out_rows;
     const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2"))
-        return bytes >= kPastCachesBytes && is_resident(images.out + bytes / 2) ? copy_rows_by_lines<true>
-                                                                                : copy_rows_by_lines<false>;
+    if (has_avx512()) return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
 #endif
     return copy_rows_anywhere;
 }
@@ -296,9 +161,8 @@ void blend_elements(float lam, const uint8_t* __restrict own, const uint8_t* __r
 
 #if CUTMIX_X86
 // Half precision by the processor's own conversions, which round alike and are ten times as fast. Bits are those of
-// blend_elements<ElementF16>, but for which NaN a NaN becomes. Whoever has AVX2 has them.
-__attribute__((target("avx2,f16c"))) void blend_halves(float lam, const uint8_t* own, const uint8_t* partner,
-                                                       uint8_t* out, int64_t bytes) {
+// blend_elements<ElementF16>, but for which NaN a NaN becomes.
+CUTMIX_AVX2 void blend_halves(float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t bytes) {
     constexpr int64_t kVector = 16;  // bytes: eight halves
     const __m256 weight = _mm256_set1_ps(lam), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), weight);
     int64_t k = 0;
@@ -318,7 +182,7 @@ void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, u
             return blend_elements<ElementU8>(lam, own, partner, out, bytes);
         case Dtype::kF16:
 #if CUTMIX_X86
-            if (__builtin_cpu_supports("avx2")) return blend_halves(lam, own, partner, out, bytes);
+            if (has_avx2()) return blend_halves(lam, own, partner, out, bytes);
 #endif
             return blend_elements<ElementF16>(lam, own, partner, out, bytes);
         case Dtype::kBF16:
@@ -574,8 +438,7 @@ struct Cpu {
 
         const int64_t all = pixel_rows > 0 ? pixel_rows : target_rows;
         const int64_t grain = pixel_rows > 0 ? rows_per_task(images.out_rows) : targets_per_task(targets);
-        parallel_for(0, all, grain, [&](int64_t begin, int64_t end) {
-            const KeepSubnormals keep;
+        parallel(0, all, grain, [&](int64_t begin, int64_t end) {
             if (pixel_rows > 0 && images.in_place) mix_in_place(work, pairs, begin, end);
             if (pixel_rows > 0 && !images.in_place) mix_out_of_place(work, begin, end);
             write_targets(targets, plan, share_of(target_rows, begin, all), share_of(target_rows, end, all));

@@ -1,0 +1,139 @@
+// Writes bytes to memory one after the other, the fastest way that the processor knows.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
+#include <immintrin.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
+#define CUTMIX_AVX2 __attribute__((target("avx2,f16c")))  // whoever has AVX2 has F16C
+#define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
+#endif
+
+namespace cutmix {
+
+// Runs of a box are short, and a call of memcpy costs as much as moving a hundred bytes; it pays for long ones.
+inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
+    constexpr int64_t kVector = 16, kLong = 2048;
+    if (count < kVector || count >= kLong) {
+        std::memcpy(to, from, static_cast<size_t>(count));
+        return;
+    }
+    for (int64_t k = 0; k < count - kVector; k += kVector) std::memcpy(to + k, from + k, kVector);
+    std::memcpy(to + count - kVector, from + count - kVector, kVector);
+}
+
+// Writes bytes one after the other.
+struct Writer {
+    uint8_t* out;
+
+    void put(const uint8_t* from, int64_t count) {
+        copy_bytes(out, from, count);
+        out += count;
+    }
+    void finish() {}
+};
+
+#if CUTMIX_X86
+// The same, a cache line at a time: what of a line comes from where is put together in a register, and the line written
+// once. Past the caches, where the output does not fit into them: it is then not read from memory before it is written,
+// a third of the traffic of a copy.
+template <bool kPastCaches>
+struct alignas(64) LineWriter {  // by itself the compiler asks new for memory that is aligned less
+    static constexpr int64_t kLine = 64;
+
+    uint8_t* line;      // the one that is put together,
+    __m512i pending;    // what of it there is so far,
+    int64_t end;        // as far as here,
+    __mmask64 outside;  // and the bytes before the output, in its first line
+
+    CUTMIX_AVX512 explicit LineWriter(uint8_t* out)
+        : pending(_mm512_setzero_si512()), end(reinterpret_cast<uintptr_t>(out) % kLine), outside(first(end)) {
+        line = out - end;
+    }
+
+    CUTMIX_AVX512 void put(const uint8_t* from, int64_t count) {
+        if (end > 0) {
+            const int64_t part = std::min(count, kLine - end);
+            // A vector that begins `end` bytes early, where nothing is read.
+            const auto early = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) - end);
+            pending = _mm512_mask_loadu_epi8(pending, first(part) << end, early);
+            end += part;
+            if (end < kLine) return;
+            if (outside)
+                store_part();
+            else
+                store(pending);
+            from += part;
+            count -= part;
+        }
+        for (; count >= kLine; count -= kLine, from += kLine) store(_mm512_loadu_si512(from));
+        pending = _mm512_maskz_loadu_epi8(first(count), from);
+        end = count;
+    }
+
+    CUTMIX_AVX512 void finish() {
+        store_part();
+        if (kPastCaches) _mm_sfence();
+    }
+
+    CUTMIX_AVX512 void store(__m512i bytes) {
+        if (kPastCaches)
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(line), bytes);
+        else
+            _mm512_store_si512(line, bytes);
+        line += kLine;
+    }
+
+    CUTMIX_AVX512 void store_part() {
+        _mm512_mask_storeu_epi8(line, first(end) & ~outside, pending);
+        line += kLine;
+        outside = 0;
+    }
+
+    // The mask of the first bytes of a line, at most all 64.
+    CUTMIX_AVX512 static __mmask64 first(int64_t count) { return _bzhi_u64(~0ull, static_cast<uint32_t>(count)); }
+};
+
+// The widest vectors that ATEN_CPU_CAPABILITY, the variable that bounds those of PyTorch's own loops, allows.
+enum class Capability { kDefault, kAvx2, kAvx512 };
+
+inline Capability allowed_capability() {
+    static const Capability allowed = [] {
+        const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
+        const std::string_view name = variable ? variable : "avx512";
+        return name == "default" ? Capability::kDefault : name == "avx2" ? Capability::kAvx2 : Capability::kAvx512;
+    }();
+    return allowed;
+}
+
+inline bool has_avx2() { return allowed_capability() >= Capability::kAvx2 && __builtin_cpu_supports("avx2"); }
+
+inline bool has_avx512() {
+    return allowed_capability() >= Capability::kAvx512 && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
+}
+
+// Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
+// is in the caches then.
+inline bool is_resident(const uint8_t* address) {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    unsigned char resident = 1;  // and stays so where the kernel does not tell
+    mincore(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(address) / page * page), 1, &resident);
+    return resident & 1;
+}
+
+// Whether an output of so many bytes is better written past the caches.
+inline bool past_caches(const uint8_t* out, int64_t bytes) {
+    constexpr int64_t kPastCachesBytes = 1 << 23;
+    return bytes >= kPastCachesBytes && is_resident(out + bytes / 2);
+}
+#endif
+
+}  // namespace cutmix
