@@ -237,7 +237,7 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
     const Column<kBytes> box = column_of<kBytes>(change.region, vector);
     const int64_t to_partner = (int64_t{checked.row.partner} - int64_t{tile.sample}) * pixels.in_strides.sample;
 
-    const auto offset = [&](const Strides& strides) {
+    const auto offset = [&](const ByteStrides& strides) {
         return tile.sample * strides.sample + tile.run * strides.slice + row * strides.row + int64_t{vector} * kBytes;
     };
     const uint32_t y = row - pixels.height.quotient(row) * pixels.height.divisor;
@@ -312,7 +312,7 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const uint32_t height = y1 - y0, all_rows = pixels.slices * height;
     const uint32_t stride = rows_at_once * pixels.blocks_in_chunk.divisor;
     const uint32_t step_slices = stride / height, step_y = stride - step_slices * height;
-    const Strides& strides = pixels.out_strides;
+    const ByteStrides& strides = pixels.out_strides;
     const int64_t step = step_slices * strides.slice + step_y * strides.row;
     const int64_t wrap = computed_once(strides.slice - height * strides.row);
     const int64_t to_partner = (int64_t{partner} - int64_t{sample}) * strides.sample;
