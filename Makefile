@@ -6,6 +6,7 @@
 #   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
 #   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
+#   make docs         the documentation's pages, into docs/_build/html
 #   make train        what mixing does to a small network on few digits
 #   make install      no more than .venv and the package
 #   make clean        remove everything that was made, .venv as well
@@ -21,7 +22,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels 
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX) $(CXXFLAGS) $(CPPFLAGS) $(LDFLAGS)
 
-.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+.PHONY: demo test lint format docs bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: .venv/installed
@@ -40,6 +41,9 @@ format: .venv/requirements
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
@@ -62,7 +66,8 @@ train: .venv/installed
 install: .venv/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png docs/_build docs/_gallery .hypothesis .mypy_cache .pytest_cache \
+	    .ruff_cache
 
 .venv/requirements: requirements-dev.txt
 	$(PYTHON) -m venv .venv
