@@ -16,8 +16,8 @@ version = release = cutmix_cuda.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3
+smartquotes = False  # "mirror" is a string to type
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -1,8 +1,8 @@
 """README and documentation keep their word: their examples run, their links lead somewhere, their numbers are right.
 
-A page's Python runs block by block in one namespace. A comment, which a page does not show, makes what a reader has and
-the page does not make, such as a loader: `<!-- setup ... -->`. Another names packages that the blocks import and that may
-be missing here: `<!-- needs: ... -->`.
+A page's Python runs block by block in one namespace. Two comments, which a page does not show, help: `<!-- setup -->`
+makes what a reader has and the page does not make, such as a loader; `<!-- needs -->` names packages that its blocks
+import and that may be missing here.
 """
 
 from __future__ import annotations
