@@ -17,7 +17,7 @@ version = release = cutmix_cuda.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
-smartquotes = False  # "mirror" is a string to type
+smartquotes_action = "De"  # dashes and ellipses; "mirror" is a string to type
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
