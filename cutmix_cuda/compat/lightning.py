@@ -10,6 +10,7 @@ from .. import CutMix, Mix
 class MixCallback(Callback):
     """Mixes each batch of training, on its device; those of validation and testing are left alone.
 
+    >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=[MixCallback(CutMix(num_classes=1000, seed=0))])
 
     A batch is a list [images, labels], as torch's ``default_collate`` makes it; anything else raises TypeError. Counted
