@@ -51,7 +51,7 @@ class Mixup:
         mode: what has a draw of its own: the "batch", each "pair", or each sample, "elem".
         correct_lam: recompute lambda from the box's real area.
         label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
-        num_classes: K.
+        num_classes: the number of classes, K.
         multi_label: targets are (B, K), of any dtype, each entry smoothed towards a half: y * (1 - s) + s / 2.
         generator: a CPU generator to draw from, instead of torch's default one.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
