@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -87,6 +88,22 @@ def shares(target: Tensor, label: int) -> list[str]:
 # ---- What the reader sees
 
 
+def draw_mixed(axes: Axes, image: Tensor, edges: Tensor, words: list[str]) -> None:
+    """A mixed image (3, H, W) with its box (y0, x0, y1, x1) outlined, and below it its soft target in words."""
+    axes.imshow(image.permute(1, 2, 0).numpy())
+    y0, x0, y1, x1 = edges.tolist()
+    if y1 > y0 and x1 > x0:
+        corner = (x0 - 0.5, y0 - 0.5)  # pixel centres are at whole numbers
+        outline = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=ACCENT, linewidth=1.6, clip_on=False)
+        outline.set_path_effects([withStroke(linewidth=3.2, foreground="white")])
+        axes.add_patch(outline)
+    own, *others = words
+    axes.text(0.5, -0.04, own, fontsize=9, color=INK, ha="center", va="top", transform=axes.transAxes)
+    if others:
+        pasted = " + ".join(["", *others]).strip()
+        axes.text(0.5, -0.15, pasted, fontsize=9, color=ACCENT, ha="center", va="top", transform=axes.transAxes)
+
+
 def draw(path: Path, images: Tensor, mixed: Tensor, labels: Tensor, targets: Tensor, plan: MixPlan) -> None:
     """Writes the picture: originals above, mixed below with the box outlined and the soft target in words."""
     shown = min(len(images), MAX_DRAWN)
@@ -103,18 +120,7 @@ def draw(path: Path, images: Tensor, mixed: Tensor, labels: Tensor, targets: Ten
         above, below = grids[i // columns][:, i % columns]
         above.imshow(images[i].permute(1, 2, 0).numpy())
         above.set_title(CLASSES[labels[i]], fontsize=9, color=INK, pad=3)
-        below.imshow(mixed[i].permute(1, 2, 0).numpy())
-        y0, x0, y1, x1 = plan.boxes[i].tolist()
-        if y1 > y0 and x1 > x0:
-            corner = (x0 - 0.5, y0 - 0.5)  # pixel centres are at whole numbers
-            outline = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=ACCENT, linewidth=1.6, clip_on=False)
-            outline.set_path_effects([withStroke(linewidth=3.2, foreground="white")])
-            below.add_patch(outline)
-        own, *others = shares(targets[i], int(labels[i]))
-        below.text(0.5, -0.04, own, fontsize=9, color=INK, ha="center", va="top", transform=below.transAxes)
-        if others:
-            pasted = " + ".join(["", *others]).strip()
-            below.text(0.5, -0.15, pasted, fontsize=9, color=ACCENT, ha="center", va="top", transform=below.transAxes)
+        draw_mixed(below, mixed[i], plan.boxes[i], shares(targets[i], int(labels[i])))
     figure.savefig(path)
 
 

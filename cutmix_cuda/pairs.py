@@ -106,7 +106,7 @@ def cross_entropy(
         reduction: "mean", "sum", or "none" for the losses of the samples, (B,).
 
     Returns:
-        The loss: float64 for float64 logits, else float32.
+        The loss, float64 for float64 logits, else float32; (B,) for reduction "none", else a scalar.
 
     Raises:
         TypeError, ValueError: an argument is wrong, or, on the CPU, a class index outside 0..K-1. There is no

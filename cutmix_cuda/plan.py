@@ -145,7 +145,7 @@ class MixPlan:
             min_visible: drop boxes of whose area less than this share is visible, in [0, 1].
 
         Returns:
-            :class:`MixedBoxes`: new lists, of a tensor a sample, its own boxes first.
+            The objects of each mixed image, its own first, in new lists.
 
         Raises:
             TypeError: something is not a tensor, or boxes are not floats.

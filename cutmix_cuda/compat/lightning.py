@@ -18,6 +18,7 @@ _STATES = "cutmix_cuda"  # where a checkpoint holds the states of the callbacks
 class MixCallback(Callback):
     """Mixes each batch of training, on its device; those of validation and testing are left alone.
 
+    >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=[MixCallback(CutMix(num_classes=1000, seed=0))])
 
     A batch is a list, as torch's ``default_collate`` makes it, or a dict, in which images and labels are replaced; the

@@ -55,7 +55,7 @@ class Mixup(nn.Module):
         mode: what has a draw of its own: the "batch", each "pair", or each sample, "elem".
         correct_lam: recompute lambda from the box's real area.
         label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
-        num_classes: K.
+        num_classes: the number of classes, K.
         multi_label: targets are (B, K), of any dtype, each entry smoothed towards a half: y * (1 - s) + s / 2.
         seed: as for :class:`cutmix_cuda.CutMix`. None: each seed is drawn from the generator.
         generator: a CPU generator to draw from, instead of torch's default one. Excludes seed.

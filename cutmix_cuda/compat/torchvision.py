@@ -323,7 +323,7 @@ class CutMix(_BatchMix):
 
     Args:
         alpha: lambda ~ Beta(alpha, alpha), as a float or an int.
-        num_classes: K. Needed where labels are class indices, (B,).
+        num_classes: the number of classes K, needed where labels are class indices, (B,).
         labels_getter: "default", the second item if it is a tensor, else what is found under a key like "labels" in the
             second item or in the sample; or a function of the sample that returns the labels out of it; or None, for
             a sample without labels, such as images and masks.
@@ -337,7 +337,7 @@ class CutMix(_BatchMix):
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Returns:
-        The sample in its structure. Targets are (B, K): float32 for class indices, and of the dtype of soft labels.
+        The sample in its structure. Targets are (B, K), float32 for class indices, and of the dtype of soft labels.
 
     Raises:
         ValueError, TypeError: as torchvision, in its words, for the structure and the shapes of a sample; as
