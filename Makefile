@@ -42,22 +42,22 @@ format: .venv/requirements
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks cpu
 
 bench-gpu: .venv/installed
-	$(BIN)/python benchmarks/run.py --device cuda
+	$(BIN)/python benchmarks gpu
 
 gpu-check: .venv/installed
 	$(BIN)/python tests/gpu/check.py
 
 cuda-report: .venv/installed
-	$(BIN)/python benchmarks/cuda_report.py
+	$(BIN)/python benchmarks cuda-report
 
 ptx-report: .venv/installed
-	$(BIN)/python benchmarks/ptx_report.py
+	$(BIN)/python benchmarks ptx-report
 
 train: .venv/installed
-	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks train
 
 install: .venv/installed
 

@@ -1,4 +1,4 @@
-"""Whether a contender does what it is measured for. Nothing is timed before all have passed."""
+"""Whether an implementation does what it is measured for. Nothing is timed before all have passed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from contenders import Contender
-from grid import Case, random_inputs
-from rich.progress import track
 from torch import Tensor
 
 from cutmix_cuda import MixPlan, mix_images, mix_targets
+
+from .grid import Case, random_inputs
+from .implementations import Implementation
 
 SEEDS = range(3)
 
 
 class WrongResult(Exception):
-    """A contender does something other than CutMix."""
+    """An implementation does something other than CutMix."""
 
 
 def seed_everything(seed: int) -> None:
@@ -50,18 +50,18 @@ def observed_plan(mixed: Tensor) -> MixPlan:
     return MixPlan.from_boxes(torch.tensor(partners), torch.tensor(boxes), *mixed.shape[-2:])
 
 
-def check_scope(contender: Contender, plans: list[MixPlan]) -> None:
-    """Raises WrongResult unless boxes were drawn, and as many a batch as the contender says."""
+def check_scope(implementation: Implementation, plans: list[MixPlan]) -> None:
+    """Raises WrongResult unless boxes were drawn, and as many a batch as the implementation says."""
     boxes = [{tuple(box) for box, lam in zip(plan.boxes.tolist(), plan.lam, strict=True) if lam < 1} for plan in plans]
     most = max(map(len, boxes))
     if most == 0:
         raise WrongResult("it never pasted anything")
-    if (most == 1) != (contender.scope == "batch"):
-        raise WrongResult(f"up to {most} boxes in a batch, where lambda should be drawn once a {contender.scope}")
+    if (most == 1) != (implementation.scope == "batch"):
+        raise WrongResult(f"up to {most} boxes in a batch, where lambda should be drawn once a {implementation.scope}")
 
 
-def check(contender: Contender, case: Case, device: torch.device) -> None:
-    """Raises WrongResult unless pixels and targets are those of CutMix with the boxes that the contender drew.
+def check(implementation: Implementation, case: Case, device: torch.device) -> None:
+    """Raises WrongResult unless pixels and targets are those of CutMix with the boxes that the implementation drew.
 
     It runs twice from the same seed: on images whose pixels name their sample, which shows its boxes, and on random
     ones, where its pixels have to be ours for those boxes, and its targets weighted by the areas that were pasted.
@@ -71,12 +71,12 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
         inputs = random_inputs(case, device, seed)
         index = torch.arange(case.batch, device=device).to(case.dtype).reshape(-1, 1, 1, 1)
         coded = inputs._replace(images=torch.zeros_like(inputs.images).add_(index))
-        call = contender.prepare(case)
+        call = implementation.prepare(case)
 
         seed_everything(seed)
         plans.append(observed_plan(call(coded)[0]))
         plan = plans[-1].to(device)
-        labels = inputs.soft_labels if "soft labels" in contender.includes else inputs.labels
+        labels = inputs.soft_labels if "soft labels" in implementation.includes else inputs.labels
         images = mix_images(inputs.images, plan, backend="reference")
         targets = mix_targets(labels, plan, case.classes, backend="reference")
         before = inputs.images.clone()
@@ -85,28 +85,28 @@ def check(contender: Contender, case: Case, device: torch.device) -> None:
         mixed, raw = call(inputs)
         if mixed.dtype != case.dtype or not torch.equal(mixed, images):
             raise WrongResult("other pixels than its boxes say")
-        if contender.in_place != (mixed.data_ptr() == inputs.images.data_ptr()):
-            raise WrongResult(f"in place should be {contender.in_place}")
-        if not contender.in_place and not torch.equal(inputs.images, before):
+        if implementation.in_place != (mixed.data_ptr() == inputs.images.data_ptr()):
+            raise WrongResult(f"in place should be {implementation.in_place}")
+        if not implementation.in_place and not torch.equal(inputs.images, before):
             raise WrongResult("it changed its input")
-        error = float((contender.dense(raw, case.classes) - targets).abs().max())
-        if error > (torch.finfo(case.dtype).eps if contender.rounds_lam else 1e-6):
+        error = float((implementation.dense(raw, case.classes) - targets).abs().max())
+        if error > (torch.finfo(case.dtype).eps if implementation.rounds_lam else 1e-6):
             raise WrongResult(f"targets off by {error:.2g} from the areas that were pasted")
-    check_scope(contender, plans)
+    check_scope(implementation, plans)
 
 
-def check_all(contenders: list[Contender], cases: list[Case], device: torch.device) -> int:
-    """Checks every contender on small batches of each dtype and layout that it will be timed on: how many checks."""
+def check_all(implementations: list[Implementation], cases: list[Case], device: torch.device) -> int:
+    """Checks each on small batches of every dtype and layout that it will be timed on; returns how many checks."""
     small = {replace(case, batch=16, size=24, classes=10) for case in cases}
     checks = [
-        (contender, case)
-        for contender in contenders
+        (implementation, case)
+        for implementation in implementations
         for case in sorted(small, key=str)
-        if contender.kind != "ceiling" and contender.fits(case)
+        if implementation.kind != "ceiling" and implementation.fits(case)
     ]
-    for contender, case in track(checks, "checking"):
+    for implementation, case in checks:
         try:
-            check(contender, case, device)
+            check(implementation, case, device)
         except WrongResult as error:
-            raise WrongResult(f"{contender.name} on {case}: {error}") from None
+            raise WrongResult(f"{implementation.name} on {case}: {error}") from None
     return len(checks)

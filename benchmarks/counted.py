@@ -19,14 +19,14 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from checks import seed_everything
-from contenders import COMPILED_BATCH, COMPILED_SAMPLE, Contender
-from grid import CHANNELS, Case, Inputs
-from rich.progress import track
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from .checks import seed_everything
+from .grid import CHANNELS, Case, Inputs
+from .implementations import COMPILED_BATCH, COMPILED_SAMPLE, Implementation
 
 BOXES = 256  # to average over, so that the mean share of a box is off by 2 % or less
 IMAGE_DIMS = 3  # labels have 1 or 2; timm handles one sample (C, H, W) at a time
@@ -120,10 +120,10 @@ def _meta_inputs(case: Case) -> Inputs:
     return Inputs(images, labels, soft_labels, torch.empty_like(images))
 
 
-def count_call(contender: Contender, case: Case, boxes: int) -> dict:
+def count_call(implementation: Implementation, case: Case, boxes: int) -> dict:
     """Means over as many boxes, as a row of the table."""
-    draws = boxes if contender.scope == "batch" else math.ceil(boxes / case.batch)
-    call, inputs = contender.prepare(case), _meta_inputs(case)
+    draws = boxes if implementation.scope == "batch" else math.ceil(boxes / case.batch)
+    call, inputs = implementation.prepare(case), _meta_inputs(case)
     counts = []
     for seed in range(draws):
         seed_everything(seed)
@@ -133,9 +133,9 @@ def count_call(contender: Contender, case: Case, boxes: int) -> dict:
             call(inputs)
         counts.append(counter.count)
     return {
-        "name": contender.name,
-        "scope": contender.scope,
-        "in_place": contender.in_place,
+        "name": implementation.name,
+        "scope": implementation.scope,
+        "in_place": implementation.in_place,
         "image_kernels": fmean(count.image_kernels for count in counts),
         "label_kernels": fmean(count.label_kernels for count in counts),
         "transfers": fmean(count.transfers for count in counts),
@@ -145,10 +145,13 @@ def count_call(contender: Contender, case: Case, boxes: int) -> dict:
     }
 
 
-def count_peers(contenders: list[Contender], case: Case, boxes: int = BOXES) -> list[dict]:
+def count_peers(implementations: list[Implementation], case: Case, boxes: int = BOXES) -> list[dict]:
     """A row for each peer. What torch.compile would launch takes its compiler and a GPU to know, so it has none."""
-    peers = [one for one in contenders if one.kind == "peer" and one.name not in (COMPILED_BATCH, COMPILED_SAMPLE)]
-    return [count_call(peer, case, boxes) for peer in track(peers, "counting") if peer.fits(case)]
+    return [
+        count_call(one, case, boxes)
+        for one in implementations
+        if one.kind == "peer" and one.name not in (COMPILED_BATCH, COMPILED_SAMPLE) and one.fits(case)
+    ]
 
 
 def read_ours(report: Path) -> list[dict]:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import Effort, stopwatch, time_in_turn
 from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan, PairTargets
+
+from .timing import Effort, stopwatch, time_in_turn
 
 NOT_MIXED = "class indices, not mixed"
 SOFT = "soft targets"

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.progress import track
-from tables import table
+from tests.kernels.execution import cuda_kernel
+from tests.kernels.machine_code import MachineKernel, machine_kernels, tools
+from tests.ptx.toolchain import nvcc
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # behind the installed package
+from .machine import RESULTS, parse_no_arguments
+from .tables import table
 
-from tests.kernels.execution import cuda_kernel  # noqa: E402
-from tests.kernels.machine_code import MachineKernel, machine_kernels, tools  # noqa: E402
-from tests.ptx.toolchain import nvcc  # noqa: E402
-
-RESULTS = Path(__file__).resolve().parent / "results"
 WARP = 32
 REGISTERS, REGISTERS_AT_ONCE = 65536, 256  # of a multiprocessor; given out to a warp in units of
 VECTOR = 16
@@ -101,15 +97,12 @@ def as_markdown(rows: list[dict]) -> str:
     return f"{HEADLINE}\n{table(header, lines, numbers_from=2)}\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
+    parse_no_arguments(arguments, __doc__)
     if nvcc() is None or tools() is None:
         sys.exit("the report takes nvcc, and the tools in Triton's wheel")
-    rows = [row for architecture in track(LIMITS, "compiling") for row in measure(architecture)]
+    rows = [row for architecture in LIMITS for row in measure(architecture)]
     text = as_markdown(rows)
     print(text)
     (RESULTS / "cuda_report.json").write_text(json.dumps(rows, indent=1) + "\n")
     (RESULTS / "cuda_report.md").write_text(text)
-
-
-if __name__ == "__main__":
-    main()

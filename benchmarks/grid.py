@@ -91,7 +91,7 @@ def quick_lines() -> dict[str, list[Case]]:
 
 
 class Inputs(NamedTuple):
-    """What one call gets. In-place contenders change the images; only pixels move, so they stay a valid batch."""
+    """What one call gets. In-place implementations change the images; only pixels move, so they stay a valid batch."""
 
     images: Tensor  # (B, 3, size, size)
     labels: Tensor  # int64 (B,)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "triton", "numpy")
 
 
 # By itself glibc hands every freed block of a batch's size back to the system, or not, as the history of the process
 # has it, and then each page of the next one is faulted in and zeroed: two to five times the work of a copy, for whoever
-# is unlucky. A heap that keeps what was freed, as tcmalloc and jemalloc do, treats all contenders alike.
+# is unlucky. A heap that keeps what was freed, as tcmalloc and jemalloc do, treats all implementations alike.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
@@ -73,3 +76,9 @@ def describe(device: torch.device) -> dict:
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def parse_no_arguments(arguments: Sequence[str], description: str | None) -> None:
+    """The command line of a command that takes none but --help."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=description, formatter_class=formatter).parse_args(arguments)

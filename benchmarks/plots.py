@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from contenders import (
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from .implementations import (
     BOX_COPY,
     COMPILED_SAMPLE,
     COPY,
@@ -18,10 +22,7 @@ from contenders import (
     TIMM_ELEM,
     TORCHVISION,
 )
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-from tables import CEILING_OF, case_name, duration
+from .tables import CEILING_OF, case_name, duration
 
 INK, FAINT, GRID = "#24292f", "#8c959f", "#eaeef2"
 LINES = {  # name: colour, width, dashes

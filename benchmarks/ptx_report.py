@@ -7,22 +7,16 @@ executed and counted. Nothing here is a time, and no GPU takes part.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
-from counted import BOXES
-from rich.progress import track
-from tables import table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # behind the installed package
-
-from cutmix_cuda._ops import BLENDED_DTYPES, Kind  # noqa: E402
-from tests.kernels.execution import (  # noqa: E402
+from cutmix_cuda._ops import BLENDED_DTYPES, Kind
+from tests.kernels.execution import (
     Call,
     Executed,
     execute,
@@ -31,10 +25,13 @@ from tests.kernels.execution import (  # noqa: E402
     triton_launch,
     vectors_written,
 )
-from tests.kernels.machine_code import machine_kernels, resources, tools  # noqa: E402
-from tests.ptx.toolchain import nvcc  # noqa: E402
+from tests.kernels.machine_code import machine_kernels, resources, tools
+from tests.ptx.toolchain import nvcc
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from .counted import BOXES
+from .machine import RESULTS, parse_no_arguments
+from .tables import table
+
 ARCHITECTURE = 90
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 OPS = {"cutmix": "out of place", "cutmix_": "in place"}
@@ -143,19 +140,16 @@ def as_markdown(rows: list[dict]) -> str:
     return f"{HEADLINE}\n{table(header, lines, numbers_from=6)}\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
+    parse_no_arguments(arguments, __doc__)
     backends = ["cuda", "triton"] if nvcc() else ["triton"]
     # Layouts are nothing to mixup, and to cutout what they are to cutmix.
     pixels = [(Kind.cutmix, op, dtype, last) for op in OPS for dtype in DTYPES for last in (False, True)]
     pixels += [(Kind.mixup, op, dtype, False) for op in OPS for dtype in BLENDED_DTYPES]
-    rows = [measure(backend, *case) for backend in backends for case in track(pixels, f"executing {backend}")]
+    rows = [measure(backend, *case) for backend in backends for case in pixels]
     benchmark_rows = [benchmark_row(backend, op) for backend in backends for op in OPS]
     text = as_markdown(rows)
     print(text)
     report = {"architecture": ARCHITECTURE, "rows": rows, "benchmark_rows": benchmark_rows}
     (RESULTS / "ptx_report.json").write_text(json.dumps(report, indent=1) + "\n")
     (RESULTS / "ptx_report.md").write_text(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from contenders import BOX_COPY, CLONE, COPY, NO_MIXING, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
-from cross_entropy import SOFT
+from .cross_entropy import SOFT
+from .implementations import BOX_COPY, CLONE, COPY, NO_MIXING, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
 
 # Between these the README holds the tables of a device: <!-- begin: benchmark cpu --> ... <!-- end: benchmark cpu -->.
 MARKERS = ("<!-- begin: benchmark {} -->", "<!-- end: benchmark {} -->")

@@ -1,4 +1,4 @@
-"""How seconds are taken: all contenders in turn, many rounds, medians with their spread."""
+"""How seconds are taken: all implementations in turn, many rounds, medians with their spread."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def stopwatch(call: Call, rotation: Sequence[Any], device: torch.device) -> Stop
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: seconds for one batch with all its contenders, and the rounds of each."""
+    """How long to measure: seconds for one batch with all its implementations, and the rounds of each."""
 
     seconds: float
     fewest_rounds: int

@@ -1,7 +1,7 @@
 """Does mixing regularise? A small network on few of scikit-learn's digits, with and without it, over several seeds.
 
-python benchmarks/train.py            under two minutes on two cores; leaves results/train.json and train.png
-python benchmarks/train.py --quick    does everything once, hardly training; the numbers mean nothing
+python benchmarks train            under two minutes on two cores; leaves results/train.json and train.png
+python benchmarks train --quick    does everything once, hardly training; the numbers mean nothing
 
 Method and limits: README.md beside this file.
 """
@@ -12,7 +12,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product, repeat
 from pathlib import Path
@@ -21,22 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
-from contenders import NO_MIXING, TORCHVISION
-from machine import ROOT, describe
 from matplotlib.figure import Figure
-from plots import DPI, FAINT, GRID, INK
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy import stats
 from sklearn.datasets import load_digits
-from tables import put_between_markers, table
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from cutmix_cuda import CutMix, Mix
 
-RESULTS = ROOT / "benchmarks" / "results"
+from .implementations import NO_MIXING, TORCHVISION
+from .machine import RESULTS, ROOT, describe
+from .plots import DPI, FAINT, GRID, INK
+from .tables import put_between_markers, table
 
 CLASSES = 10
 HELD_OUT = 797  # the last images, not drawn ones: neighbours in the data set are often by one writer
@@ -135,17 +131,12 @@ def run(variant: str, seed: int, effort: Effort) -> float:
     return train(VARIANTS[variant](seed), seed, effort)
 
 
-def measure(effort: Effort, console: Console) -> dict[str, list[float]]:
+def measure(effort: Effort) -> dict[str, list[float]]:
     """Test accuracy of each variant for each seed, a process for each core, of one thread so that results repeat."""
     jobs = list(product(VARIANTS, range(effort.seeds)))
-    columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     spawn = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool,
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
-        accuracies = pool.map(run, *zip(*jobs, strict=True), repeat(effort))
-        done = list(progress.track(accuracies, total=len(jobs)))
+    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        done = list(pool.map(run, *zip(*jobs, strict=True), repeat(effort)))
     return {name: done[i * effort.seeds : (i + 1) * effort.seeds] for i, name in enumerate(VARIANTS)}
 
 
@@ -221,13 +212,12 @@ def draw(results: dict, path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a small network with and without mixing.")
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="hardly train, to see that everything works")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results; %(default)s")
-    arguments = parser.parse_args()
-    effort = QUICK if arguments.quick else FULL
-    console = Console(highlight=False)
+    args = parser.parse_args(arguments)
+    effort = QUICK if args.quick else FULL
     machine = describe(torch.device("cpu"))
     machine["threads"] = 1
     machine["versions"]["scikit-learn"] = sklearn.__version__
@@ -235,17 +225,13 @@ def main() -> None:
         "machine": machine,
         "effort": effort._asdict(),
         "test_images": HELD_OUT,
-        "accuracy": summarise(measure(effort, console)),
+        "accuracy": summarise(measure(effort)),
     }
     text = as_markdown(results)
-    console.print(Markdown(text))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "train.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, arguments.output / "train.png")
-    console.print(f"JSON and picture are in {arguments.output}.")
-    if arguments.output == RESULTS and not arguments.quick:
+    print(text)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "train.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, args.output / "train.png")
+    print(f"\nJSON and picture are in {args.output}.")
+    if args.output == RESULTS and not args.quick:
         put_between_markers(ROOT / "README.md", "train", text)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
 from . import shared
+
+# Behind the installed package, which the sources would hide: the tests of the benchmarks import those.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 # Under pytest-xdist each process, and whatever it runs, keeps to its share of the cores.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

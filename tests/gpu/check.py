@@ -155,10 +155,9 @@ def run_sanitizer(sanitizer: str | None, runner: Runner = run) -> dict[str, Any]
 
 
 def use_benchmarks() -> None:
-    """Its modules import each other by bare names, as scripts in one folder do."""
-    folder = str(ROOT / "benchmarks")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    """Makes them importable, behind the installed package, which the sources would hide."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
 
 
 def kernel_calls(case: Any, backend: str, device: torch.device) -> dict[str, tuple[Callable[[Any], Any], int]]:
@@ -219,8 +218,8 @@ def time_kernels(
 ) -> list[dict[str, Any]]:
     """Every kernel and a copy of its bytes, timed in turn: a row for each case, backend and kernel."""
     use_benchmarks()
-    from grid import rotation
-    from timing import stopwatch, time_in_turn
+    from benchmarks.grid import rotation
+    from benchmarks.timing import stopwatch, time_in_turn
 
     rows = []
     for case in cases:
@@ -253,10 +252,9 @@ def time_kernels_on_gpu() -> dict[str, Any]:
     use_benchmarks()
     from dataclasses import replace
 
-    from grid import CENTRE
-    from timing import Effort
-
     import cutmix_cuda
+    from benchmarks.grid import CENTRE
+    from benchmarks.timing import Effort
 
     backends = [backend for backend in ("cuda", "triton") if backend in cutmix_cuda.available_backends()]
     cases = [replace(CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.bfloat16, torch.float32)]
@@ -266,7 +264,7 @@ def time_kernels_on_gpu() -> dict[str, Any]:
 
 
 def run_benchmark(runner: Runner = run) -> dict[str, Any]:
-    done = runner([sys.executable, str(ROOT / "benchmarks" / "run.py"), "--device", "cuda"])
+    done = runner([sys.executable, str(ROOT / "benchmarks"), "gpu"])
     if done.returncode == 0:
         return {"status": OK, "results": "cuda.md"}
     return {"status": FAILED, "exit_code": done.returncode, "output": last_lines(done.stdout)}
@@ -278,8 +276,7 @@ def run_benchmark(runner: Runner = run) -> dict[str, Any]:
 def describe_machine(runner: Runner = run) -> dict[str, Any]:
     """GPUs, driver, versions and commit, and what the package says of its build."""
     use_benchmarks()
-    from machine import describe
-
+    from benchmarks.machine import describe
     from cutmix_cuda._info import report
 
     try:
@@ -304,7 +301,7 @@ def parts_that(status: str, results: Mapping[str, Any]) -> list[str]:
 
 def _table(header: list[str], rows: list[list[object]]) -> str:
     use_benchmarks()
-    from tables import table
+    from benchmarks.tables import table
 
     return table(header, rows, numbers_from=len(header))
 
@@ -356,7 +353,7 @@ def _kernels_part(kernels: Mapping[str, Any]) -> list[str]:
     if kernels["status"] != OK:
         return [*parts, f"{kernels['status'].capitalize()}.", *_told("The timing", kernels)]
     use_benchmarks()
-    from tables import duration, spread
+    from benchmarks.tables import duration, spread
 
     for case in dict.fromkeys(row["case"] for row in kernels["rows"]):
         rows: list[list[object]] = [

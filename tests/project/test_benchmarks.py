@@ -1,6 +1,7 @@
-"""The benchmark: its checks catch wrong contenders, its counts and tables are right, and all of it runs."""
+"""The benchmark: its checks catch wrong implementations, its counts and tables are right, and all of it runs."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,33 +15,40 @@ pytest.importorskip("kornia")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmarks import cross_entropy, suite
+from benchmarks.checks import WrongResult, check, observed_plan
+from benchmarks.counted import count_call, read_ours
+from benchmarks.goals import judge
+from benchmarks.grid import CENTRE, MEAN_BOX_SHARE, Case
+from benchmarks.implementations import (
+    OURS,
+    SNIPPET_MEAN_BOX,
+    TIMM_ELEM,
+    TORCHVISION,
+    Implementation,
+    all_implementations,
+    plain_cutmix,
+)
+from benchmarks.tables import MARKERS, duration, loss_table, put_between_markers
+from benchmarks.timing import Effort, Timing, time_in_turn
+
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def on_path(monkeypatch):
-    """Its modules import each other by bare names, as scripts in one folder do."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 @pytest.fixture
 def small():
-    from grid import Case
-
     return Case(batch=6, size=16, classes=5)
 
 
-def contender(name: str):
-    from contenders import all_contenders
-
-    found, missing = all_contenders(CPU, with_compiled=False)
+def implementation(name: str):
+    found, missing = all_implementations(CPU, with_compiled=False)
     assert not missing
     return next(one for one in found if one.name == name)
 
 
 def spoiled(one, spoil):
-    """The same contender, with something done to its results."""
+    """The same implementation, with something done to its results."""
 
     def prepare(case):
         call = one.prepare(case)
@@ -76,36 +84,25 @@ def changed_input(inputs, images, targets):
 
 
 @pytest.mark.parametrize("spoil", [other_pixel, one_channel_not_pasted, other_weights, nothing_mixed, changed_input])
-def test_a_contender_that_does_something_else_is_caught(small, spoil):
-    from checks import WrongResult, check
-    from contenders import TORCHVISION
-
-    one = contender(TORCHVISION)
+def test_an_implementation_that_does_something_else_is_caught(small, spoil):
+    one = implementation(TORCHVISION)
     check(one, small, CPU)
     with pytest.raises(WrongResult):
         check(spoiled(one, spoil), small, CPU)
 
 
 def test_a_copy_that_claims_to_be_in_place_is_caught(small):
-    from checks import WrongResult, check
-    from contenders import OURS
-
     with pytest.raises(WrongResult, match="in place"):
-        check(replace(contender(OURS), in_place=True), small, CPU)
+        check(replace(implementation(OURS), in_place=True), small, CPU)
 
 
 def test_another_scope_than_it_claims_is_caught(small):
-    from checks import WrongResult, check
-    from contenders import OURS, TORCHVISION
-
     for name, scope in ((OURS, "batch"), (TORCHVISION, "sample")):
         with pytest.raises(WrongResult, match=f"once a {scope}"):
-            check(replace(contender(name), scope=scope), small, CPU)
+            check(replace(implementation(name), scope=scope), small, CPU)
 
 
 def test_plan_is_read_off_mixed_images():
-    from checks import observed_plan
-
     drawn = cutmix_cuda.sample_plan(8, 12, 9, seed=3)
     coded = torch.arange(8.0).reshape(-1, 1, 1, 1).expand(8, 2, 12, 9).contiguous()
     seen = observed_plan(cutmix_cuda.mix_images(coded, drawn))
@@ -120,11 +117,8 @@ def test_plan_is_read_off_mixed_images():
 
 
 def test_plain_cutmix_through_the_check(small):
-    from checks import check
-    from contenders import Contender, plain_cutmix
-
     for per_sample in (False, True):
-        one = Contender(
+        one = Implementation(
             "plain",
             "peer",
             lambda case, each=per_sample: lambda inputs: plain_cutmix(inputs.images, inputs.labels, case.classes, each),
@@ -134,8 +128,6 @@ def test_plain_cutmix_through_the_check(small):
 
 
 def test_mean_box_share():
-    from grid import MEAN_BOX_SHARE
-
     plan = cutmix_cuda.sample_plan(200_000, 4096, 4096, seed=0)
     assert float((1 - plan.lam).double().mean()) == pytest.approx(MEAN_BOX_SHARE, abs=2e-3)  # 3.5 standard errors
 
@@ -144,9 +136,6 @@ def test_mean_box_share():
 
 
 def test_counts_of_one_copy_and_one_addition(small):
-    from contenders import Contender
-    from counted import count_call
-
     def prepare(case):
         def call(inputs):
             inputs.out[:, :, :8, :8] = inputs.images[:, :, 8:, 8:]  # a quarter read, a quarter written
@@ -154,34 +143,26 @@ def test_counts_of_one_copy_and_one_addition(small):
 
         return call
 
-    count = count_call(Contender("by hand", "peer", prepare), small, 1)
+    count = count_call(Implementation("by hand", "peer", prepare), small, 1)
     assert (count["image_kernels"], count["label_kernels"], count["transfers"]) == (1, 1, 0)
     assert count["image_passes"] == pytest.approx(0.5)
     assert count["label_bytes"] == 2 * 8 * small.batch
 
 
 def test_counts_of_the_snippet(small):
-    from contenders import SNIPPET_MEAN_BOX
-    from counted import count_call
-
-    count = count_call(contender(SNIPPET_MEAN_BOX), small, 4)
+    count = count_call(implementation(SNIPPET_MEAN_BOX), small, 4)
     side = 9  # the square nearest to 0.32 of 16 x 16
     assert count["image_kernels"] == 2  # gather, then copy: read and written twice
     assert count["image_passes"] == pytest.approx(4 * side**2 / 16**2, abs=0.01)  # the indices are a few bytes more
 
 
 def test_timm_elem_launches_a_kernel_a_sample(small):
-    from contenders import TIMM_ELEM
-    from counted import count_call
-
-    count = count_call(contender(TIMM_ELEM), replace(small, size=224, batch=32), 32)
+    count = count_call(implementation(TIMM_ELEM), replace(small, size=224, batch=32), 32)
     assert count["image_kernels"] == 33  # a clone, and a copy for each sample
     assert count["transfers"] == 1
 
 
 def test_our_rows_come_from_the_report_if_there_is_one(tmp_path):
-    from counted import read_ours
-
     assert read_ours(tmp_path / "absent.json") == []
     (tmp_path / "report.json").write_text(json.dumps({"benchmark_rows": [{"name": "ours"}]}))
     assert read_ours(tmp_path / "report.json") == [{"name": "ours"}]
@@ -191,8 +172,6 @@ def test_our_rows_come_from_the_report_if_there_is_one(tmp_path):
 
 
 def test_every_stopwatch_gets_its_rounds():
-    from timing import Effort, time_in_turn
-
     class Ticks:
         method = "counted"
 
@@ -212,11 +191,6 @@ def test_every_stopwatch_gets_its_rounds():
 
 
 def test_targets_are_judged_by_the_ratio_of_medians():
-    from contenders import OURS, TORCHVISION
-    from grid import CENTRE
-    from targets import judge
-    from timing import Timing
-
     def verdicts(ours, theirs):
         timings = {CENTRE: {OURS: Timing([ours] * 3, ""), TORCHVISION: Timing([theirs] * 3, "")}}
         return [(row["measured"], row["met"]) for row in judge(timings)]
@@ -226,8 +200,6 @@ def test_targets_are_judged_by_the_ratio_of_medians():
 
 
 def test_tables_go_between_the_markers_alone(tmp_path):
-    from tables import MARKERS, put_between_markers
-
     begin, end = (marker.format("cpu") for marker in MARKERS)
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{begin}\nold\n{end}\nbelow\n")
@@ -238,8 +210,6 @@ def test_tables_go_between_the_markers_alone(tmp_path):
 
 
 def test_losses_have_to_agree_before_they_are_timed(monkeypatch):
-    import cross_entropy
-
     inputs = cross_entropy.random_inputs(cross_entropy.Sizes(8, 10), CPU)
     cross_entropy.check_losses(inputs)
     right = cross_entropy.LOSSES[cross_entropy.PAIRS]
@@ -253,8 +223,6 @@ def test_losses_have_to_agree_before_they_are_timed(monkeypatch):
 
 
 def test_losses_are_compared_with_soft_targets():
-    from tables import loss_table
-
     timing = {"q1_s": 0.001, "q3_s": 0.004}
     by = {"soft targets": timing | {"median_s": 0.003}, "pairs": timing | {"median_s": 0.002}}
     rows = loss_table([{"batch": 8, "classes": 10, "by": by}]).splitlines()
@@ -268,8 +236,6 @@ def test_losses_are_compared_with_soft_targets():
     [(1.234e-6, "1.23 us"), (9.996e-4, "1.00 ms"), (0.0123, "12.3 ms"), (4.5, "4.50 s"), (321, "321 s")],
 )
 def test_durations(seconds, words):
-    from tables import duration
-
     assert duration(seconds) == words
 
 
@@ -285,11 +251,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, monkeypatch, one_thread):
-    import run
-
-    monkeypatch.setattr(sys, "argv", ["run.py", "--quick", "--output", str(tmp_path)])
-    run.main()
+def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, one_thread):
+    suite.main("cpu", ["--quick", "--output", str(tmp_path)])
 
     results = json.loads((tmp_path / "cpu.json").read_text())
     assert results["machine"]["threads"] == 1
@@ -314,3 +277,19 @@ def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, monkeypatch, one
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["cpu_share_of_ceiling.png", "cpu_throughput.png", "cpu_time_over_bytes.png"]
     assert all((tmp_path / picture).stat().st_size > 10_000 for picture in pictures)
+
+
+def test_a_command_measures_the_installed_package(tmp_path):
+    """The sources are in the same folder as the benchmarks, and would be imported if that went first."""
+    code = f"""
+import runpy, sys
+sys.argv = ["benchmarks", "cuda-report", "--help"]
+try:
+    runpy.run_path({str(ROOT / "benchmarks")!r}, run_name="__main__")
+finally:
+    print(sys.modules["cutmix_cuda"].__file__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == cutmix_cuda.__file__

@@ -22,12 +22,6 @@ CPU_BODIES = {"CUTMIX_CUDA_GPU_TESTS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_N
 needs_cpu = pytest.mark.skipif("cpu" not in cutmix_cuda.available_backends(), reason="nothing was compiled")
 
 
-@pytest.fixture(autouse=True)
-def benchmarks_on_path(monkeypatch):
-    """For the time of a test, what check.use_benchmarks does for good."""
-    monkeypatch.syspath_prepend(check.ROOT / "benchmarks")
-
-
 # ---- The bodies of the GPU tests
 
 
@@ -248,8 +242,8 @@ def timed_on_the_cpu():
     """The real timing of every kernel, on a small batch."""
 
     def time_them():
-        from grid import QUICK_CENTRE
-        from timing import Effort
+        from benchmarks.grid import QUICK_CENTRE
+        from benchmarks.timing import Effort
 
         rows = check.time_kernels(torch.device("cpu"), ["reference"], [QUICK_CENTRE], Effort(0.02, 2, 3))
         return {"status": check.OK, "rows": rows}
@@ -272,7 +266,7 @@ class Machine:
             assert environment == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
             output = self.sanitizer[command[command.index("--tool") + 1]]
             return subprocess.CompletedProcess(command, check.SANITIZER_EXIT_CODE if "Invalid" in output else 0, output)
-        if "run.py" in command[1]:
+        if command[-1] == "gpu":
             return subprocess.CompletedProcess(command, self.benchmark, "timing\nout of memory\n")
         return fake_pytest(command, self.tests, 1 if "failure" in self.tests else 0)
 
@@ -293,7 +287,7 @@ def test_a_check_that_goes_well(tmp_path, with_sanitizer, timed_on_the_cpu):
     suites = [command for command in machine.commands if command[0].endswith("pytest")]
     assert [command[len(check.PYTEST_OPTIONS) + 1] for command in suites] == ["tests/gpu", "tests"]
     assert all(Path(command[0]).exists() for command in suites)
-    assert machine.commands[-1][1:] == [str(check.ROOT / "benchmarks" / "run.py"), "--device", "cuda"]
+    assert machine.commands[-1][1:] == [str(check.ROOT / "benchmarks"), "gpu"]
     assert Path(machine.commands[-1][1]).exists()
 
     results, report = read(tmp_path / "results")
@@ -344,7 +338,7 @@ def test_without_compute_sanitizer(tmp_path, monkeypatch):
 
 def test_bytes_of_a_job():
     """A copy is timed for as many bytes as are counted: images in and out, or the boxes' of the plan, or results."""
-    from grid import Case
+    from benchmarks.grid import Case
 
     case = Case(batch=16, size=32, classes=10)
     plan = cutmix_cuda.sample_plan(16, 32, 32, seed=1)

@@ -1,7 +1,7 @@
 """Everything that is measured, behind one interface: ours, the peers, and the ceilings that nobody can beat.
 
-A contender says what it is (in place or not, whose lambda, what a call includes), which batches it can take, and how to
-prepare a call for them. Every one draws lambda from Beta(1, 1) anew at each call, unless it says otherwise.
+An implementation says what it is (in place or not, whose lambda, what a call includes), which batches it can take, and
+how to prepare a call for them. Every one draws lambda from Beta(1, 1) anew at each call, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from grid import CENTRE, MEAN_BOX_SHARE, Case, Inputs
 from torch import Tensor
 
 from cutmix_cuda import CutMix, available_backends, cutmix
+
+from .grid import CENTRE, MEAN_BOX_SHARE, Case, Inputs
 
 Call = Callable[[Inputs], Any]
 
@@ -42,7 +43,7 @@ def _as_returned(targets: Any, classes: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Implementation:
     """
     Attributes:
         kind: "ours", "peer" or "ceiling".
@@ -94,7 +95,7 @@ def _ours(mode: str, backend: str, *, label: str = "", scope: str = "sample", so
         mix = CutMix(num_classes=case.classes, scope=scope, inplace=mode == "in place", backend=backend)
         return lambda inputs: mix(inputs.images, labels(inputs))
 
-    return Contender(
+    return Implementation(
         f"ours, {mode}{label}",
         "ours",
         prepare,
@@ -108,7 +109,7 @@ def _ours(mode: str, backend: str, *, label: str = "", scope: str = "sample", so
 MODES = ("out of place", "out=", "in place")
 
 
-def _all_of_ours(device: torch.device) -> list[Contender]:
+def _all_of_ours(device: torch.device) -> list[Implementation]:
     """The best backend in every mode; at the centre also its other scope and labels, and the other backends."""
     runs_on = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}[device.type]
     best, *others = [backend for backend in available_backends() if backend in runs_on]
@@ -130,20 +131,20 @@ def _all_of_ours(device: torch.device) -> list[Contender]:
 # ---- Peers
 
 
-def _torchvision() -> list[Contender]:
+def _torchvision() -> list[Implementation]:
     from torchvision.transforms import v2
 
     def prepare(case: Case) -> Call:
         mix = v2.CutMix(num_classes=case.classes)
         return lambda inputs: mix(inputs.images, inputs.labels)
 
-    return [Contender(TORCHVISION, "peer", prepare)]
+    return [Implementation(TORCHVISION, "peer", prepare)]
 
 
-def _timm() -> list[Contender]:
+def _timm() -> list[Implementation]:
     from timm.data.mixup import Mixup
 
-    def contender(name: str, mode: str, scope: str) -> Contender:
+    def of(name: str, mode: str, scope: str) -> Implementation:
         def prepare(case: Case) -> Call:
             mix = Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, mode=mode, label_smoothing=0.0, num_classes=case.classes)
             return lambda inputs: mix(inputs.images, inputs.labels)
@@ -153,16 +154,16 @@ def _timm() -> list[Contender]:
             return case.batch % 2 == 0 and (scope == "batch" or case.dtype.is_floating_point)
 
         rounds_lam = scope != "batch"
-        return Contender(name, "peer", prepare, scope=scope, in_place=True, fits=fits, rounds_lam=rounds_lam)
+        return Implementation(name, "peer", prepare, scope=scope, in_place=True, fits=fits, rounds_lam=rounds_lam)
 
     return [
-        contender(TIMM_BATCH, "batch", "batch"),
-        contender(TIMM_PAIR, "pair", "pair"),
-        contender(TIMM_ELEM, "elem", "sample"),
+        of(TIMM_BATCH, "batch", "batch"),
+        of(TIMM_PAIR, "pair", "pair"),
+        of(TIMM_ELEM, "elem", "sample"),
     ]
 
 
-def _kornia() -> list[Contender]:
+def _kornia() -> list[Implementation]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from kornia.augmentation import RandomCutMixV2
@@ -181,7 +182,7 @@ def _kornia() -> list[Contender]:
         return weighted(own, partner, lam, classes)
 
     includes = "draw (boxes inside), pixels, two labels and lambda"
-    return [Contender(KORNIA, "peer", prepare, includes=includes, scope="sample", fits=fits, dense=dense)]
+    return [Implementation(KORNIA, "peer", prepare, includes=includes, scope="sample", fits=fits, dense=dense)]
 
 
 def random_box(size: int) -> tuple[int, int, int, int]:
@@ -191,7 +192,7 @@ def random_box(size: int) -> tuple[int, int, int, int]:
     return max(y - half, 0), min(y + half, size), max(x - half, 0), min(x + half, size)
 
 
-def _snippets() -> list[Contender]:
+def _snippets() -> list[Implementation]:
     """What people write by hand: two lines in place, one box for the batch, the labels and lambda left to the loss."""
 
     def mean_box(size: int) -> tuple[int, int, int, int]:
@@ -217,7 +218,7 @@ def _snippets() -> list[Contender]:
 
     includes = "pixels, two labels and lambda"
     return [
-        Contender(name, "peer", prepare(draw_box), includes=what + includes, in_place=True, dense=dense)
+        Implementation(name, "peer", prepare(draw_box), includes=what + includes, in_place=True, dense=dense)
         for name, draw_box, what in ((SNIPPET, random_box, "draw, "), (SNIPPET_MEAN_BOX, mean_box, "permutation, "))
     ]
 
@@ -245,22 +246,22 @@ def plain_cutmix(images: Tensor, labels: Tensor, classes: int, per_sample: bool)
     return torch.where(pasted, images.flip(0), images), lam * own + (1 - lam) * own.flip(0)
 
 
-def _compiled() -> list[Contender]:
+def _compiled() -> list[Implementation]:
     # One compilation serves every batch and image size; a dtype or a batch of one takes another.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     compiled = torch.compile(plain_cutmix, dynamic=True)
 
-    def contender(name: str, per_sample: bool) -> Contender:
+    def of(name: str, per_sample: bool) -> Implementation:
         def prepare(case: Case) -> Call:
             return lambda inputs: compiled(inputs.images, inputs.labels, case.classes, per_sample)
 
         def fits(case: Case) -> bool:  # each layout would be compiled anew
             return not case.channels_last
 
-        return Contender(name, "peer", prepare, scope="sample" if per_sample else "batch", fits=fits)
+        return Implementation(name, "peer", prepare, scope="sample" if per_sample else "batch", fits=fits)
 
-    return [contender(COMPILED_BATCH, False), contender(COMPILED_SAMPLE, True)]
+    return [of(COMPILED_BATCH, False), of(COMPILED_SAMPLE, True)]
 
 
 # ---- Ceilings
@@ -271,7 +272,7 @@ def _dense_view(images: Tensor) -> Tensor:
     return images.as_strided((images.numel(),), (1,))
 
 
-def _ceilings() -> list[Contender]:
+def _ceilings() -> list[Implementation]:
     def copy_of_boxes(case: Case) -> Call:
         def call(inputs: Inputs) -> None:
             pixels = _dense_view(inputs.images)
@@ -281,13 +282,18 @@ def _ceilings() -> list[Contender]:
         return call
 
     return [
-        Contender(CLONE, "ceiling", lambda case: lambda inputs: inputs.images.clone(), includes="a copy, allocated"),
-        Contender(COPY, "ceiling", lambda case: lambda inputs: inputs.out.copy_(inputs.images), includes="a copy"),
-        Contender(BOX_COPY, "ceiling", copy_of_boxes, includes="as many bytes as mean boxes have, in one piece"),
+        Implementation(name, "ceiling", prepare, includes=includes)
+        for name, prepare, includes in (
+            (CLONE, lambda case: lambda inputs: inputs.images.clone(), "a copy, allocated"),
+            (COPY, lambda case: lambda inputs: inputs.out.copy_(inputs.images), "a copy"),
+            (BOX_COPY, copy_of_boxes, "as many bytes as mean boxes have, in one piece"),
+        )
     ]
 
 
-def all_contenders(device: torch.device, *, with_compiled: bool = True) -> tuple[list[Contender], dict[str, str]]:
+def all_implementations(
+    device: torch.device, *, with_compiled: bool = True
+) -> tuple[list[Implementation], dict[str, str]]:
     """Everything that this machine can run, and why a peer is missing."""
     found, missing = _all_of_ours(device), {}
     for name, make in (("torchvision", _torchvision), ("timm", _timm), ("kornia", _kornia)):
@@ -301,6 +307,6 @@ def all_contenders(device: torch.device, *, with_compiled: bool = True) -> tuple
     return found + _ceilings(), missing
 
 
-def chosen(contenders: list[Contender], case: Case, centre: Case) -> list[Contender]:
+def chosen(implementations: list[Implementation], case: Case, centre: Case) -> list[Implementation]:
     """Those that are measured on such batches."""
-    return [one for one in contenders if one.fits(case) and (case == centre or not one.centre_only)]
+    return [one for one in implementations if one.fits(case) and (case == centre or not one.centre_only)]

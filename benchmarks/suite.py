@@ -1,9 +1,9 @@
 """Checks, measures, and writes the results as JSON, Markdown and pictures. How and why: README.md beside this file.
 
-python benchmarks/run.py                  this machine's CPU, in under ten minutes on two cores
-python benchmarks/run.py --device cuda    its GPU
-python benchmarks/run.py --quick          does everything once on tiny batches; the numbers mean nothing
-python benchmarks/run.py --redraw         tables and pictures again, from the JSON that is there
+python benchmarks cpu             this machine's CPU, in under ten minutes on two cores
+python benchmarks gpu             its GPU
+python benchmarks cpu --quick     does everything once on tiny batches; the numbers mean nothing
+python benchmarks cpu --redraw    tables and pictures again, from the JSON that is there
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ import argparse
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import plots
-import tables
 import torch
-from checks import check_all
-from contenders import Contender, all_contenders, chosen
-from counted import BOXES, count_peers, read_ours
-from cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
-from grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
-from machine import ROOT, describe, keep_freed_memory
-from overhead import SMALL, call_overhead
-from rich.progress import Progress
-from step import training_steps
-from targets import judge, judge_overhead
-from timing import Effort, Timing, stopwatch, time_in_turn
 
-RESULTS = ROOT / "benchmarks" / "results"
+from . import plots, tables
+from .checks import check_all
+from .counted import BOXES, count_peers, read_ours
+from .cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
+from .goals import judge, judge_overhead
+from .grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
+from .implementations import Implementation, all_implementations, chosen
+from .machine import RESULTS, ROOT, describe
+from .overhead import SMALL, call_overhead
+from .timing import Effort, Timing, stopwatch, time_in_turn
+from .training_step import training_steps
 
 
 class Plan(NamedTuple):
@@ -51,16 +49,18 @@ QUICK = Plan(
 )
 
 
-def measure_case(contenders: list[Contender], case: Case, device: torch.device, effort: Effort) -> dict[str, Timing]:
+def measure_case(
+    implementations: list[Implementation], case: Case, device: torch.device, effort: Effort
+) -> dict[str, Timing]:
     batches = rotation(case, device)
-    watches = {one.name: stopwatch(one.prepare(case), batches, device) for one in contenders}
+    watches = {one.name: stopwatch(one.prepare(case), batches, device) for one in implementations}
     return time_in_turn(watches, effort)
 
 
-def as_cell(case: Case, on: list[str], contenders: list[Contender], timings: dict[str, Timing]) -> dict:
-    """One batch of the grid: what each contender is, its timing, and its speed over the fewest bytes for the job."""
+def as_cell(case: Case, on: list[str], implementations: list[Implementation], timings: dict[str, Timing]) -> dict:
+    """One batch of the grid: what each side is, its timing, and its speed over the fewest bytes for the job."""
     rows = {}
-    for one in contenders:
+    for one in implementations:
         timing = timings[one.name]
         rows[one.name] = {
             "kind": one.kind,
@@ -77,7 +77,7 @@ def as_cell(case: Case, on: list[str], contenders: list[Contender], timings: dic
 
 def measure(device: torch.device, plan: Plan) -> dict:
     """Everything, in the order in which it is worth waiting for; the checks come first, and stop it."""
-    contenders, missing = all_contenders(device, with_compiled=plan.compile)
+    implementations, missing = all_implementations(device, with_compiled=plan.compile)
     on_lines: dict[Case, list[str]] = {}
     for line, cases in plan.lines.items():
         for case in cases:
@@ -87,23 +87,20 @@ def measure(device: torch.device, plan: Plan) -> dict:
         "machine": describe(device),
         "missing": missing,
         "centre": plan.centre.as_dict(),
-        "checks": check_all(contenders, list(on_lines), device),
+        "checks": check_all(implementations, list(on_lines), device),
     }
 
     timings: dict[Case, dict[str, Timing]] = {}
     cells = []
-    with Progress() as progress:
-        task = progress.add_task("timing", total=len(on_lines))
-        for case, on in on_lines.items():
-            progress.update(task, description=f"timing {case}")
-            measured = chosen(contenders, case, plan.centre)
-            timings[case] = measure_case(measured, case, device, plan.effort)
-            cells.append(as_cell(case, on, measured, timings[case]))
-            progress.advance(task)
-    overhead = call_overhead(contenders, device, plan.effort)
-    by = training_steps(contenders, device, **plan.step)
+    for number, (case, on) in enumerate(on_lines.items(), 1):
+        print(f"timing {number} of {len(on_lines)}: {case}", flush=True)
+        measured = chosen(implementations, case, plan.centre)
+        timings[case] = measure_case(measured, case, device, plan.effort)
+        cells.append(as_cell(case, on, measured, timings[case]))
+    overhead = call_overhead(implementations, device, plan.effort)
+    by = training_steps(implementations, device, **plan.step)
     losses = loss_times(plan.losses, device, plan.effort)
-    counted = count_peers(contenders, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
+    counted = count_peers(implementations, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
     return {
         **results,
         "cells": cells,
@@ -126,15 +123,15 @@ def write(results: dict, folder: Path, readme: Path | None) -> None:
         tables.put_between_markers(readme, name, tables.readme_section(results))
 
 
-def main() -> None:
+def main(device: str, arguments: Sequence[str]) -> None:
+    """On "cpu" or "cuda"."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by default")
     parser.add_argument("--quick", action="store_true", help="tiny batches; writes to build/benchmarks, not the README")
     parser.add_argument("--redraw", action="store_true", help="measure nothing")
     parser.add_argument("--output", type=Path, help="folder for the results")
-    args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
+    args = parser.parse_args(arguments)
+    if device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -142,18 +139,13 @@ def main() -> None:
     readme = ROOT / "README.md" if folder == RESULTS and (ROOT / "README.md").exists() else None
 
     if args.redraw:
-        results = json.loads((folder / f"{args.device}.json").read_text())
+        results = json.loads((folder / f"{device}.json").read_text())
     else:
         warnings.filterwarnings("ignore", module="kornia")
-        results = measure(torch.device(args.device), QUICK if args.quick else FULL)
+        results = measure(torch.device(device), QUICK if args.quick else FULL)
     write(results, folder, readme)
     print(tables.speed_table(tables.centre_cell(results)))
     print("\n" + tables.loss_table(results["losses"]))
     if results["targets"]:
         print("\n" + tables.targets_table(results["targets"]))
-    print(f"\nThe results are in {os.path.relpath(folder)}: {args.device}.json, {args.device}.md and pictures.")
-
-
-if __name__ == "__main__":
-    keep_freed_memory()
-    main()
+    print(f"\nThe results are in {os.path.relpath(folder)}: {device}.json, {device}.md and pictures.")

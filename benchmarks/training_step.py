@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import torch
-from contenders import NO_MIXING, OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Contender
-from grid import Case, Inputs
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 from cutmix_cuda.demo import PHOTOGRAPHS
+
+from .grid import Case, Inputs
+from .implementations import NO_MIXING, OURS, OURS_IN_PLACE, TIMM_ELEM, TORCHVISION, Implementation
 
 MIXED_BY = (OURS_IN_PLACE, OURS, TORCHVISION, TIMM_ELEM)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -66,12 +66,12 @@ def _endless(loader: DataLoader) -> Iterator:
 
 
 def training_steps(
-    contenders: list[Contender], device: torch.device, *, batch: int, size: int, steps: int
+    implementations: list[Implementation], device: torch.device, *, batch: int, size: int, steps: int
 ) -> dict[str, dict]:
     """Medians of the phases of a step by who mixes, after a step each to warm up. They take turns on one network."""
     case = Case(batch=batch, size=size)
     mixers: dict[str, Callable] = {NO_MIXING: lambda inputs: (inputs.images, inputs.labels)}
-    mixers |= {one.name: one.prepare(case) for one in contenders if one.name in MIXED_BY}
+    mixers |= {one.name: one.prepare(case) for one in implementations if one.name in MIXED_BY}
     batches = _endless(DataLoader(Crops(size, 4 * batch), batch_size=batch, shuffle=True, drop_last=True))
     network = resnet18(num_classes=case.classes).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
@@ -83,7 +83,7 @@ def training_steps(
         return time.perf_counter()
 
     phases = {name: Phases() for name in mixers}
-    for step in track(range(1 + steps), "training steps"):
+    for step in range(1 + steps):
         for name, mix in mixers.items():
             start = now()
             images, labels = (tensor.to(device) for tensor in next(batches))

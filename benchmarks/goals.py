@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from contenders import (
+
+from .grid import CENTRE, Case
+from .implementations import (
     BOX_COPY,
     CLONE,
     COPY,
@@ -17,8 +19,7 @@ from contenders import (
     TIMM_ELEM,
     TORCHVISION,
 )
-from grid import CENTRE, Case
-from timing import Timing
+from .timing import Timing
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ MOST_OVERHEAD = 25e-6  # seconds a call at B = 1, plan and targets included
 
 
 def judge(timings: dict[Case, dict[str, Timing]]) -> list[dict]:
-    """A row for each target whose two contenders were measured: the ratio of their medians, and whether it is met."""
+    """A row for each target whose two sides were measured: the ratio of their medians, and whether it is met."""
     rows = []
     for target in SPEED_UPS + NEAR_THE_CEILING:
         measured = timings.get(target.case, {})

@@ -1,0 +1,47 @@
+"""The commands of the benchmarks, each with a --help of its own.
+
+python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
+python benchmarks train          what mixing does to a small network
+python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MODULES = {
+    "cpu": "suite",
+    "gpu": "suite",
+    "train": "train",
+    "cuda-report": "cuda_report",
+    "ptx-report": "ptx_report",
+}
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks",
+        usage="%(prog)s COMMAND [--help | ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=MODULES, help=argparse.SUPPRESS)
+    command = parser.parse_args(sys.argv[1:2]).command
+    if command in DEVICES:
+        import_module("benchmarks.machine").keep_freed_memory()
+    run = import_module(f"benchmarks.{MODULES[command]}").main
+    if command in DEVICES:
+        run = partial(run, DEVICES[command])
+    run(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    # Python put this folder first. The repository goes last: its sources would hide the installed package.
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE] + [str(HERE.parent)]
+    main()
