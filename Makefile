@@ -6,7 +6,7 @@
 #   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure
 #   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
-#   make train        what mixing does to a small network on few digits
+#   make train        what mixing does to a small network on Fashion-MNIST;  make data gets that
 #   make install      no more than .venv and the package
 #   make clean        remove everything that was made, .venv as well
 #
@@ -21,7 +21,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels 
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX) $(CXXFLAGS) $(CPPFLAGS) $(LDFLAGS)
 
-.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+.PHONY: demo test lint format bench bench-gpu gpu-check cuda-report ptx-report train data install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: .venv/installed
@@ -59,10 +59,13 @@ ptx-report: .venv/installed
 train: .venv/installed
 	$(BIN)/python benchmarks train
 
+data: .venv/installed
+	$(BIN)/python benchmarks data
+
 install: .venv/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build data dist *.egg-info cutmix_cuda/*.so demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/requirements: requirements-dev.txt
 	$(PYTHON) -m venv .venv

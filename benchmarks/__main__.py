@@ -1,7 +1,7 @@
 """The commands of the benchmarks, each with a --help of its own.
 
 python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
-python benchmarks train          what mixing does to a small network
+python benchmarks train          what mixing does to a small network; data: gets the images for it
 python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
 """
 
@@ -18,6 +18,7 @@ MODULES = {
     "cpu": "suite",
     "gpu": "suite",
     "train": "train",
+    "data": "train.data",
     "cuda-report": "cuda_report",
     "ptx-report": "ptx_report",
 }
