@@ -36,11 +36,11 @@ CALIBRATION = Measure(
 GAP = Measure("training accuracy minus test accuracy", lambda run: run["training_accuracy"] - run["accuracy"])
 
 
-def _under_box(place: str, index: int, side: int) -> Measure:
-    return Measure(
-        f"test accuracy, grey box of {side} x {side} pixels at {place}",
-        lambda run: run["occluded_at_" + place.split()[-1]][index],
-    )
+PLACES = {"occluded_at_centre": "at the centre", "occluded_at_random": "at a random place"}
+
+
+def _under_box(key: str, index: int, side: int) -> Measure:
+    return Measure(f"test accuracy, grey box of {side} x {side} pixels {PLACES[key]}", lambda run: run[key][index])
 
 
 def _under_noise(index: int, deviation: float) -> Measure:
@@ -49,12 +49,9 @@ def _under_noise(index: int, deviation: float) -> Measure:
 
 def all_measures(run: dict) -> list[Measure]:
     """Those that a run was measured by."""
-    boxes = [
-        _under_box(place, index, side)
-        for place in ("the centre", "random")
-        for index, side in enumerate(run["occluder_sides"])
-    ]
-    return [ACCURACY, CALIBRATION, GAP, *boxes, *(_under_noise(*one) for one in enumerate(run["noise"]))]
+    boxes = [_under_box(key, *box) for key in PLACES for box in enumerate(run["occluder_sides"])]
+    noises = [_under_noise(*noise) for noise in enumerate(run["noise"])]
+    return [ACCURACY, CALIBRATION, GAP, *boxes, *noises]
 
 
 def by_size_and_arm(runs: list[dict]) -> dict[int, dict[str, list[dict]]]:
@@ -128,32 +125,28 @@ def where_and_when(runs: list[dict]) -> str:
 
 def overview(runs: list[dict]) -> str:
     """The README's table."""
-    middle = 1  # of the boxes and of the noises
-    side, deviation = runs[0]["occluder_sides"][middle], runs[0]["noise"][middle]
-    further = [
-        CALIBRATION,
-        _under_box("the centre", middle, side),
-        _under_box("random", middle, side),
-        _under_noise(middle, deviation),
-        GAP,
-    ]
+    box, noise = (1, runs[0]["occluder_sides"][1]), (1, runs[0]["noise"][1])
+    others = {
+        "calibration error, %": CALIBRATION,
+        **{
+            f"accuracy, {box[1]} x {box[1]} grey box {place}, %": _under_box(key, *box) for key, place in PLACES.items()
+        },
+        f"accuracy, noise of {noise[1]}, %": _under_noise(*noise),
+        "training accuracy - accuracy, points": GAP,
+    }
     header = (
         "training images",
         "training with",
         "accuracy, %",
         "gain over no mixing, points (95 % interval)",
-        "calibration error, %",
-        f"accuracy, {side} x {side} grey box at the centre, %",
-        "at a random place, %",
-        f"accuracy, noise of {deviation}, %",
-        "training accuracy - accuracy, points",
+        *others,
     )
     rows = []
     for size, arms in by_size_and_arm(runs).items():
         accuracy = summaries(arms, ACCURACY)
-        others = [summaries(arms, measure) for measure in further]
+        further = [summaries(arms, measure) for measure in others.values()]
         rows += [
-            (f"{size:,}", arm, level(accuracy[arm]), gain(accuracy[arm]), *(level(other[arm]) for other in others))
+            (f"{size:,}", arm, level(accuracy[arm]), gain(accuracy[arm]), *(level(other[arm]) for other in further))
             for arm in arms
         ]
     return f"{where_and_when(runs)}\n\n" + table(header, rows, numbers_from=2)

@@ -465,7 +465,11 @@ def test_one_seed_is_too_few(capsys):
 
 def test_the_published_numbers_are_those_of_the_runs():
     """Both sizes, every arm, five seeds, on the test images of Fashion-MNIST."""
-    runs = read(ROOT / "benchmarks" / "results")
+    results, readme = ROOT / "benchmarks" / "results", (ROOT / "README.md").read_text()
+    if not (results / "train.jsonl").exists():
+        assert "Not measured yet." in readme.split("## Does it regularise?")[1].split("##")[0]
+        return
+    runs = read(results)
     effort = study.FULL[data.FASHION_MNIST]
     assert effort.seeds >= 5 and len(effort.epochs) == 2
     assert {(run["data"], run["tested_on"]) for run in runs} == {("Fashion-MNIST", "test")}
@@ -476,5 +480,5 @@ def test_the_published_numbers_are_those_of_the_runs():
         for images, epochs in effort.epochs.items()
         for arm in ARMS
     }
-    assert report.overview(runs) in (ROOT / "README.md").read_text()
-    assert report.everything(runs) == (ROOT / "benchmarks" / "results" / "train.md").read_text()
+    assert report.overview(runs) in readme
+    assert report.everything(runs) == (results / "train.md").read_text()
