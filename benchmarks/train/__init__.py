@@ -4,7 +4,7 @@ python benchmarks train               all runs that results/train.jsonl lacks, t
 python benchmarks train --validate    tests on the images that network and settings were chosen on
 python benchmarks train --quick       does everything once on a few digits, hardly training; the numbers mean nothing
 
-All of them take about an hour on two cores. Method and limits: README.md in the folder above.
+The first takes about an hour on two cores, from nothing. Method and limits: README.md in the folder above.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ def main(arguments: Sequence[str]) -> None:
         effort = effort._replace(seeds=args.seeds)
     tested_on = "validation" if args.validate else "test"
     published = (data, tested_on) == (FASHION_MNIST, "test")
-    output = args.output or (RESULTS if published else ROOT / "build" / f"train on {data}")
+    output = args.output or (RESULTS if published else ROOT / "build" / f"train-{data}")
     output.mkdir(parents=True, exist_ok=True)
 
-    machine = {key: describe(torch.device("cpu"))[key] for key in ("processor", "versions", "commit", "date")}
+    described = describe(torch.device("cpu"))
+    machine = {key: described[key] for key in ("processor", "versions", "commit", "date")}
     runs = complete(
         output / "train.jsonl", definitions(data, folder, tested_on, effort), folder, args.processes, machine
     )
@@ -77,5 +78,5 @@ def main(arguments: Sequence[str]) -> None:
     draw_overview(runs, output / "train.png")
     draw_reliability(runs, output / "train_reliability.png")
     print(f"\nAll measures and the pictures are in {output}.")
-    if output == RESULTS:
+    if published and output == RESULTS:
         put_between_markers(ROOT / "README.md", "train", text)

@@ -32,7 +32,7 @@ class Effort(NamedTuple):
 
 
 FULL = {
-    FASHION_MNIST: Effort({3000: 80, 20_000: 24}, batch=100, seeds=5),
+    FASHION_MNIST: Effort({3000: 80, 10_000: 40}, batch=100, seeds=5),
     DIGITS: Effort({100: 300, 500: 60}, batch=50, seeds=5),
 }
 QUICK = Effort({40: 1, 80: 1}, batch=20, seeds=2)
@@ -53,7 +53,7 @@ def definitions(data: str, folder: Path, tested_on: str, effort: Effort) -> list
         "batch": effort.batch,
         "widths": list(training.WIDTHS),
         "learning_rate": training.LEARNING_RATE,
-        "momentum": training.MOMENTUM,
+        "momentum": list(training.MOMENTUM),
         "weight_decay": training.WEIGHT_DECAY,
         "occluder_sides": measures.occluder_sides(load(data, folder).test.images.shape[-1]),
         "noise": list(measures.NOISE),

@@ -9,7 +9,8 @@ from .arms import Mixer
 from .data import CLASSES, DataSet, Images, flip_and_shift
 
 WIDTHS = (16, 32, 64)  # channels of the blocks
-LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+LEARNING_RATE, WEIGHT_DECAY = 0.1, 5e-4
+MOMENTUM = (0.85, 0.95)  # the lower one where the learning rate is highest
 
 
 class Normalise(nn.Module):
@@ -72,11 +73,14 @@ def train(
     normalise = Normalise(data.pool.images)
     torch.manual_seed(seed)
     network = make_network().train()
+    low, high = MOMENTUM
     optimizer = torch.optim.SGD(
-        network.parameters(), LEARNING_RATE, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+        network.parameters(), LEARNING_RATE, momentum=high, nesterov=True, weight_decay=WEIGHT_DECAY
     )
     steps = training_images // batch  # an epoch; the images that are left over wait for the next
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=epochs * steps, base_momentum=low, max_momentum=high
+    )
     for _ in range(epochs):
         order = torch.randperm(training_images, generator=generator)
         for which in order[: steps * batch].split(batch):
