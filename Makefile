@@ -8,7 +8,7 @@
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure (docs/gpu.md)
 #   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
 #   make docs         the documentation's pages, into docs/_build/html
-#   make train        what mixing does to a small network on few digits
+#   make train        what mixing does to a small network on Fashion-MNIST;  make data gets that
 #   make install      no more than .venv and the package
 #   make clean        remove everything that was made, .venv as well
 #
@@ -31,7 +31,7 @@ BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CX
 
 TORCHES ?= 2.10.0 2.12.0
 
-.PHONY: demo test check-torch lint format docs bench bench-gpu gpu-check cuda-report ptx-report train install clean FORCE
+.PHONY: demo test check-torch lint format docs bench bench-gpu gpu-check cuda-report ptx-report train data install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: $(STAMPS)/installed
@@ -82,11 +82,14 @@ ptx-report: $(STAMPS)/installed
 train: $(STAMPS)/installed
 	$(BIN)/python benchmarks train
 
+data: $(STAMPS)/installed
+	$(BIN)/python benchmarks data
+
 install: $(STAMPS)/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info cutmix_cuda/*.so demo.png docs/_build docs/_gallery .hypothesis .mypy_cache .pytest_cache \
-	    .ruff_cache
+	rm -rf .venv build data dist *.egg-info cutmix_cuda/*.so demo.png docs/_build docs/_gallery .hypothesis .mypy_cache \
+	    .pytest_cache .ruff_cache
 
 ifeq ($(VENV),.venv)
 $(STAMPS)/requirements: requirements-dev.txt
