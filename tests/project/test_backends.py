@@ -52,13 +52,16 @@ def test_the_reference_can_be_asked_for_by_environment():
     code = """
 import torch, cutmix_cuda
 from cutmix_cuda import _backends
-print(_backends.ops_for(None, torch.device("cpu")).cutmix)
+print(_backends.ops_for(None, torch.device("cpu")).sample_and_apply)
 images = torch.rand(4, 3, 6, 9)
 expected = cutmix_cuda.cutmix(images, seed=1, backend="reference")[0]
 print(torch.equal(cutmix_cuda.cutmix(images, seed=1)[0], expected))
 """
-    assert answer(code, CUTMIX_CUDA_BACKEND="reference").split() == ["cutmix_cuda_reference.cutmix.default", "True"]
-    assert answer(code, CUTMIX_CUDA_BACKEND="").split() == ["cutmix_cuda.cutmix.default", "True"]
+    assert answer(code, CUTMIX_CUDA_BACKEND="reference").split() == [
+        "cutmix_cuda_reference.sample_and_apply.default",
+        "True",
+    ]
+    assert answer(code, CUTMIX_CUDA_BACKEND="").split() == ["cutmix_cuda.sample_and_apply.default", "True"]
 
 
 @pytest.mark.parametrize(
