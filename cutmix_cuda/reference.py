@@ -157,7 +157,7 @@ def sample_plan(
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
     kind = kind_of(cutmix_below, mixup_below, cutout_below, word_kind)
-    kind = torch.where((partners == index) & (kind != Kind.cutout), int(Kind.keep), kind)
+    kind = torch.where((partners == index) & (kind != int(Kind.cutout)), int(Kind.keep), kind)
     if height == 0 or width == 0:
         kind = torch.full_like(kind, int(Kind.keep))
 
@@ -165,9 +165,9 @@ def sample_plan(
     place = clipped_box if placement == Placement.clip else inside_box
     box = place(lam, word_x, word_y, height, width)
     if correct_lam:
-        lam = torch.where(kind == Kind.cutmix, share_outside(box, height, width), lam)
-    lam = torch.where((kind == Kind.cutmix) | (kind == Kind.mixup), lam, torch.ones_like(lam))
-    boxed = (kind == Kind.cutmix) | (kind == Kind.cutout)
+        lam = torch.where(kind == int(Kind.cutmix), share_outside(box, height, width), lam)
+    lam = torch.where((kind == int(Kind.cutmix)) | (kind == int(Kind.mixup)), lam, torch.ones_like(lam))
+    boxed = (kind == int(Kind.cutmix)) | (kind == int(Kind.cutout))
     integers = [partners, *(torch.where(boxed, edge, 0) for edge in box)]
     columns = [column.to(torch.int32) for column in integers]
     return torch.stack([*columns, lam.view(torch.int32), kind.to(torch.int32), torch.zeros_like(columns[0])], dim=1)
@@ -244,12 +244,12 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill_l
     partner = torch.where(valid, partner, 0).long()
     own = _as_bits(images)
     others = own[partner]
-    mixed = torch.where(per_sample(kind == Kind.cutmix) & in_box, others, own)
-    mixed = torch.where(per_sample(kind == Kind.cutout) & in_box, _fill_of(images, fill_low, fill_high), mixed)
-    if images.dtype in BLENDED_DTYPES and (images.is_cuda or (kind == Kind.mixup).any()):  # a GPU is not asked
+    mixed = torch.where(per_sample(kind == int(Kind.cutmix)) & in_box, others, own)
+    mixed = torch.where(per_sample(kind == int(Kind.cutout)) & in_box, _fill_of(images, fill_low, fill_high), mixed)
+    if images.dtype in BLENDED_DTYPES and (images.is_cuda or (kind == int(Kind.mixup)).any()):  # a GPU is not asked
         lam = per_sample(plan[:, 5].view(torch.float32))
         blend = _as_bits(blended(lam, images, images[partner]))
-        mixed = torch.where(per_sample(kind == Kind.mixup), blend, mixed)
+        mixed = torch.where(per_sample(kind == int(Kind.mixup)), blend, mixed)
     _as_bits(out).copy_(mixed)
 
 
@@ -269,7 +269,7 @@ def _targets(
     scale, off, on = (
         torch.full((), x, dtype=value, device=plan.device) for x in _smoothing(label_smoothing, num_classes)
     )
-    keep = (plan[:, 6] == Kind.keep) | (plan[:, 6] == Kind.cutout)
+    keep = (plan[:, 6] == int(Kind.keep)) | (plan[:, 6] == int(Kind.cutout))
     partner = torch.where(valid, plan[:, 0], 0).long()
     if labels.is_floating_point():
         own = labels.to(value) * scale + off

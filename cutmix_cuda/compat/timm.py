@@ -166,7 +166,8 @@ class Mixup:
         index = torch.arange(batch, device=x.device)
         boxes = boxes[reference.draw_index(settings.sampling.scope, index, partner)]
         # Where none is pasted the box says nothing.
-        lam = torch.where(plan.kind == Kind.cutmix, reference.share_outside(boxes.unbind(1), height, width), plan.lam)
+        outside = reference.share_outside(boxes.unbind(1), height, width)
+        lam = torch.where(plan.kind == int(Kind.cutmix), outside, plan.lam)
         return MixPlan.from_boxes(partner, boxes, height, width, lam=lam, kind=plan.kind)
 
     def _uniform_edges(self, length: int, count: int) -> tuple[Tensor, Tensor]:
