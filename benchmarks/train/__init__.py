@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ..command_line import make_parser
 from ..machine import RESULTS, ROOT, describe
 from ..tables import put_between_markers
 from .data import DIGITS, FASHION_MNIST, FOLDER, missing_files

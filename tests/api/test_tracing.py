@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ import torch.utils.flop_counter
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, MixPlan
+from cutmix_cuda import CutMix, MixPlan, _backends, reference
+from cutmix_cuda.compat.timm import Mixup
 
 from ..helpers import assert_same_bits, generator
 
@@ -38,6 +43,7 @@ OUT_OF_PLACE: dict[str, Callable[[Tensor, Tensor], object]] = {
     "targets": lambda x, y: cutmix_cuda.mix_targets(y, plan(), CLASSES),
     "masks": lambda x, y: cutmix_cuda.mix_images((x[:, 0] * 9).long(), plan()),
 }
+BY_BITS_OF_LAM = ("pairs", "pairs of a plan", "boxes")
 IN_PLACE: dict[str, Callable[[Tensor, Tensor], object]] = {
     "in place": lambda x, y: cutmix_cuda.cutmix_(x.clone(), y, CLASSES, seed=1),
     "out": lambda x, y: cutmix_cuda.cutmix(x, y, CLASSES, seed=1, out=torch.empty_like(x)),
@@ -69,9 +75,22 @@ def test_a_traced_call_is_the_call(call, tracing_mode):
         assert_same_bits(actual, expected)
 
 
+def vmap_knows_views() -> bool:
+    try:
+        torch.vmap(lambda bits: bits.view(torch.float32))(torch.zeros(2, 3, dtype=torch.int32))
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_views = pytest.mark.skipif(not vmap_knows_views(), reason="this torch has no vmap of view(dtype)")
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("over", ["images", "labels", "both"])
-@pytest.mark.parametrize("call", OUT_OF_PLACE)
+@pytest.mark.parametrize(
+    "call", [pytest.param(call, marks=needs_views if call in BY_BITS_OF_LAM else ()) for call in OUT_OF_PLACE]
+)
 def test_examples_of_vmap_are_calls(call, over):
     images = torch.stack([IMAGES, IMAGES.flip(0)]) if over != "labels" else IMAGES
     labels = torch.stack([LABELS, LABELS.roll(1)]) if over != "images" else LABELS
@@ -109,3 +128,27 @@ def test_labels_are_looked_at_under_other_modes():
     """A mode that only watches hides no values."""
     with torch.utils.flop_counter.FlopCounterMode(display=False), pytest.raises(ValueError, match="labels must be in"):
         cutmix_cuda.cutmix(IMAGES, LABELS + 4, CLASSES)
+
+
+class NoMembers(TorchFunctionMode):
+    """Finds operations on a tensor and a member of an enumeration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        values = tree_leaves((args, kwargs or {}))
+        self.found |= {f"{func.__name__}: {value!r}" for value in values if isinstance(value, enum.IntEnum)}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_tensor_meets_a_member_of_an_enumeration(call, monkeypatch):
+    """torch.compile takes a comparison of the two for one of objects, and its result for False."""
+    monkeypatch.setitem(_backends._OPS, None, SimpleNamespace(**reference.OPS))  # with the reference's own operations
+    with NoMembers() as mode:
+        CALLS[call](IMAGES.clone(), LABELS)
+        cutmix_cuda.Mix(cutout=0.3).sample_plan(BATCH, HEIGHT, WIDTH).mix_boxes([torch.rand(0, 4)] * BATCH)
+        Mixup(cutmix_minmax=(0.2, 0.6), num_classes=CLASSES)(IMAGES.clone(), LABELS)
+    assert not mode.found
