@@ -67,11 +67,12 @@ def arguments_of(op: str, images: Tensor, labels: Tensor | None) -> tuple[object
 
 
 WITHOUT_IMAGES = ("sample_plan", "mix_targets")
+OF_THE_TAIL = ("sample_views", "augment", "augment_out", "apply_views", "apply_views_out")  # in ops/test_augment.py
 
 
 @every_backend
 @pytest.mark.parametrize("layout", layouts("cpu"))
-@pytest.mark.parametrize("op", [op for op in OPS if op not in WITHOUT_IMAGES])
+@pytest.mark.parametrize("op", [op for op in OPS if op not in WITHOUT_IMAGES + OF_THE_TAIL])
 def test_opcheck(backend, op, layout):
     images = layouts(backend.device)[layout]
     labels = {"channels last": None, "sliced": soft_labels(len(images), 5)}.get(layout, random_labels(len(images), 5))
@@ -372,7 +373,7 @@ def traced_by_functionalize(call, images):
 )
 def test_eager_mode_after_tracing(trace, fill, monkeypatch):
     """What is built once is not built of the tracer's own tensors, whoever comes first."""
-    monkeypatch.setattr("cutmix_cuda.distributions._built", {})
+    monkeypatch.setattr("cutmix_cuda._constants._built", {})
     monkeypatch.setattr("cutmix_cuda._fill._words", {})
     images = torch.rand(6, 3, 8, 9)
 
