@@ -187,8 +187,8 @@ def check_settings(
         None if mean is None else check_numbers("mean", mean),
         check_numbers("std", 1.0 if std is None else std),
     )
-    if min(deviations) <= 0:
-        raise ValueError(f"std must be positive, got {std!r}")
+    if min(deviations) < torch.finfo(torch.float32).tiny:
+        raise ValueError(f"std must be positive, and a normal number of float32, got {std!r}")
     if dtype is not None and dtype not in AUGMENTED_DTYPES:
         raise ValueError(f"dtype must be one of {_validation._names(AUGMENTED_DTYPES)} or None, got {dtype!r}")
     if dtype == torch.uint8 and means is not None:
