@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backends, _validation, reference_augment
+from ._constants import OfGraphs, built_once, name_in_graphs
 from ._ops import (
     AUGMENTED_DTYPES,
     FEW_CHANNELS,
@@ -24,6 +25,7 @@ from ._ops import (
 )
 from ._options import Settings as MixSettings
 from ._seed import counted_seed, seed_tensor
+from ._tensors import of_class, plain
 from ._tv_tensors import is_tv_tensor
 from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
@@ -37,31 +39,12 @@ from .views import Views, check_views
 Mean = float | Sequence[float]
 
 
-# ---- Constants on the device, built once for each of their values. As the tables of distributions.py, which says why.
-
-_built: dict[tuple[object, ...], Tensor] = {}
-
-
-def _kept(key: tuple[object, ...], build) -> Tensor:
-    traced = torch._C._len_torch_dispatch_stack() > 0
-    tensor = None if traced else _built.get(key)
-    if tensor is None:
-        tensor = build()
-        if not traced and not torch._is_functional_tensor(tensor):
-            _built[key] = tensor
-    return tensor
-
-
 def _aspect_table(least: float, most: float, device: torch.device) -> Tensor:
     def build() -> Tensor:
         logarithms = np.linspace(math.log(least), math.log(most), QUANTILE_INTERVALS + 1)
         return torch.from_numpy(np.exp(logarithms - math.log(most)).astype(np.float32)[None]).to(device)
 
-    return _kept(("aspects", least, most, device), build)
-
-
-def _no_table(device: torch.device) -> Tensor:
-    return _kept(("none", device), lambda: torch.empty((0, QUANTILE_INTERVALS + 1), device=device))
+    return built_once(("aspects", least, most, device), build)
 
 
 def _constants(
@@ -83,20 +66,24 @@ def _constants(
         rows = unit * of_channels(mean), 1.0 / deviation, of_channels(erase), of_channels([fill])
         return torch.from_numpy(np.stack(rows).astype(np.float32)).to(device)
 
-    return _kept(("constants", mean, std, erase, fill, channels, unit, device), build)
+    return built_once(("constants", mean, std, erase, fill, channels, unit, device), build)
 
 
-for _function in (_aspect_table, _no_table, _constants):
+def _name_of_aspects(least: float, most: float, device: torch.device) -> str:
+    return name_in_graphs(_aspect_table(least, most, device))
+
+
+def _name_of_constants(*arguments) -> str:
+    return name_in_graphs(_constants(*arguments))
+
+
+for _function in (_name_of_aspects, _name_of_constants):
     setattr(_function, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-def _as_constants(*values):
-    """Numbers, and tuples of them, that are constants in a compiled graph."""
-    if not torch.compiler.is_compiling():
-        return values
-    return tuple(
-        tuple(constant(number) for number in value) if isinstance(value, tuple) else constant(value) for value in values
-    )
+def _as_constants(*numbers):
+    """Numbers and tuples of numbers, constants in a compiled graph, where some of them are symbols."""
+    return [tuple(map(constant, each)) if isinstance(each, tuple) else constant(each) for each in numbers]
 
 
 class Settings(NamedTuple):
@@ -197,8 +184,8 @@ def check_settings(
         None if mean is None else check_numbers("mean", mean),
         check_numbers("std", 1.0 if std is None else std),
     )
-    if min(deviations) <= 0:
-        raise ValueError(f"std must be positive, got {std!r}")
+    if min(deviations) < torch.finfo(torch.float32).tiny:
+        raise ValueError(f"std must be positive, and a normal number of float32, got {std!r}")
     if dtype is not None and dtype not in AUGMENTED_DTYPES:
         raise ValueError(f"dtype must be one of {_validation._names(AUGMENTED_DTYPES)} or None, got {dtype!r}")
     if dtype == torch.uint8 and means is not None:
@@ -267,18 +254,22 @@ def _only_mixes(images: Tensor, settings: Settings) -> bool:
 
 def _seen(images: Tensor, settings: Settings) -> Tensor:
     """The images as (batch, channels, height, width), after their checks."""
+    images = plain(images)
     _validation.check_images(images)
     if settings.channels_last_input and images.dim() == 4:
         images = images.permute(0, 3, 1, 2)
     return images
 
 
-def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
+def _check_not_classes(images: Tensor) -> None:
     if is_tv_tensor(images, "Mask"):
         raise TypeError(
             "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased, because its values are "
             "classes; masks follow images by mix_images(views.apply(masks), plan)"
         )
+
+
+def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
     if images.dtype not in AUGMENTED_DTYPES:
         raise TypeError(
             f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved or erased, "
@@ -304,20 +295,20 @@ def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
 
 def _value_arguments(images: Tensor, settings: Settings) -> tuple[Tensor, list[int]]:
     """constants and erasing."""
-    mean, std, value, fill = _as_constants(
-        (0.0,) if settings.mean is None else settings.mean, settings.std, settings.erased, settings.mix.fill
-    )
+    numbers = (0.0,) if settings.mean is None else settings.mean, settings.std, settings.erased, settings.mix.fill
     channels = len(range(images.shape[1]))  # in a graph of dynamic sizes it is a symbol; a range has to know
     unit = 255.0 if images.dtype == torch.uint8 and settings.mean is not None else 1.0
     device = images.device if channels > FEW_CHANNELS else torch.device("cpu")
-    constants = _constants(mean, std, value, fill, channels, unit, device)
-    return constants, settings.erasing
+    if torch.compiler.is_compiling():
+        name = _name_of_constants(*_as_constants(*numbers), channels, unit, device)
+        return getattr(OfGraphs, name), settings.erasing
+    return _constants(*numbers, channels, unit, device), settings.erasing
 
 
-def _view_tables(erase: Erase | None, view_choices: list[int], device: torch.device) -> Tensor:
-    if erase is None or ViewChoices(*view_choices).max_boxes == 0:
-        return _no_table(device)
-    least, most = _as_constants(*map(float, erase.ratio))
+def _view_tables(erase: Erase | None, device: torch.device) -> Tensor:
+    least, most = (1.0, 1.0) if erase is None else map(float, erase.ratio)
+    if torch.compiler.is_compiling():
+        return getattr(OfGraphs, _name_of_aspects(constant(least), constant(most), device))
     return _aspect_table(least, most, device)
 
 
@@ -341,11 +332,11 @@ def run(
     backend: str | None,
 ) -> Augmented:
     """Samples a plan and views and follows them in one launch. Everything is checked before anything is written."""
-    images = _seen(images, settings)
+    given, images = images, _seen(images, settings)
     op_labels = labels if settings.mixes else None
     if _only_mixes(images, settings):
         mixed, targets, plan = run_mix(
-            images,
+            images if settings.channels_last_input else given,
             op_labels,
             settings.num_classes,
             settings.mix,
@@ -358,19 +349,20 @@ def run(
         return Augmented(mixed, targets if settings.mixes else labels, plan, None)
 
     output = _output(images, settings)
+    _check_not_classes(given)
     _check_images(images, settings, output)
     device, mix = images.device, settings.mix
-    op_labels, classes = _labels_of_op(op_labels, settings.num_classes, images.shape[0], device, mix.form)
+    op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.form)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
     arguments = (
         op_labels,
-        seed_tensor(seed, generator, device),
+        seed_tensor(seed, generator, device, like=images),
         quantiles(mix.distributions, device),
         mix.bounds,
         mix.sampling,
-        _view_tables(settings.erase, settings.view_choices, device),
+        _view_tables(settings.erase, device),
         settings.view_parameters,
         settings.view_choices,
         classes,
@@ -379,14 +371,15 @@ def run(
         *_value_arguments(images, settings),
     )
     if out is not None:
-        dense, plan, views = ops.augment_out(images, *arguments, out)
+        dense, plan, views = ops.augment_out(images, *arguments, plain(out))
         _mark_written(out)
         augmented = out
     else:
         augmented, dense, plan, views = ops.augment(images, *arguments, output.dtype, int(output.memory_format))
+        augmented = of_class(augmented, given)
     if labels is None or not settings.mixes:
         return Augmented(augmented, labels, plan, views)
-    return Augmented(augmented, dense if op_labels is not None else pairs_of(labels, plan), plan, views)
+    return Augmented(augmented, dense if op_labels is not None else pairs_of(plain(labels), plan), plan, views)
 
 
 def follow(
@@ -402,8 +395,9 @@ def follow(
     backend: str | None,
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
     """Follows a given plan and given views in one launch. Everything is checked before anything is written."""
-    images = _seen(images, settings)
+    given, images = images, _seen(images, settings)
     output = _output(images, settings)
+    _check_not_classes(given)
     _check_images(images, settings, output)
     batch, _, height, width = images.shape
     device, mix = images.device, settings.mix
@@ -416,7 +410,7 @@ def follow(
     check_views(views, images)
     op_labels, classes = None, 0
     if mixes:
-        op_labels, classes = _labels_of_op(labels, settings.num_classes, batch, device, mix.form)
+        op_labels, classes = _labels_of_op(plain(labels), settings.num_classes, batch, device, mix.form)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
@@ -425,24 +419,25 @@ def follow(
         op_labels,
         plan.packed,
         views.packed,
-        seed_tensor(seed if noisy else 0, generator if noisy else None, device),
+        seed_tensor(seed if noisy else 0, generator if noisy else None, device, like=images),
         classes,
         mix.label_smoothing,
         mix.target_dtype,
         *_value_arguments(images, settings),
     )
     if out is not None:
-        dense = ops.apply_views_out(images, *arguments, out)
+        dense = ops.apply_views_out(images, *arguments, plain(out))
         _mark_written(out)
         augmented = out
     else:
         augmented, dense = ops.apply_views(images, *arguments, output.dtype, int(output.memory_format))
+        augmented = of_class(augmented, given)
     if labels is None or not mixes:
         return augmented, labels
     if op_labels is not None:
         return augmented, dense
     valid = reference_augment.followed(plan.packed, views.packed, height, width)
-    return augmented, pairs_of(labels, plan.packed, valid)
+    return augmented, pairs_of(plain(labels), plan.packed, valid)
 
 
 # ---- The functions
@@ -607,7 +602,7 @@ def sample_views(
     ]
     parameters, choices = _view_settings(flip, translate, erase)
     where = torch.empty(0, device=device).device
-    tables = _view_tables(erase, choices, where)
+    tables = _view_tables(erase, where)
     ops = _backends.ops_for(backend, where)
     return Views(
         ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, parameters, choices), height, width

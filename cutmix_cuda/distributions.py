@@ -19,6 +19,7 @@ import scipy.special
 import torch
 from torch import Tensor
 
+from ._constants import OfGraphs, built_once, name_in_graphs
 from ._ops import KINDS, QUANTILE_INTERVALS
 from ._validation import check_positive, check_share
 from .reference import mixes_target
@@ -121,7 +122,7 @@ def quantiles(distributions: Sequence[float | Distribution | None], device: torc
     """
     if torch.compiler.is_compiling():
         parts = tuple(_parts(each) for each in distributions)
-        return getattr(_OfGraphs, _name_of_tables(device, *parts))
+        return getattr(OfGraphs, _name_of_tables(device, *parts))
     return _tables(device, *distributions)
 
 
@@ -173,36 +174,17 @@ def _knots_of_kind(kind: int, drawn: float | Distribution | None) -> np.ndarray:
     return 1.0 - knots_of(area)[::-1]  # lambda is what is left of the image
 
 
-_built: dict[tuple[object, ...], Tensor] = {}
-
-
 def _tables(device: torch.device, *distributions: float | Distribution | None) -> Tensor:
-    # Where a mode (FakeTensorMode, torch.export) or a transform makes tensors of its own, they are for it alone.
-    traced = torch._C._len_torch_dispatch_stack() > 0
-    key = device, *distributions
-    tables = None if traced else _built.get(key)
-    if tables is None:
+    def build() -> Tensor:
         drawn = (*distributions, *[None] * (KINDS - len(distributions)))
         knots = [_knots_of_kind(kind, each) for kind, each in enumerate(drawn, start=1)]
-        with torch.inference_mode(False):  # a graph may save them for its backward
-            tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
-        if not traced and not torch._is_functional_tensor(tables):
-            _built[key] = tables
-    return tables
+        return torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
 
-
-class _OfGraphs:
-    """The tables of compiled graphs, each under a name, because torch takes two constants of one function for one."""
+    return built_once(("quantiles", device, *distributions), build)
 
 
 def _name_of_tables(device: torch.device, *parts: Any) -> str:
-    tables = _tables(device, *[_made_of(each) for each in parts])
-    name = f"tables_{id(tables)}"
-    setattr(_OfGraphs, name, tables)
-    tables._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]  # torch._dynamo.mark_static_address
-    return name
+    return name_in_graphs(_tables(device, *[_made_of(each) for each in parts]))
 
 
-# Called while a graph is traced, and a constant in it: torch.compiler.assume_constant_result. It and
-# mark_static_address would import torch._dynamo, and so double the import of torch.
 _name_of_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

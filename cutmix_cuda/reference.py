@@ -296,6 +296,17 @@ def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
     return _as_bits(pattern.view(images.dtype)[:1]).squeeze(0)
 
 
+def changed_pixels(own: Tensor, kind: Tensor, in_box: Tensor, changed: dict[Kind, Tensor]) -> Tensor:
+    """Pixels as mixing leaves them: what a changed one becomes, by kind, in the sample's box if the kind has one.
+
+    kind and in_box are broadcast to the pixels.
+    """
+    for each, pixels in changed.items():
+        changes = kind == int(each)
+        own = torch.where(changes & in_box if has_box(each) else changes, pixels, own)
+    return own
+
+
 def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: Sequence[int]) -> None:
     """Writes to out the mixed images, with a sample kept where its row of the plan is not valid."""
     if images.numel() == 0:
@@ -316,16 +327,11 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: 
     own = _as_bits(images)
     others = own[partner]
 
-    # What a changed pixel becomes, by kind.
     changed = {Kind.cutmix: others, Kind.cutout: _fill_of(images, fill)}
     if images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any()):  # a GPU is not asked
         lam = per_sample(plan[:, 5].view(torch.float32))
         changed[Kind.mixup] = _as_bits(blended(lam, images, images[partner]))
-    mixed = own
-    for each, pixels in changed.items():
-        changes = per_sample(kind == int(each))
-        mixed = torch.where(changes & in_box if has_box(each) else changes, pixels, mixed)
-    _as_bits(out).copy_(mixed)
+    _as_bits(out).copy_(changed_pixels(own, per_sample(kind), in_box, changed))
 
 
 def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:
@@ -335,7 +341,7 @@ def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, 
     return scale, off, scale + off
 
 
-def _targets(labels: Tensor, plan: Tensor, valid: Tensor, target_format: TargetFormat) -> Tensor:
+def soft_targets(labels: Tensor, plan: Tensor, valid: Tensor, target_format: TargetFormat) -> Tensor:
     """Soft targets, (batch, num_classes). Mirrors targets.h::target_value."""
     num_classes, label_smoothing, dtype = target_format
     batch = plan.shape[0]
@@ -373,7 +379,7 @@ def _run(
     _mix_pixels(images, plan, valid, out, fill)
     if labels is None:
         return images.new_empty((images.shape[0], 0), dtype=target_format.dtype)
-    return _targets(labels, plan, valid, target_format)
+    return soft_targets(labels, plan, valid, target_format)
 
 
 def _sampled(draw: Draw, images: Tensor) -> Tensor:
@@ -386,7 +392,7 @@ _NO_FILL = (0, 0)
 
 
 def mix_targets(labels, plan, num_classes, label_smoothing, dtype):
-    return _targets(labels, plan, valid_rows(plan, None, None), TargetFormat(num_classes, label_smoothing, dtype))
+    return soft_targets(labels, plan, valid_rows(plan, None, None), TargetFormat(num_classes, label_smoothing, dtype))
 
 
 def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_FILL):

@@ -250,7 +250,6 @@ def apply_views_out(
     how = Erasing(*erasing)
     seed = seed.to(images.device).reshape(1)
     mean, scale, erase, fill = constants.to(images.device)
-    kind = plan[:, 6]
     valid = followed(plan, views, height, width)
 
     if images.numel() > 0:
@@ -261,20 +260,19 @@ def apply_views_out(
             values = _erase(values, own, erase, how, seed)
         others = values[torch.where(valid, plan[:, 0], 0).long()]
         in_box = _in_boxes(plan[:, None, 1:5], height, width)
-        lam = plan[:, 5].view(torch.float32)
-
-        def of_kind(which: Kind) -> Tensor:
-            return (kind == int(which))[:, None, None, None]
-
-        mixed = torch.where(of_kind(Kind.cutmix) & in_box, others, values)
-        mixed = torch.where(of_kind(Kind.mixup), mixed_value(lam[:, None, None, None], values, others), mixed)
-        mixed = torch.where(of_kind(Kind.cutout) & in_box, _per_channel(fill), mixed)
+        lam = plan[:, 5].view(torch.float32)[:, None, None, None]
+        changed = {
+            Kind.cutmix: others,
+            Kind.mixup: mixed_value(lam, values, others),
+            Kind.cutout: _per_channel(fill),
+        }
+        mixed = reference.changed_pixels(values, plan[:, 6, None, None, None], in_box, changed)
         if how.order == EraseOrder.after:
             mixed = _erase(mixed, own, erase, how, seed)
         out.copy_(cast(torch.where(valid[:, None, None, None], mixed, plain), out.dtype))
     if labels is None:
         return images.new_empty((batch, 0), dtype=target_dtype)
-    return reference._targets(labels, plan, valid, TargetFormat(num_classes, label_smoothing, target_dtype))
+    return reference.soft_targets(labels, plan, valid, TargetFormat(num_classes, label_smoothing, target_dtype))
 
 
 def apply_views(images, labels, *rest):

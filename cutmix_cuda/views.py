@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from . import _validation, reference_augment
 from ._ops import QUADRUPLE
 from ._serialization import register
+from ._tensors import of_class, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Views:
                 f"got {self.packed.dtype} of shape {shape}"
             )
         _validation.check_extent(self.height, self.width)
+        object.__setattr__(self, "packed", plain(self.packed))
 
     @classmethod
     def _unchecked(cls, packed: Tensor, height: int, width: int) -> Views:
@@ -128,7 +131,7 @@ class Views:
             """Saturated, not wrapped: what leads outside the image still does as int32."""
             if tensor is None:
                 return torch.zeros(shape, dtype=torch.int32, device=device)
-            return tensor.long().clamp(-(2**31), 2**31 - 1).to(device, torch.int32).reshape(shape)
+            return plain(tensor).long().clamp(-(2**31), 2**31 - 1).to(device, torch.int32).reshape(shape)
 
         boxes = 0 if erased is None else erased.shape[1]
         geometry = part(flip, batch_size, 1), part(offset, batch_size, 2), part(None, batch_size, 1)
@@ -139,7 +142,7 @@ class Views:
 
     def check(self) -> None:
         """Raises ValueError where a view leads outside the image, if the views are on the CPU."""
-        if self.packed.device.type != "cpu" or torch.compiler.is_compiling():
+        if not _validation.has_values(self.packed):
             return
         bad = ~reference_augment.valid_views(self.packed, self.height, self.width)
         if bad.any():
@@ -162,11 +165,13 @@ class Views:
         Returns:
             New images of the same shape and dtype.
         """
+        given, images = images, plain(images)
         _validation.check_images(images)
         check_views(self, images)
         batch, height, width = images.shape[0], self.height, self.width
-        flat = images.reshape(batch, -1, height, width)
-        return reference_augment.viewed(flat, self.packed, fill).reshape(images.shape)
+        slices = math.prod(images.shape[1:-2])
+        moved = reference_augment.viewed(images.reshape(batch, slices, height, width), self.packed, fill)
+        return of_class(moved.reshape(images.shape), given)
 
     def move_boxes(self, boxes: Sequence[Tensor]) -> list[Tensor]:
         """The boxes of objects flipped and shifted alike, clipped to the image.

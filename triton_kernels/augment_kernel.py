@@ -5,9 +5,9 @@ plan and its view for itself, and the first of a sample writes both. Where a pai
 partner of the other, its programs take half of the positions each and write both samples, so that every pixel is read
 once for two outputs.
 
-**The order is that of the output**, so that it is written in vectors of 16 bytes whatever lies on the other side: VECTOR
-elements, the most that its addresses, strides and sizes allow. Four forms of an output, by its layout and the number of
-channels:
+**The order is that of the output**, so that it is written in vectors of 16 bytes whatever lies on the other side:
+VECTOR elements, the most that its addresses, strides and sizes allow. Four forms of an output, by its layout and the
+number of channels:
 
 =========================  ===============================================  ============================================
 channels                   planes (INTERLEAVED false)                       pixels of channels side by side
@@ -483,7 +483,7 @@ def augment_kernel(
                     element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
                     mask=mask,
                 )
-                if not ONLY_CUTMIX:
+                if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the pair
                     if together:
                         values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
                         if BOXES > 0 and not ERASE_BEFORE:

@@ -331,6 +331,35 @@ def test_a_call_is_one_op_that_copies_nothing():
     assert not {"aten::copy_", "aten::_to_copy", "aten::clone", "aten::contiguous"} & set(called)
 
 
+class Picture(torch.Tensor):
+    """As fastai's, which knows of no other class."""
+
+
+class Category(torch.Tensor):
+    """As fastai's."""
+
+
+def test_images_keep_their_class():
+    images, labels = uint8_images(), random_labels(SHAPE[0], CLASSES)
+    given, categories = images.clone().as_subclass(Picture), labels.clone().as_subclass(Category)
+    for mix in (CutMix(num_classes=CLASSES), Mix(num_classes=CLASSES, targets="pairs"), None):
+        for how in ({"mean": 0.5, "std": 0.5, "flip": 0.5}, {}):
+            mixed, targets, plan, views = cutmix_cuda.augment(given, categories, mix, **how, seed=1, return_plan=True)
+            expected, expected_targets = cutmix_cuda.augment(images, labels, mix, **how, seed=1)
+            assert type(mixed) is Picture and type(plan.packed) is type(views.packed) is torch.Tensor
+            assert_same_bits(mixed.as_subclass(torch.Tensor), expected)
+            if mix is None:
+                assert targets is categories
+            for mine, theirs in zip(targets, expected_targets, strict=True):
+                assert torch.equal(mine.as_subclass(torch.Tensor), theirs)
+            assert type(views.apply(given)) is Picture
+    augment = Augment(mean=0.5, std=0.5)
+    assert type(augment.apply_plan(given, None, plan, views)[0]) is Picture
+    out = torch.zeros(SHAPE).as_subclass(Picture)
+    assert augment(given, out=out)[0] is out
+    assert_same_bits(out.as_subclass(torch.Tensor), augment(images)[0])
+
+
 # ---- Seeds
 
 
@@ -407,6 +436,23 @@ def test_whole_graphs(backend, dynamic):
     twin.eval()
     eager.eval()
     assert_same_bits(compiled(images, labels)[0], eager(images, labels)[0].cpu())
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_several_in_one_graph():
+    """torch takes two constants of one function for one."""
+    torch._dynamo.reset()
+
+    def both(images):
+        one = cutmix_cuda.augment(images, mean=0.5, std=0.5, erase=Erase(1.0, ratio=(0.2, 0.4)), seed=3)[0]
+        return one, cutmix_cuda.augment(images, mean=0.1, std=0.2, erase=Erase(1.0, ratio=(2.0, 5.0)), seed=3)[0]
+
+    images = uint8_images()
+    for mine, theirs in zip(
+        torch.compile(both, fullgraph=True, backend="aot_eager")(images), both(images), strict=True
+    ):
+        assert_same_bits(mine, theirs)
     torch._dynamo.reset()
 
 

@@ -48,6 +48,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "mean alone": (made(mean=0.5), ValueError, "mean and std must be given together"),
     "std alone": (made(std=0.5), ValueError, "mean and std must be given together"),
     "std zero": (made(mean=0.5, std=(1.0, 0.0)), ValueError, "std must be positive"),
+    "std tiny": (made(mean=0.5, std=1e-40), ValueError, "std must be positive, and a normal number of float32"),
     "mean infinite": (made(mean=float("inf"), std=1), ValueError, "mean must be a finite number"),
     "mean empty": (made(mean=(), std=1), ValueError, "mean must be a finite number"),
     "mean text": (made(mean="imagenet", std=1), TypeError, "mean must be a number"),

@@ -373,7 +373,7 @@ def traced_by_functionalize(call, images):
 )
 def test_eager_mode_after_tracing(trace, fill, monkeypatch):
     """What is built once is not built of the tracer's own tensors, whoever comes first."""
-    monkeypatch.setattr("cutmix_cuda.distributions._built", {})
+    monkeypatch.setattr("cutmix_cuda._constants._built", {})
     monkeypatch.setattr("cutmix_cuda._fill._words", {})
     images = torch.rand(6, 3, 8, 9)
 

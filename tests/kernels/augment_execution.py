@@ -36,7 +36,7 @@ class AugmentCall(NamedTuple):
 
 
 def augment_call(op: str, *arguments: Any) -> AugmentCall:
-    """The call of augment, augment_out, apply_views, apply_views_out or sample_views with the arguments of its schema."""
+    """The call of augment, apply_views (or their _out) or sample_views with the arguments of its schema."""
     schema = getattr(torch.ops.cutmix_cuda_reference, op).default._schema
     named = {argument.name: value for argument, value in zip(schema.arguments, arguments, strict=True)}
     images, labels = named.get("images"), named.get("labels")

@@ -54,7 +54,7 @@ def views_of(how: tuple) -> tuple:
 
 
 def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_on_device: bool = False) -> Augmented:
-    """A call gives the reference's images, targets, plan and views, writes all of them, and nothing around the images."""
+    """A call gives the reference's images, targets, plan and views, writes all of them, and nothing around images."""
     call = augment_call(op, *arguments)
     done = execute_augment(call, architecture, seed_on_device)
     out = None if call.out is None else torch.empty_strided(call.out.shape, call.out.stride(), dtype=call.out.dtype)
