@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import cutmix_cuda
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "benchmarks/README.md", "csrc/README.md"]
+DOCUMENTS = ["README.md", "benchmarks/README.md", "csrc/README.md", "docs/gpu.md"]
 
 
 def readers_things():
