@@ -38,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=MODULES, help=argparse.SUPPRESS)
     command = parser.parse_args(sys.argv[1:2]).command
-    if command in DEVICES:
+    if command == "cpu":
         import_module("benchmarks.machine").keep_freed_memory()
     run = import_module(f"benchmarks.{MODULES[command]}").main
     if command in DEVICES:

@@ -114,7 +114,7 @@ class Suite:
                 results[name] = measure()
             except ImportError as error:
                 results["missing"][name] = str(error)
-        if device.type == "cpu":
+        if device.type == "cpu" and "overhead" in results:
             results["targets"] = judge(timings) + judge_overhead(results["overhead"]["by"])
 
     def measure_batch(self, case: Case) -> dict[str, Timing]:

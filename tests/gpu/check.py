@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,6 +35,7 @@ from .commands import (
     OUT_OF_TIME,
     ROOT,
     SUITES,
+    SUMMARIES,
     Runner,
     run,
     run_benchmark,
@@ -47,7 +48,11 @@ from .report import markdown, steps_that
 FOLDER = ROOT / "build" / "gpu-check"
 TO_WRITE = 10.0  # seconds that are kept for the last report
 
-Step = Callable[[float], dict[str, Any]]  # what a step does in so many seconds
+
+class Step(NamedTuple):
+    name: str
+    fraction: float  # of the part's time, that the steps before leave to it
+    run: Callable[[float], dict[str, Any]]  # in so many seconds
 
 
 def describe_machine(runner: Runner = run) -> dict[str, Any]:
@@ -85,31 +90,36 @@ class Part:
         self.lines.unlink(missing_ok=True)
         waiting = {"status": NOT_RUN, "why": "the check did not come this far"}
         self.results: dict[str, Any] = {"part": name, "machine": describe_machine(runner), "documents": []}
-        self.results["steps"] = {step: waiting for step in self.steps()}
+        self.results["steps"] = {step.name: waiting for step in self.steps()}
         self.results["failed_before"] = [] if name == "correct" else failures(folder / "correct" / "correct.json")
 
-    def steps(self) -> dict[str, tuple[float, Step]]:
-        """What the part does, in turn, and how much of its time is kept for each step while others run."""
-        quick, runner, lines = self.quick, self.runner, self.lines
-        if self.name == "correct":
-            kept = (0.4, 0.2, 0.08, 0.12, 0.08)
-            tests = [partial(run_tests, suite, lines, runner=runner) for suite in SUITES.values()]
-            tools = [partial(run_sanitizer, tool, runner=runner) for tool in ("memcheck", "racecheck")]
-            return dict(zip((*SUITES, "memcheck", "racecheck"), zip(kept, (*tests, *tools), strict=True), strict=True))
+    def steps(self) -> list[Step]:
+        """What the part does, in turn."""
+        lines, folder, runner = self.lines, self.folder, self.runner
+        benchmark = partial(run_benchmark, folder=folder, lines=lines, quick=self.quick, runner=runner)
         if self.name == "measure":
-            kernels = partial(run_benchmark, "kernels", self.folder, lines, quick=quick, runner=runner)
-            return {"kernels": (0.4, kernels), "ncu": (0.3, partial(run_ncu, self.folder, runner=runner))}
-        peers = partial(run_benchmark, "gpu", self.folder, lines, quick=quick, runner=runner)
-        return {"benchmark": (1.0, peers)}
+            return [
+                Step("kernels", 0.7, partial(benchmark, "kernels")),
+                Step("ncu", 0.3, partial(run_ncu, folder, runner=runner)),
+            ]
+        if self.name == "peers":
+            return [Step("benchmark", 1.0, partial(benchmark, "gpu"))]
+        return [
+            *(
+                Step(name, suite.fraction, partial(run_tests, suite, lines, runner=runner))
+                for name, suite in SUITES.items()
+            ),
+            *(Step(tool, 0.1, partial(run_sanitizer, tool, runner=runner)) for tool in SUMMARIES),
+        ]
 
     def run(self) -> list[str]:
         """Runs the steps; returns those that did not go well."""
         self.write()
         limit = self.deadline - time.monotonic()
-        steps = list(self.steps().items())
-        for number, (name, (_, step)) in enumerate(steps):
-            kept = TO_WRITE + limit * sum(share for _, (share, _) in steps[number + 1 :])
-            self.results["steps"][name] = self.guarded(step, self.deadline - time.monotonic() - kept)
+        steps = self.steps()
+        for number, step in enumerate(steps, 1):
+            kept = TO_WRITE + limit * sum(later.fraction for later in steps[number:])
+            self.results["steps"][step.name] = self.guarded(step, self.deadline - time.monotonic() - kept)
             self.write()
         self.lines.unlink(missing_ok=True)
         return [*steps_that(FAILED, self.results), *steps_that(OUT_OF_TIME, self.results)]
@@ -120,7 +130,7 @@ class Part:
         if seconds <= 0:
             return {"status": OUT_OF_TIME, "why": "the steps before took all of the time"}
         try:
-            return step(seconds)
+            return step.run(seconds)
         except Exception as error:
             return {"status": FAILED, "why": describe_error(error)}
 
@@ -145,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     parser.add_argument("--part", choices=PARTS, help="all of them, in turn, by default")
     parser.add_argument("--limit", type=float, default=560.0, help="seconds for a part; %(default).0f by default")
     parser.add_argument("--since", type=float, help="when the first part began, by time.time(); now by default")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the results; %(default)s")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for report and archive; %(default)s")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for what is archived; %(default)s")
     parser.add_argument("--quick", action="store_true", help="hardly measure; the numbers mean nothing")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -153,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     spent = time.time() - args.since if args.since else 0.0
     wrong = {}
     for name in [args.part] if args.part else PARTS:
-        part = Part(name, args.out, time.monotonic() + args.limit - spent, quick=args.quick)
+        part = Part(name, args.out, time.monotonic() + args.limit - spent, quick=args.quick, folder=args.folder)
         if steps := part.run():
             wrong[name] = steps
         spent = 0.0

@@ -100,6 +100,7 @@ class Suite(NamedTuple):
 
     selection: tuple[str, ...]
     processes: int  # at most
+    fraction: float  # of the time of its part
 
 
 # What takes a device by parameter. The rest is not even imported: it asks for packages that a GPU does not.
@@ -108,9 +109,9 @@ ON_A_GPU = "cuda-cuda or triton-cuda or reference-cuda"  # the ids of such tests
 WITHOUT_A_DEVICE = "test_a_captured_step or test_pinned_batches"  # and of those that do not, and want a GPU
 
 SUITES = {
-    "tests/gpu": Suite(("tests/gpu", "-k", "not 31_bits"), 12),
-    "tests, on the GPU": Suite((*BY_DEVICE, "-k", f"{ON_A_GPU} or {WITHOUT_A_DEVICE}"), 12),
-    "more than 2^31 elements": Suite(("tests/gpu", "-k", "31_bits"), 1),  # each takes much of the GPU's memory
+    "tests/gpu": Suite(("tests/gpu", "-k", "not 31_bits"), 12, 0.45),
+    "tests, on the GPU": Suite((*BY_DEVICE, "-k", f"{ON_A_GPU} or {WITHOUT_A_DEVICE}"), 12, 0.25),
+    "more than 2^31 elements": Suite(("tests/gpu", "-k", "31_bits"), 1, 0.1),  # each takes much of the GPU's memory
 }
 TO_END = 15.0  # seconds that pytest gets to stop by itself, before its command is interrupted
 
@@ -121,7 +122,9 @@ def pytest_command(*arguments: str) -> list[str]:
 
 
 def processes(most: int) -> int:
-    return max(1, min(most, len(os.sched_getaffinity(0)) - 2))
+    """How many beside this one; 0 where pytest may as well run by itself."""
+    count = min(most, len(os.sched_getaffinity(0)) - 2)
+    return count if count > 1 else 0
 
 
 def read_tests(lines: str) -> dict[str, Any]:
@@ -217,7 +220,9 @@ def run_sanitizer(tool: str, seconds: float, runner: Runner = run) -> dict[str, 
 # ---- Benchmarks
 
 
-def run_benchmark(command: str, folder: Path, lines: Path, seconds: float, quick: bool, runner: Runner = run) -> Any:
+def run_benchmark(
+    command: str, seconds: float, *, folder: Path, lines: Path, quick: bool = False, runner: Runner = run
+) -> dict[str, Any]:
     """``python benchmarks gpu`` or ``kernels``, which stop in time by themselves: their results are in a folder."""
     options = ["--output", str(folder), "--lines", str(lines), "--seconds", f"{max(1.0, seconds - TO_END):.0f}"]
     done = runner(

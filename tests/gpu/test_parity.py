@@ -51,7 +51,8 @@ def test_every_dtype(backend, device, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS_4D.values(), ids=LAYOUTS_4D.keys())
 def test_every_layout(backend, device, layout):
     """Into a result, into out of the same layout, and in place, in storage that is all sentinels around the view."""
-    for dtype, channels in itertools.product(ELEMENTS, (3,) if ON_STAND_IN else (1, 3, 4)):
+    elements, channels_of = (ELEMENTS[1:2], (3,)) if ON_STAND_IN else (ELEMENTS, (1, 3, 4))
+    for dtype, channels in itertools.product(elements, channels_of):
         images = lay_out(random_images((4, channels, 6, 17), dtype), **layout)[1]
         out = lay_out(random_images(images.shape, dtype, seed=3), **layout)[1]
         check(make_batch(images, out=out), backend, device)
@@ -104,7 +105,7 @@ def test_large_batches(backend, device, shape, channels_last):
         shape = tuple(min(size, 9) for size in shape)
     if channels_last and len(shape) < 4:
         pytest.skip("masks have no channels")
-    for dtype in (torch.uint8, torch.bfloat16, torch.float32):
+    for dtype in (torch.bfloat16,) if ON_STAND_IN else (torch.uint8, torch.bfloat16, torch.float32):
         images = random_images(shape, dtype)
         if channels_last:
             images = images.movedim(1, -1).contiguous().movedim(-1, 1)

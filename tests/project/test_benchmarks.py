@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ pytest.importorskip("kornia")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from benchmarks import cross_entropy, suite
-from benchmarks.checks import WrongResult, check, observed_plan
+from benchmarks import cross_entropy, plots, suite
+from benchmarks.checks import WrongResult, check, check_all, observed_plan
 from benchmarks.counted import count_call, read_ours
 from benchmarks.goals import judge
 from benchmarks.grid import CENTRE, MEAN_BOX_SHARE, Case
@@ -29,7 +30,14 @@ from benchmarks.implementations import (
     all_implementations,
     plain_cutmix,
 )
-from benchmarks.tables import MARKERS, duration, loss_table, put_between_markers
+from benchmarks.tables import (
+    MARKERS,
+    duration,
+    fraction_of_ceiling,
+    loss_table,
+    put_between_markers,
+    speed_table,
+)
 from benchmarks.timing import Effort, Timing, time_in_turn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +97,24 @@ def test_an_implementation_that_does_something_else_is_caught(small, spoil):
     check(one, small, CPU)
     with pytest.raises(WrongResult):
         check(spoiled(one, spoil), small, CPU)
+
+
+def test_who_is_wrong_is_left_out_and_named(small):
+    """Whatever is wrong, an error of its own as well; and the others are checked all the same."""
+
+    def broken(case):
+        raise OSError("no such GPU")
+
+    peers = [
+        implementation(TIMM_ELEM),
+        spoiled(implementation(TORCHVISION), other_pixel),
+        replace(implementation(SNIPPET_MEAN_BOX), prepare=broken),
+    ]
+    checks, wrong = check_all(peers, [small, replace(small, channels_last=True)], CPU)
+    assert checks == 6
+    assert list(wrong) == [TORCHVISION, SNIPPET_MEAN_BOX]
+    assert "WrongResult: sample 0 is not itself" in wrong[TORCHVISION]
+    assert wrong[SNIPPET_MEAN_BOX].endswith("OSError: no such GPU")
 
 
 def test_a_copy_that_claims_to_be_in_place_is_caught(small):
@@ -197,6 +223,35 @@ def test_targets_are_judged_by_the_ratio_of_medians():
 
     assert verdicts(1.0, 2.5) == [("2.50x", True)]
     assert verdicts(1.0, 1.9) == [("1.90x", False)]
+
+
+def timed(median: float, method: str, kind: str = "peer") -> dict:
+    seconds = {"median_s": median, "q1_s": median, "q3_s": median, "images_per_s": 1.0, "gb_per_s": 1.0}
+    return {**seconds, "method": method, "kind": kind, "scope": "batch", "in_place": False, "includes": "all"}
+
+
+def test_times_of_two_clocks_are_not_compared():
+    timings = {
+        TORCHVISION: timed(2.0, "CUDA graph replay"),
+        OURS: timed(0.5, "CUDA graph replay", "ours"),
+        TIMM_ELEM: timed(1.0, "CUDA events"),
+        "clone": timed(0.25, "CUDA events", "ceiling"),
+    }
+    cells = [line.split(" | ") for line in speed_table({"timings": timings}).splitlines()]
+    rows = {first.strip("| "): ratio for first, *_, ratio, _ in cells}
+    assert (rows[TORCHVISION], rows[OURS], rows[TIMM_ELEM]) == ("1.00x", "4.00x", "-")
+    assert fraction_of_ceiling(timings, OURS) is None
+    assert fraction_of_ceiling({**timings, "clone": timed(0.25, "CUDA graph replay")}, OURS) == 0.5
+    cell = {"timings": timings}
+    assert [name for name in timings if plots.by_our_clock(cell, name)] == [TORCHVISION, OURS]
+
+
+def test_what_there_was_no_time_for_is_named(tmp_path):
+    run = suite.Suite(CPU, suite.QUICK._replace(effort=Effort(100.0, 2, 3)), time.monotonic() + 50, lambda cell: None)
+    run.run()
+    assert run.results["cells"] == []
+    assert len(run.results["no_time_for"]) == len(run.on_lines) + 3
+    assert run.results["no_time_for"][0] == str(run.plan.centre)
 
 
 def test_tables_go_between_the_markers_alone(tmp_path):
