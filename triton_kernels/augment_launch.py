@@ -63,8 +63,10 @@ class Layout(NamedTuple):
     @staticmethod
     def of(tensor: Tensor) -> Layout:
         """Strides of dimensions of size 1, which lead nowhere, are 0."""
-        strides = (0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        return Layout(tensor.dtype.itemsize, tuple(strides), tensor.data_ptr() % VECTOR_BYTES)
+        sample, channel, row, pixel = (
+            0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+        return Layout(tensor.dtype.itemsize, (sample, channel, row, pixel), tensor.data_ptr() % VECTOR_BYTES)
 
 
 class Geometry(NamedTuple):

@@ -20,7 +20,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 
-from ..machine import ROOT, parse_no_arguments
+from ..command_line import parse_no_arguments
+from ..machine import ROOT
 
 FOLDER = ROOT / "data"
 CLASSES = 10

@@ -150,5 +150,5 @@ def execute_augment(call: AugmentCall, architecture: int = 80, seed_on_device: b
     launch = augment_launch(call, memory, seed_on_device)
     kernel = augment_kernel(launch["kernel"], architecture)
     report = memory.device.launch(kernel, launch["grid"], launch["block"], [launch["params"]], launch["shared_bytes"])
-    fetched = [None if tensor is None else memory.fetch(tensor) for tensor in (call.out, call.targets, call.plan)]
-    return Augmented(*fetched, memory.fetch(call.views), launch, report, memory)
+    out, targets, plan = (None if each is None else memory.fetch(each) for each in (call.out, call.targets, call.plan))
+    return Augmented(out, targets, plan, memory.fetch(call.views), launch, report, memory)

@@ -61,13 +61,14 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
     if op.endswith("_out"):
         arguments = *arguments[:-1], out
     results = reference_augment.OPS[op](*arguments)
-    named: dict[str, Any] = {
-        "sample_views": lambda: {"views": results},
-        "augment": lambda: dict(zip(("out", "targets", "plan", "views"), results, strict=True)),
-        "augment_out": lambda: {"out": out, **dict(zip(("targets", "plan", "views"), results, strict=True))},
-        "apply_views": lambda: dict(zip(("out", "targets"), results, strict=True)),
-        "apply_views_out": lambda: {"out": out, "targets": results},
-    }[op]()
+    names = {
+        "sample_views": ("views",),
+        "augment": ("out", "targets", "plan", "views"),
+        "augment_out": ("targets", "plan", "views"),
+        "apply_views": ("out", "targets"),
+        "apply_views_out": ("targets",),
+    }[op]
+    named = {"out": out} | dict(zip(names, results if len(names) > 1 else (results,), strict=True))
     for name in ("plan", "views"):
         if name in named:
             assert_same_bits(getattr(done, name), named[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def run_on(statements: str, types: str, *operands: Sequence[float]) -> list:
     return out.numpy().tolist()
 
 
-def results(statements: str, threads: int, kind: str = "u32", module: str = "", **launch: int) -> list:
+def results(statements: str, threads: int, kind: str = "u32", module: str = "", **launch: Any) -> list:
     """Runs statements in one block and returns what each thread leaves in the register number 0 of the type."""
     device = Device()
     out = device.empty("out", threads, DTYPES[kind])
