@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import get_worker_info
 
 from ._ops import LIBRARIES
-from ._tensors import plain
+from ._tensors import is_example, plain
 from ._validation import check_dense
 
 _CPU = torch.device("cpu")
@@ -235,8 +235,7 @@ def counted_seed(seed: int | Tensor | None, generator: torch.Generator | None) -
 
 
 def _random_seed(device: torch.device, generator: torch.Generator | None = None, like: Tensor | None = None) -> Tensor:
-    if like is not None and torch._C._functorch.is_functorch_wrapped_tensor(like):
-        # So that torch.vmap(randomness="different") draws one for each of its examples.
+    if like is not None and is_example(like):  # torch.vmap(randomness="different") draws one for each of them
         return like.new_empty(1, dtype=torch.int64, device=device).random_(generator=generator)
     return torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
 
@@ -258,7 +257,7 @@ def seed_tensor(
             return _recomputable(lambda: _random_seed(generator.device, generator, like))
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.draw_seed(_number_of_draw(), device=_CPU)
-        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        capturing = device != _CPU and device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         return _random_seed(device if capturing else _CPU, like=like)
     _check_no_generator(generator)
     if isinstance(seed, Tensor):

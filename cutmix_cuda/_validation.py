@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Partner
-from ._tensors import wraps_another
+from ._tensors import is_example, wraps_another
 from ._tv_tensors import is_tv_tensor
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
@@ -40,22 +40,21 @@ def _names(values: object) -> str:
     return ", ".join(str(value).removeprefix("torch.") for value in values)  # type: ignore[attr-defined]
 
 
+_count_modes = torch._C._len_torch_dispatch_stack
 _TRACING_MODES = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
 
 
 def has_memory(tensor: Tensor) -> bool:
     """Whether a tensor is memory with values, and not what a tracer or torch.func puts in its place."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_example(tensor) or wraps_another(tensor):
         return False
-    if wraps_another(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return False
-    modes = torch._C._len_torch_dispatch_stack() > 0
+    modes = _count_modes() > 0
     return not (modes and any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES))
 
 
 def has_values(tensor: Tensor) -> bool:
     """Whether the values of a tensor may be looked at: on a GPU that would make the host wait."""
-    return tensor.device.type == "cpu" and has_memory(tensor)
+    return tensor.is_cpu and has_memory(tensor)
 
 
 def check_choice(name: str, value: str, choices: type[_Choice]) -> _Choice:

@@ -143,6 +143,7 @@ def _checked(logits: Tensor, pairs: PairTargets, weight: Tensor | None) -> PairT
     """The pairs, if everything fits together."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
+    _validation.check_dense("logits", logits)
     if logits.dtype not in _validation.FLOAT_DTYPES or logits.dim() != 2 or logits.shape[1] == 0:
         raise ValueError(
             "logits must be floats of shape (batch, num_classes), of a class or more, "
@@ -154,6 +155,7 @@ def _checked(logits: Tensor, pairs: PairTargets, weight: Tensor | None) -> PairT
     pairs = PairTargets(*pairs)
     dtypes = (_validation.INTEGER_DTYPES, _validation.INTEGER_DTYPES, _validation.FLOAT_DTYPES)
     for name, part, allowed in zip(pairs._fields, pairs, dtypes, strict=True):
+        _validation.check_dense(name, part)
         if part.dtype not in allowed:
             raise TypeError(f"{name} must be of an {'integer' if name != 'lam' else 'float'} dtype, got {part.dtype}")
         if part.shape != (batch,):
@@ -165,6 +167,7 @@ def _checked(logits: Tensor, pairs: PairTargets, weight: Tensor | None) -> PairT
     if weight is not None:
         if not isinstance(weight, Tensor) or weight.dtype not in _validation.FLOAT_DTYPES:
             raise TypeError(f"weight must be a float tensor or None, got {weight!r}")
+        _validation.check_dense("weight", weight)
         if weight.shape != (classes,):
             raise ValueError(f"weight must be of shape (num_classes,) = ({classes},), got {tuple(weight.shape)}")
         if weight.device != logits.device:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix, MixPlan
+from cutmix_cuda import CutMix, Mix, MixPlan, PairTargets
 
 from ..helpers import assert_same_bits, random_images
 
@@ -499,6 +499,13 @@ NOT_DENSE: dict[str, Callable[[Good, Callable[[torch.Tensor], torch.Tensor]], ob
         g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, kind=spoil(g.labels[:, None])
     ),
     "lam": lambda g, spoil: MixPlan.from_boxes(g.plan.partner, g.plan.boxes, HEIGHT, WIDTH, lam=spoil(g.soft)),
+    "logits": lambda g, spoil: cutmix_cuda.cross_entropy(spoil(g.soft), PairTargets(g.labels, g.labels, g.soft[:, 0])),
+    "y_b": lambda g, spoil: cutmix_cuda.cross_entropy(
+        g.soft, PairTargets(g.labels, spoil(g.labels[:, None]), g.soft[:, 0])
+    ),
+    "weight": lambda g, spoil: cutmix_cuda.cross_entropy(
+        g.soft, PairTargets(g.labels, g.labels, g.soft[:, 0]), weight=spoil(g.soft)
+    ),
     "seed": lambda g, spoil: cutmix_cuda.cutmix(g.images, seed=spoil(torch.tensor([[1]]))),
     "seed ": lambda g, spoil: CutMix(seed=spoil(torch.tensor([[1]]))),
 }
