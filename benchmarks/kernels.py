@@ -224,5 +224,7 @@ def main(arguments: Sequence[str]) -> None:
     (args.output / "kernels.json").write_text(json.dumps(results, indent=1) + "\n")
     (args.output / "kernels.md").write_text(as_markdown(results))
     print(as_markdown(results))
-    if results["wrong"] or not results["rows"]:
-        sys.exit(f"Wrong results: {', '.join(results['wrong'])}." if results["wrong"] else "Nothing was timed.")
+    if results["wrong"]:
+        sys.exit(f"Wrong results: {', '.join(results['wrong'])}.")
+    if not backends:
+        sys.exit("There is no backend to time.")

@@ -88,10 +88,10 @@ class Suite:
         cases = sorted(self.on_lines, key=lambda case: case != self.plan.centre)
         timings = {}
         for number, case in enumerate(cases, 1):
-            print(f"timing {number} of {len(cases)}: {case}", flush=True)
             if self.no_time_for(self.plan.effort.warm_up + 1.5 * self.plan.effort.seconds):
                 self.results.setdefault("no_time_for", []).append(str(case))
                 continue
+            print(f"timing {number} of {len(cases)}: {case}", flush=True)
             timings[case] = self.measure_batch(case)
         order = [case.as_dict() for case in self.on_lines]
         self.results["cells"].sort(key=lambda cell: order.index(cell["case"]))
@@ -106,10 +106,10 @@ class Suite:
             ("step", self.measure_steps),
             ("losses", lambda: loss_times(plan.losses, device, plan.effort, self.stopwatches)),
         ):
-            print(f"timing {name}", flush=True)
             if self.no_time_for(2 * plan.effort.seconds):
                 results.setdefault("no_time_for", []).append(name)
                 continue
+            print(f"timing {name}", flush=True)
             try:
                 results[name] = measure()
             except ImportError as error:
@@ -160,15 +160,30 @@ def as_cell(case: Case, on: list[str], implementations: list[Implementation], ti
     return {"case": case.as_dict(), "lines": on, "timings": rows}
 
 
-def write(results: dict, folder: Path, readme: Path | None) -> None:
-    """The JSON, the tables, the pictures, and the README's section if it has a place for one."""
+def write(results: dict, folder: Path) -> None:
+    """The JSON, and the tables and the pictures if there is something to show."""
     folder.mkdir(parents=True, exist_ok=True)
     name = results["device"]
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(tables.report(results))
-    plots.draw_all(results, folder)
-    if readme is not None:
-        tables.put_between_markers(readme, name, tables.readme_section(results))
+    if results["cells"]:
+        (folder / f"{name}.md").write_text(tables.report(results))
+        plots.draw_all(results, folder)
+
+
+def show(results: dict, folder: Path) -> None:
+    """Prints the centre of the grid and what comes after it. Results that are kept go into the README, too."""
+    name = results["device"]
+    if results["cells"]:
+        if folder == RESULTS and (ROOT / "README.md").exists():
+            tables.put_between_markers(ROOT / "README.md", name, tables.readme_section(results))
+        print(tables.speed_table(tables.centre_cell(results)))
+    if "losses" in results:
+        print("\n" + tables.loss_table(results["losses"]))
+    if "targets" in results:
+        print("\n" + tables.targets_table(results["targets"]))
+    for line in tables.not_measured(results):
+        print("\n" + line)
+    print(f"\nThe results are in {os.path.relpath(folder)}: {name}.json, {name}.md and pictures.")
 
 
 def main(device: str, arguments: Sequence[str]) -> None:
@@ -186,28 +201,20 @@ def main(device: str, arguments: Sequence[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     folder = args.output or (ROOT / "build" / "benchmarks" if args.quick else RESULTS)
-    readme = ROOT / "README.md" if folder == RESULTS and (ROOT / "README.md").exists() else None
     if args.redraw:
-        write(json.loads((folder / f"{device}.json").read_text()), folder, readme)
+        results = json.loads((folder / f"{device}.json").read_text())
+        write(results, folder)
+        show(results, folder)
         return
 
     warnings.filterwarnings("ignore", module="kornia")
 
     plan = QUICK if args.quick else FULL if device == "cpu" else ON_A_GPU
     suite = Suite(torch.device(device), plan, started + args.seconds, lines_to(args.lines))
-    results = suite.results
     try:
         suite.run()
     finally:
-        if results["cells"]:
-            write(results, folder, readme)
-    if not results["cells"]:
-        sys.exit("There was no time for any batch.")
-    print(tables.speed_table(tables.centre_cell(results)))
-    if "losses" in results:
-        print("\n" + tables.loss_table(results["losses"]))
-    if "targets" in results:
-        print("\n" + tables.targets_table(results["targets"]))
-    print(f"\nThe results are in {os.path.relpath(folder)}: {device}.json, {device}.md and pictures.")
-    if results["ours_wrong"]:
-        sys.exit(f"Wrong results: {', '.join(results['ours_wrong'])}.")
+        write(suite.results, folder)
+    show(suite.results, folder)
+    if suite.results["ours_wrong"]:
+        sys.exit(f"Wrong results: {', '.join(suite.results['ours_wrong'])}.")

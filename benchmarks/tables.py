@@ -188,7 +188,10 @@ def not_measured(results: dict) -> list[str]:
     """What is missing, and why."""
     return [
         *(f"Not measured: {name} ({why})." for name, why in results["missing"].items()),
-        *(f"**Left out, because its results are wrong**: {name} ({why})." for name, why in results["wrong"].items()),
+        *(
+            f"**Left out, because its results are wrong**: {name} ({why})."
+            for name, why in results.get("wrong", {}).items()
+        ),
         *(f"Not captured in a CUDA graph: {name} ({why})." for name, why in results.get("failed_captures", {}).items()),
         *([f"There was no time for: {'; '.join(results['no_time_for'])}."] if "no_time_for" in results else []),
     ]
@@ -206,10 +209,12 @@ def report(results: dict) -> str:
     """Everything that was measured, as one document."""
     device = results["device"]
     on_dtypes = [cell for cell in results["cells"] if any(line.startswith("dtype") for line in cell["lines"])]
+    checked = "came" if results.get("wrong") else "passed"
     parts = [
         f"# Measured on {device}",
         machine_line(results["machine"]),
-        f"{results['checks']} checks of meaning came before anything was timed. How: [../README.md](../README.md).",
+        f"{results['checks']} checks of meaning {checked} before anything was timed. "
+        "How: [../README.md](../README.md).",
         *not_measured(results),
     ]
     if results.get("targets"):
@@ -241,7 +246,8 @@ def report(results: dict) -> str:
     if "counted" in results:
         parts += [
             "## Kernels and bytes of one call on a GPU: counted, not timed",
-            f"On {case_name(results['counted']['case'])}. An image pass: all of the images read, or written, once.",
+            f"On {case_name(results['counted']['case'])}. "
+            "An image pass: the whole image tensor read, or written, once.",
             counted_table(results["counted"]["rows"]),
         ]
     parts.append("## Every batch")

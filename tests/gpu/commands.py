@@ -220,17 +220,25 @@ def run_sanitizer(tool: str, seconds: float, runner: Runner = run) -> dict[str, 
 # ---- Benchmarks
 
 
+RESULTS_OF = {"gpu": "cuda.json", "kernels": "kernels.json"}  # of each benchmark
+
+
 def run_benchmark(
     command: str, seconds: float, *, folder: Path, lines: Path, quick: bool = False, runner: Runner = run
 ) -> dict[str, Any]:
-    """``python benchmarks gpu`` or ``kernels``, which stop in time by themselves: their results are in a folder."""
+    """A benchmark that stops in time by itself, and says what it had no time for; its results are in a folder."""
     options = ["--output", str(folder), "--lines", str(lines), "--seconds", f"{max(1.0, seconds - TO_END):.0f}"]
     done = runner(
         [sys.executable, str(ROOT / "benchmarks"), command, *options, *(["--quick"] if quick else [])],
         seconds,
         ONE_COMPILER,
     )
-    return outcome(done, done.returncode == 0)
+    result = outcome(done, done.returncode == 0)
+    path = folder / RESULTS_OF[command]
+    missed = json.loads(path.read_text()).get("no_time_for") if path.exists() else None
+    if missed and result["status"] != FAILED:
+        result |= {"status": OUT_OF_TIME, "why": f"there was no time for {'; '.join(missed)}"}
+    return result
 
 
 def run_ncu(folder: Path, seconds: float, runner: Runner = run) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 NAME = "stand-in"
 DEVICE = torch.device("cuda", 0)
@@ -107,7 +107,13 @@ GRADIENTS = {"backward", "grad"}
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return []
+    return [tensor for value in values for tensor in tensors_in(value)]
 
 
 def type_of(device: Any) -> str:
@@ -154,7 +160,8 @@ class Call:
             if self.waits():
                 THE.wait()
             before = storages(self.tensors)
-            result = tree_map(self.placed, self.on_cpu())
+            result = self.on_cpu()
+            result = self.placed(result) if isinstance(result, Tensor) else tree_map(self.placed, result)
             self.count(result, before)
             return result
 
@@ -321,7 +328,7 @@ def compile(model: Callable | None = None, **options: Any) -> Callable:
 
 
 MEMORY = 8 << 30
-PROPERTIES_OF_DEVICE = SimpleNamespace(name=NAME, major=9, minor=0, L2_cache_size=1 << 16, total_memory=MEMORY)
+PROPERTIES_OF_DEVICE = SimpleNamespace(name=NAME, major=9, minor=0, L2_cache_size=1 << 12, total_memory=MEMORY)
 
 
 def install() -> None:
