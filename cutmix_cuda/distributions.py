@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -131,13 +132,14 @@ def _knots_of_kind(kind: int, drawn: float | Distribution | None) -> np.ndarray:
 _built: dict[tuple[object, ...], Tensor] = {}
 
 
-def _tables(device: torch.device, *distributions: float | Distribution | None) -> Tensor:
+def _tables(*key: Any) -> Tensor:
+    """Of (device, *distributions): the arguments are the key that they are found by again."""
     # Where a mode (FakeTensorMode, torch.export) or a transform makes tensors of its own, they are for it alone.
     traced = torch._C._len_torch_dispatch_stack() > 0
-    key = device, *distributions
     tables = None if traced else _built.get(key)
     if tables is None:
-        drawn = (*distributions, *[None] * (KINDS - len(distributions)))
+        device, *distributions = key
+        drawn = distributions + [None] * (KINDS - len(distributions))
         knots = [_knots_of_kind(kind, each) for kind, each in enumerate(drawn, start=1)]
         tables = torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
         if not traced and not torch._is_functional_tensor(tables):

@@ -33,11 +33,11 @@ def _fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
 _fill_words._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in a graph: distributions._tables
 
 
-def fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    """A value of a dtype over and over, as the two int64 that the ops take."""
+def fill_words(fill: float, dtype: torch.dtype) -> tuple[()] | tuple[tuple[int, int]]:
+    """A value of a dtype over and over, as the argument of the ops; none for 0, which is their default."""
     if fill == 0:
-        return 0, 0
-    return _fill_words(constant(fill) if torch.compiler.is_compiling() else fill, dtype)
+        return ()
+    return (_fill_words(constant(fill) if torch.compiler.is_compiling() else fill, dtype),)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -95,12 +95,12 @@ def run(
     )
     if inplace:
         mixed = images
-        dense, packed = ops.sample_and_apply_(images, *arguments, fill)
+        dense, packed = ops.sample_and_apply_(images, *arguments, *fill)
     elif out is not None:
         mixed = out
-        dense, packed = ops.sample_and_apply_out(images, *arguments, out, fill)
+        dense, packed = ops.sample_and_apply_out(images, *arguments, out, *fill)
     else:
-        mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill)
+        mixed, dense, packed = ops.sample_and_apply(images, *arguments, *fill)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -108,12 +108,9 @@ def run(
     return mixed, dense if op_labels is not None else pairs_of(labels, packed), packed
 
 
-def mix_batch(
-    images: Tensor, labels: Tensor | None, num_classes: int | None, settings: Settings, *, return_plan: bool, **how
-):
-    """:func:`run`, and what the user asked for of it: images, targets and perhaps the plan."""
-    mixed, targets, packed = run(images, labels, num_classes, settings, **how)
-    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+def returned(images: Tensor, mixed: tuple[Tensor, Tensor | PairTargets | None, Tensor], return_plan: bool):
+    """What the user asked for of what :func:`run` gave: images, targets and perhaps the plan."""
+    return (*mixed[:2], MixPlan(mixed[2], *images.shape[-2:])) if return_plan else mixed[:2]
 
 
 @with_options
@@ -171,18 +168,19 @@ def cutmix(
             stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
-    return mix_batch(
+    settings = Settings.of_cutmix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_cutmix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=False,
         out=out,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 @with_options
@@ -204,18 +202,19 @@ def cutmix_(
     Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
     not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
     """
-    return mix_batch(
+    settings = Settings.of_cutmix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_cutmix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=True,
         out=None,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 @with_options
@@ -260,18 +259,19 @@ def mix(
     """
     if inplace and out is not None:
         raise ValueError("out must be None in place, got a tensor")
-    return mix_batch(
+    settings = Settings.of_mix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_mix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=inplace,
         out=out,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 def draw_plan(
@@ -350,12 +350,12 @@ def _follow(
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = images, ops.apply_(images, *arguments, words)
+        mixed, dense = images, ops.apply_(images, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
-        mixed, dense = out, ops.apply_out(images, *arguments, out, words)
+        mixed, dense = out, ops.apply_out(images, *arguments, out, *words)
     else:
-        mixed, dense = ops.apply(images, *arguments, words)
+        mixed, dense = ops.apply(images, *arguments, *words)
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
