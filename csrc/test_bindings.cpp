@@ -29,8 +29,8 @@ namespace {
 template <typename Value>
 using Array = py::array_t<Value, py::array::c_style | py::array::forcecast>;
 
-const float* knots_of(const Array<float>& table, int32_t laws) {
-    if (table.size() != laws * kKnots) throw std::invalid_argument("a table has 4097 knots");
+const float* knots_of(const Array<float>& table, int32_t tables) {
+    if (table.size() != tables * kKnots) throw std::invalid_argument("a table has 4097 knots");
     return table.data();
 }
 

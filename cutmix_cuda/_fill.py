@@ -54,8 +54,8 @@ def _words_of(fill: float, dtype: torch.dtype) -> tuple[int, int]:
 _words_of._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
-def fill_words(fill: float, dtype: torch.dtype) -> tuple[int, int]:
-    """A value of a dtype over and over, as the two int64 that the ops take."""
+def fill_words(fill: float, dtype: torch.dtype) -> tuple[()] | tuple[tuple[int, int]]:
+    """A value of a dtype over and over, as the argument of the ops; none for 0, which is their default."""
     if fill == 0:
-        return 0, 0  # of every dtype; float8_e8m0fnu has no zero, and these are the bits of its least
-    return _words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype)
+        return ()  # bits of 0 in every dtype; float8_e8m0fnu has no zero, and these are the bits of its least
+    return (_words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype),)

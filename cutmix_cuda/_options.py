@@ -78,9 +78,11 @@ _DEFAULTS: dict[type, dict[str, Any]] = {
 }
 
 
-def complete(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def complete(options: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options that were given, and the defaults of the others. TypeError for a name that is none."""
     defaults = _DEFAULTS[options]
+    if not given:
+        return defaults
     every = {**defaults, **given}
     if len(every) != len(defaults):
         unknown = next(name for name in given if name not in defaults)
@@ -141,14 +143,13 @@ class Settings(NamedTuple):
     def of_mix(cls, **given: Unpack[MixOptions]) -> Settings:
         """Those of cutmix, mixup and cutout side by side."""
         options = complete(MixOptions, given)
-        cutmix, mixup = (_alpha(name, options[name]) for name in ("cutmix_alpha", "mixup_alpha"))
+        cutmix, mixup = _alpha("cutmix_alpha", options["cutmix_alpha"]), _alpha("mixup_alpha", options["mixup_alpha"])
         area = options["cutout_area"]
         if not isinstance(area, Distribution):
             area = _validation.check_share("cutout_area", area)
-        cut_out, prob, switch = (
-            _validation.check_share(name, options[name]) for name in ("cutout", "prob", "switch_prob")
-        )
-        mixed = (1.0 - cut_out) * prob
+        cut_out = _validation.check_share("cutout", options["cutout"])
+        mixed = (1.0 - cut_out) * _validation.check_share("prob", options["prob"])
+        switch = _validation.check_share("switch_prob", options["switch_prob"])
         if cutmix is None or mixup is None:
             switch = 0.0 if cutmix is None else 1.0
         if cutmix is None and mixup is None:

@@ -74,12 +74,12 @@ def run(
     )
     if inplace:
         mixed = given
-        dense, packed = ops.sample_and_apply_(images, *arguments, fill)
+        dense, packed = ops.sample_and_apply_(images, *arguments, *fill)
     elif out is not None:
         mixed = out
-        dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill)
+        dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), *fill)
     else:
-        mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill)
+        mixed, dense, packed = ops.sample_and_apply(images, *arguments, *fill)
         mixed = of_class(mixed, given)
     if inplace or out is not None:
         _mark_written(mixed)
@@ -88,12 +88,9 @@ def run(
     return mixed, dense if op_labels is not None else pairs_of(labels, packed), packed
 
 
-def mix_batch(
-    images: Tensor, labels: Tensor | None, num_classes: int | None, settings: Settings, *, return_plan: bool, **how
-):
-    """:func:`run`, and what the user asked for of it: images, targets and perhaps the plan."""
-    mixed, targets, packed = run(images, labels, num_classes, settings, **how)
-    return (mixed, targets, MixPlan(packed, *images.shape[-2:])) if return_plan else (mixed, targets)
+def returned(images: Tensor, mixed: tuple[Tensor, Tensor | PairTargets | None, Tensor], return_plan: bool):
+    """What the user asked for of what :func:`run` gave: images, targets and perhaps the plan."""
+    return (*mixed[:2], MixPlan(mixed[2], *images.shape[-2:])) if return_plan else mixed[:2]
 
 
 @with_options
@@ -152,18 +149,19 @@ def cutmix(
             stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
-    return mix_batch(
+    settings = Settings.of_cutmix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_cutmix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=False,
         out=out,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 @with_options
@@ -185,18 +183,19 @@ def cutmix_(
     Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
     not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
     """
-    return mix_batch(
+    settings = Settings.of_cutmix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_cutmix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=True,
         out=None,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 @with_options
@@ -241,18 +240,19 @@ def mix(
     """
     if inplace and out is not None:
         raise ValueError("out must be None in place, got a tensor")
-    return mix_batch(
+    settings = Settings.of_mix(**options)
+    mixed = run(
         images,
         labels,
         num_classes,
-        Settings.of_mix(**options),
-        return_plan=return_plan,
+        settings,
         seed=seed,
         generator=generator,
         inplace=inplace,
         out=out,
         backend=backend,
     )
+    return returned(images, mixed, return_plan)
 
 
 def draw_plan(
@@ -334,13 +334,13 @@ def _follow(
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = given, ops.apply_(pixels, *arguments, words)
+        mixed, dense = given, ops.apply_(pixels, *arguments, *words)
     elif out is not None:
         _validation.check_out(out, images)
         written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
-        mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
+        mixed, dense = out, ops.apply_out(pixels, *arguments, written, *words)
     else:
-        mixed, dense = ops.apply(pixels, *arguments, words)
+        mixed, dense = ops.apply(pixels, *arguments, *words)
         mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
     if inplace or out is not None:
         _mark_written(mixed)

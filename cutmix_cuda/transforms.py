@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from . import _backends, _validation
 from ._ops import Sampling
 from ._options import CutMixOptions, MixOptions, Settings, complete, with_options
 from ._seed import counted_seed
-from .functional import draw_plan, mix_batch
+from .functional import draw_plan, returned, run
 from .plan import MixPlan
 
 
@@ -22,7 +23,7 @@ class _Transform(nn.Module):
     def __init__(
         self,
         settings: Settings,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         num_classes: int | None,
         inplace: bool,
         seed: int | Tensor | None,
@@ -50,18 +51,18 @@ class _Transform(nn.Module):
 
         return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
         """
-        return mix_batch(
+        mixed = run(
             images,
             labels,
             self.num_classes,
             self._settings,
-            return_plan=return_plan,
             seed=self._next_seed(),
             generator=self.generator,
             inplace=self.inplace,
             out=None,
             backend=self.backend,
         )
+        return returned(images, mixed, return_plan)
 
     def sample_plan(
         self,

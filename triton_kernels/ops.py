@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -59,6 +60,13 @@ def check_images(images: Tensor, out: Tensor) -> None:
     )
 
 
+@lru_cache(maxsize=256)
+def is_known(sampling: tuple[int, ...]) -> bool:
+    """Whether the integers are those of a Sampling."""
+    choices = Sampling(len(Scope), len(Partner), len(Placement), 2)
+    return len(sampling) == len(choices) and all(0 <= a < b for a, b in zip(sampling, choices, strict=True))
+
+
 def new_plan(draw: Draw, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """An empty plan to sample into for images of a dtype, after a check of what to draw by."""
     seed, quantiles, bounds, sampling = draw
@@ -74,12 +82,7 @@ def new_plan(draw: Draw, batch: int, dtype: torch.dtype = torch.float32) -> Tens
         "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each kind",
     )
     check(len(bounds) == KINDS, "bounds must be a number for each kind")
-    choices = Scope, Partner, Placement, (False, True)
-    check(
-        len(sampling) == len(choices)
-        and all(0 <= option < len(choice) for option, choice in zip(sampling, choices, strict=True)),
-        "sampling must be a known scope, partner and placement, and correct_lam",
-    )
+    check(is_known(tuple(sampling)), "sampling must be a known scope, partner and placement, and correct_lam")
     check(
         dtype in BLENDED_DTYPES or not may_blend(bounds),
         "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only",
