@@ -75,7 +75,6 @@ WAITS = {
     "equal": lambda x: torch.equal(x, x.clone()),
     "nonzero": lambda x: x.nonzero(),
     "mask": lambda x: x[x > 3],
-    "index from the CPU": lambda x: x[torch.tensor([2, 0])],
 }
 
 
