@@ -23,11 +23,19 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+_in_worker = False  # of pytest-xdist; a run that a test starts in one inherits its environment
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _in_worker
+    _in_worker = hasattr(config, "workerinput")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Adds a line of JSON for each test that ended to the file CUTMIX_CUDA_TEST_LINES: a run may be killed later."""
     lines = os.environ.get("CUTMIX_CUDA_TEST_LINES")
     ended = report.when not in ("setup", "teardown") or report.failed or (report.when == "setup" and report.skipped)
-    if lines is None or not ended or "PYTEST_XDIST_WORKER" in os.environ:
+    if lines is None or not ended or _in_worker:
         return
     why = ""
     if report.skipped and isinstance(report.longrepr, tuple | list):

@@ -336,7 +336,7 @@ def test_every_pairing_in_place(kind, batch):
         _, shift = reference.partner_map(Partner.mirror, seed, batch)
         pairings[int(shift)] = sampling(scope=Scope.pair, placement=Placement.inside, seed=seed.reshape(1))
     for how in pairings.values():
-        assert_as_reference(kind, "cutmix_", images, labels, *how, CLASSES, 0.0, torch.float32)
+        assert_as_reference(kind, "sample_and_apply_", images, labels, *how, CLASSES, 0.0, torch.float32)
 
 
 @every_kind
@@ -481,10 +481,10 @@ def test_the_last_columns_of_the_most_classes(kind, classes, dtype):
         )
         device.launch(kernel, grid, launch["block"], [launch["params"]], blocks=last)
     else:
-        from cutmix_cuda.triton_kernels import mix
+        from cutmix_cuda.triton_kernels.launch import Labels, mix_launch
 
         names = {id(plan): "plan", id(labels): "labels", id(targets): "targets"}
-        launch = mix.mix_launch(1, MAX_INT32, MAX_INT32, plan, targets=mix.Labels(labels, targets, 0.0))
+        launch = mix_launch(1, MAX_INT32, MAX_INT32, plan, targets=Labels(labels, targets, 0.0))
         programs = launch.grid[0]
         larger = launch._replace(grid=(2 * programs, 1, 1))  # as where there are pixels for so many programs
         run_triton(larger, device, lambda tensor: addresses[names[id(tensor)]], 80, range(programs - 8, programs + 8))

@@ -179,8 +179,8 @@ class Call:
         others = [tensor for tensor in self.tensors if type_of(tensor) == "cpu" and tensor.dim() > 0]
         if self.is_ours:
             names = [argument.name for argument in self.func._schema.arguments]
-            seed = self.args[names.index("seed")] if "seed" in names else None
-            others = [tensor for tensor in others if tensor is not seed]
+            by_value = [self.args[names.index(name)] for name in ("seed", "constants") if name in names]
+            others = [tensor for tensor in others if not any(tensor is each for each in by_value)]
         elif self.name in ("__getitem__", "__setitem__") and type_of(self.args[0]) == "cpu":
             others = [index for index in tensors_in(self.args[1]) if type_of(index) == "cuda" and index.dim() > 0]
         elif self.name in TAKES_ANY_DEVICE:
