@@ -374,6 +374,8 @@ NOT_HERE = {  # why the device does not do for them
     "test_opcheck_without_images": "goes below Python",
     "test_sizes_that_change": "counts what was compiled",
     "test_cutmix_of_masks": "asks for a class, and gets its subclass",
+    "test_torchvisions_masks_are_of_classes_whatever_their_dtype": "asks for a class, and gets its subclass",
+    "test_torchvisions_masks_are_kept_where_nobody_looks": "asks for a class, and gets its subclass",
     "test_pinned_batches": "asks the driver for memory, in a thread",
 }
 
