@@ -471,7 +471,7 @@ def test_a_label_that_only_the_partner_has(kind, what, in_place):
     images, labels = random_images((4, 1, 3, 16), torch.uint8), torch.tensor([0, CLASSES, -1, 2])
     plan = plan_rows(*((k ^ 1, (0, 0, 2, 5), what if labels[k] in (0, 2) else Kind.cutmix) for k in range(4)))
     rest = plan, CLASSES, 0.1, torch.float32
-    done = assert_as_reference(kind, "mix_" if in_place else "mix", images, labels, *rest)
+    done = assert_as_reference(kind, "apply_" if in_place else "apply", images, labels, *rest)
     assert done.targets.isnan().all(1).tolist() == done.targets.isnan().any(1).tolist() == [False, True, True, False]
 
 
@@ -587,29 +587,10 @@ ODD_STRIDES = {
 def test_every_stride_counts_for_the_width_of_vectors(kind, strides, out_strides):
     images, out = ODD_STRIDES[strides](3), ODD_STRIDES[out_strides](3)
     how = sampling(placement=Placement.inside)
-    done = assert_as_reference(kind, "cutmix_out", images, None, *how, 0, 0.0, torch.float32, out)
+    done = assert_as_reference(kind, "sample_and_apply_out", images, None, *how, 0, 0.0, torch.float32, out)
     assert (done.launch["kernel"] == "mix_out_of_place<1>") if kind == "cuda" else (done.launch.options["WIDTH"] == 1)
     if out_strides == "none":
-        assert_as_reference(kind, "cutmix_", images, None, *how, 0, 0.0, torch.float32)
-
-
-@needs_triton
-@pytest.mark.parametrize("width", [16, 8, 4])
-@pytest.mark.parametrize("far", ["slice_stride", "row_stride"])
-def test_samples_of_words_that_32_bits_count(width, far):
-    """Two rows so far apart that the words from the first to the last are just below 2^31, whatever the vectors, or
-    just as many; of the images or of out."""
-    from cutmix_cuda.triton_kernels import mix
-
-    one_row = mix.Rows(
-        batch=1, slices=1, height=1, width=width, pixel_bytes=1, sample_stride=0, slice_stride=0, row_stride=width
-    )
-    two_rows = one_row._replace(slices=2, slice_stride=width) if far == "slice_stride" else one_row._replace(height=2)
-    for large in (False, True):
-        far_rows = two_rows._replace(**{far: 4 * 2**31 - (1 if large else 2) * width})
-        for rows in ((far_rows, two_rows), (two_rows, far_rows)):
-            constants = mix.geometry(*rows, 0, False).constants
-            assert (constants["WIDTH"], constants["LARGE"]) == (width, large)
+        assert_as_reference(kind, "sample_and_apply_", images, None, *how, 0, 0.0, torch.float32)
 
 
 # ---- Other architectures

@@ -224,8 +224,8 @@ def test_plans_and_labels_of_any_strides(labels):
     plan = plan_of([(k ^ 1, box, 0.25 + 0.1 * k, Kind.cutmix) for k in range(4)])
     assert not strided(plan).is_contiguous() and not strided(labels).is_contiguous()
     rest = CLASSES, 0.1, torch.float32
-    expected = torch.ops.cutmix_cuda_reference.mix(images, labels, plan, *rest)
-    for op in ("mix", "mix_"):
+    expected = torch.ops.cutmix_cuda_reference.apply(images, labels, plan, *rest)
+    for op in ("apply", "apply_"):
         mixed, targets = assert_same_by_ops(op, images, strided(labels), strided(plan), *rest)[:2]
         assert_same_bits(mixed, expected[0])
         assert_same_bits(targets, expected[1])
