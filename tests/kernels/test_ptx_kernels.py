@@ -23,6 +23,7 @@ from torch import Tensor
 from cutmix_cuda import reference
 from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Draw, Kind, Partner, Placement, Sampling, Scope
 
+from .. import bindings
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels
 from ..ptx import Device
 from .execution import (
@@ -289,13 +290,11 @@ def test_fill_of_elements_wider_than_vectors(kind, in_place):
 @needs_cuda
 def test_elements_that_no_vector_holds():
     """An address that is no multiple of an element would be blended wrongly: an error."""
-    from cutmix_cuda import _build_info
-
     images = 4098, (1, 1, 1, 4), (4, 4, 4, 1)
     call = {"batch": 1, "height": 1, "width": 4, "plan": 4096, "images": images, "out": images, "element_bytes": 4}
-    assert _build_info.launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
+    assert bindings.load().launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
     with pytest.raises(ValueError, match="as aligned as their elements"):
-        _build_info.launch_geometry(**call, dtype="float32")
+        bindings.load().launch_geometry(**call, dtype="float32")
 
 
 # ---- The plan
@@ -469,11 +468,9 @@ def test_the_last_columns_of_the_most_classes(kind, classes, dtype):
         "targets": end.address - (classes - columns) * dtype.itemsize,
     }
     if kind == "cuda":
-        from cutmix_cuda import _build_info
-
         sizes = {"batch": 1, "height": MAX_INT32, "width": MAX_INT32, "num_classes": classes}
         typed = {"labels": (addresses["labels"], "int64"), "targets": (addresses["targets"], dtype_name(targets))}
-        launch = _build_info.launch_geometry(**sizes, plan=addresses["plan"], **typed)
+        launch = bindings.load().launch_geometry(**sizes, plan=addresses["plan"], **typed)
         kernel, grid, last = (
             cuda_kernel(launch["kernel"], 80),
             launch["grid"],
