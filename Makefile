@@ -6,6 +6,7 @@
 #   make wheel        build dist/*.whl, which serves every Python and torch (CUDA 12 for publishing: docs/start.md)
 #   make check-wheel  install that one wheel under WHEEL_CHECKS, Pythons and torches, and mix; downloads gigabytes, too
 #   make lint         check style, types and formatting;  make format mends what can be mended
+#   make stub         write cutmix_cuda/__init__.pyi, the types of the public names, from their signatures
 #   make bench        measure on this machine's CPU;  make bench-gpu on its GPU
 #   make gpu-check    on a machine with a GPU: test, check memory accesses and measure (docs/gpu.md)
 #   make cuda-report  what nvcc makes of the CUDA kernels;  make ptx-report counts what the PTX of both executes
@@ -26,7 +27,7 @@ BIN := $(VENV)/bin
 STAMPS := $(if $(filter .venv,$(VENV)),.venv,build/$(subst /,-,$(abspath $(VENV))))
 PYTEST_ARGS ?=
 
-SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels -name '*.py' -o -name '*.typed' \
+SOURCES := setup.py pyproject.toml $(shell find csrc cutmix_cuda triton_kernels -name '*.py' -o -name '*.pyi' -o -name '*.typed' \
     -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CXX) $(CXXFLAGS) $(CPPFLAGS) $(LDFLAGS)
@@ -34,7 +35,8 @@ BUILD_SETTINGS := $(CUTMIX_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(CUDA_HOME) $(CX
 TORCHES ?= 2.10.0 2.12.0
 WHEEL_CHECKS ?= 3.10-2.10.0 3.13-2.14.1
 
-.PHONY: demo test check-torch wheel check-wheel lint format docs bench bench-gpu gpu-check cuda-report ptx-report train data install clean FORCE
+.PHONY: demo test check-torch wheel check-wheel lint format stub docs bench bench-gpu gpu-check cuda-report ptx-report \
+    train data install clean FORCE
 
 # -I keeps this folder off sys.path, where the sources would hide the installed package.
 demo: $(STAMPS)/installed
@@ -77,6 +79,9 @@ format: $(STAMPS)/requirements
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+stub: $(STAMPS)/installed
+	$(BIN)/python -I tests/project/stub.py
 
 docs: $(STAMPS)/installed
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

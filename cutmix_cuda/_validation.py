@@ -354,5 +354,6 @@ def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> 
     out_begin, out_end = _memory_of(out)
     if begin < out_end and out_begin < end:
         raise ValueError(
-            "out must not overlap images in memory; to mix in place use cutmix_, mix_images_ or inplace=True"
+            "out must not overlap images in memory; "
+            "to mix in place use a function whose name ends in an underscore, or inplace=True"
         )

@@ -20,7 +20,7 @@ class MixedBoxes(NamedTuple):
     Attributes:
         boxes: for each sample, (m, 4): x0, y0, x1, y1 in pixels, of the dtype that was given.
         labels: for each sample, (m,); None where none were given.
-        visible: for each sample, float32 (m,) in (0, 1]: the share of the object's box that is still to be seen.
+        visible: for each sample, float32 (m,) in (0, 1]: the fraction of the object's box that is still to be seen.
         weight: for each sample, float32 (m,) in (0, 1]: lam for its own and 1 - lam for its partner's objects where the
             two are blended (mixup), else 1. What a loss may weigh them by.
     """

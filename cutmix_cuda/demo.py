@@ -27,6 +27,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ._backends import backend_for
+from ._literals import BackendName
 from .functional import cutmix
 from .plan import MixPlan
 from .transforms import CutMix
@@ -195,7 +196,7 @@ def timing_table(timings: dict[str, Timing], baseline: str) -> Table:
     return table
 
 
-def compare(device: torch.device, alpha: float, backend: str | None, console: Console) -> None:
+def compare(device: torch.device, alpha: float, backend: BackendName | None, console: Console) -> None:
     """Prints the speed of ours, out of place and in place, and of torchvision's v2.CutMix on one float32 batch."""
     with console.status(f"cropping {TIMED_BATCH} photographs"):
         images, labels = make_batch(TIMED_BATCH, TIMED_SIZE)

@@ -25,10 +25,21 @@ from .reference import mixes_target
 
 
 class Distribution:
-    """A distribution of lambda on [0, 1]. A subclass is a frozen dataclass that gives the inverse of its function."""
+    """A distribution of lambda on [0, 1]. A subclass is a frozen dataclass with the inverse of its CDF.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Triangular(distributions.Distribution):  # its density falls from 0 to 1
+    ...     def inverse_cdf(self, probability):
+    ...         return 1 - (1 - probability) ** 0.5
+    >>> mixed, _ = cutmix(images, alpha=Triangular())
+    """
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
-        """The quantiles Q at probabilities, float64 (n,) in [0, 1], which rise from 0 to 1.
+        """The quantiles at given probabilities.
+
+        Args:
+            probability: float64 (n,) in [0, 1], rising from 0 to 1.
 
         Returns:
             An array of the same shape, in [0, 1], that nowhere decreases.
@@ -43,9 +54,14 @@ class Distribution:
 class Beta(Distribution):
     """Beta(a, b); Beta(1, 1) is uniform. CutMix (Yun et al., ICCV 2019) draws lambda from Beta(alpha, alpha).
 
+    >>> mixed, _ = cutmix(images, alpha=distributions.Beta(2.0, 5.0))
+
     Args:
         a: positive and finite.
         b: positive and finite.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
     """
 
     a: float
@@ -63,7 +79,13 @@ class Beta(Distribution):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform on [lo, hi], with 0 <= lo <= hi <= 1."""
+    """Uniform on [lo, hi], with 0 <= lo <= hi <= 1.
+
+    >>> mixed, _ = cutmix(images, alpha=distributions.Uniform(0.3, 0.7))
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+    """
 
     lo: float = 0.0
     hi: float = 1.0
@@ -80,7 +102,13 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class Constant(Distribution):
-    """Always x, in [0, 1]."""
+    """Always x, in [0, 1].
+
+    >>> mixed, _ = cutmix(images, alpha=distributions.Constant(0.6))
+
+    Raises:
+        TypeError, ValueError: x is wrong.
+    """
 
     x: float
 

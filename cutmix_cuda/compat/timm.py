@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _validation, reference
+from .._literals import BackendName, ScopeName
 from .._ops import Scope
 from .._options import Settings
 from .._seed import counted_seed, seed_tensor
@@ -21,7 +22,7 @@ from ..plan import MixPlan
 
 __all__ = ["Mixup"]
 
-_SCOPES = {"batch": "batch", "pair": "pair", "elem": "sample"}
+_SCOPES: dict[str, ScopeName] = {"batch": "batch", "pair": "pair", "elem": "sample"}
 _MINMAX_STREAM = 1 << 16  # of random words, far from those that mix_math.h draws from
 
 
@@ -81,7 +82,7 @@ class Mixup(nn.Module):
         *,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         self.mixup_alpha = mixup_alpha
@@ -97,7 +98,8 @@ class Mixup(nn.Module):
         self.mixup_enabled = True
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         _validation.check_num_classes(num_classes)
         if cutmix_minmax is not None:
             _check_minmax(cutmix_minmax)

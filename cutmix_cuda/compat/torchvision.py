@@ -31,6 +31,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .. import _backends, _validation
+from .._literals import BackendName, PartnerName, ScopeName
 from .._ops import Kind
 from .._options import Settings
 from .._seed import counted_seed
@@ -105,12 +106,12 @@ class _BatchMix(v2.Transform):
         alpha: float = 1.0,
         num_classes: int | None = None,
         labels_getter: Callable[[Any], Any] | str | None = "default",
-        scope: str = "batch",
-        partner: str = "roll",
+        scope: ScopeName = "batch",
+        partner: PartnerName = "roll",
         label_smoothing: float = 0.0,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         if not (labels_getter is None or labels_getter == "default" or callable(labels_getter)):
@@ -123,7 +124,8 @@ class _BatchMix(v2.Transform):
         self.scope = scope
         self.partner = partner
         self.label_smoothing = label_smoothing
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         self.seeds = counted_seed(seed, generator)
         self._generator = generator
         self._labels_getter = labels_getter
@@ -238,7 +240,7 @@ class _BatchMix(v2.Transform):
                 _rolled_plan(Kind.mixup, labels, (1, 1), lam=params[self._lam]),
                 self.num_classes,
                 label_smoothing=settings.label_smoothing,
-                dtype=settings.target_dtype,
+                target_dtype=settings.target_dtype,
                 backend=self.backend,
             )
         if isinstance(inpt, self._mixed) or _is_pure(inpt):

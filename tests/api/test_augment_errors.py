@@ -74,8 +74,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "erase count": (lambda: Erase(count=(3, 1)), ValueError, "count must be the least and greatest"),
     "erase many": (lambda: Erase(count=1025), ValueError, "count must be at most 1024"),
     "erase half a box": (lambda: Erase(count=0.5), TypeError, "count must be an int"),  # type: ignore[arg-type]
-    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),
-    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),
+    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),  # type: ignore[arg-type]
+    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),  # type: ignore[arg-type]
     "timm mode": (lambda: Erase.as_in_timm(mode="blur"), ValueError, "mode must be one of 'const', 'rand', 'pixel'"),
     # ---- calls
     "no tensor": (normalize([1]), TypeError, "images must be a tensor, got list"),
@@ -140,8 +140,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "plan must be for",
     ),
-    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[arg-type]
-    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[arg-type]
+    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[call-overload]
+    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[call-overload]
     "views of another size": (
         lambda: normalizing.apply_plan(images, views=sample_views(4, 9, 6)),
         ValueError,

@@ -256,7 +256,7 @@ def batch_of(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, PairTa
     """Logits, dense targets in the loss's dtype, the same as pairs, and class weights."""
     plan, labels = plan_of_every_kind(32), random_labels(32, CLASSES)
     value = torch.float64 if dtype == torch.float64 else torch.float32
-    dense = cutmix_cuda.mix_targets(labels, plan, CLASSES, dtype=value)
+    dense = cutmix_cuda.mix_targets(labels, plan, CLASSES, target_dtype=value)
     pairs = cutmix_cuda.mix_targets(labels, plan, targets="pairs")
     logits = (4 * torch.randn(32, CLASSES, generator=generator(1), dtype=torch.float64)).to(dtype)
     return logits, dense, pairs, torch.rand(CLASSES, generator=generator(2), dtype=value)
@@ -400,7 +400,7 @@ def test_smoothing_before_mixing_is_smoothing_in_the_loss():
     """Dense targets are smoothed before they are mixed, as timm's; pairs in the loss."""
     logits, _, pairs, _ = batch_of(torch.float64)
     plan, labels = plan_of_every_kind(32), random_labels(32, CLASSES)
-    smoothed = cutmix_cuda.mix_targets(labels, plan, CLASSES, label_smoothing=0.1, dtype=torch.float64)
+    smoothed = cutmix_cuda.mix_targets(labels, plan, CLASSES, label_smoothing=0.1, target_dtype=torch.float64)
     ours = cross_entropy(logits, pairs, label_smoothing=0.1)
     torch.testing.assert_close(ours, F.cross_entropy(logits, smoothed), rtol=1e-14, atol=0)
 
@@ -524,9 +524,9 @@ def loss(logits: Any = None, y_a: Any = None, y_b: Any = None, lam: Any = None, 
 
 
 CASES: dict[str, Case] = {
-    "targets": Case(lambda: CutMix(targets="pair"), ValueError, ("targets", "'dense', 'pairs'", "'pair'")),
+    "targets": Case(lambda: CutMix(targets="pair"), ValueError, ("targets", "'dense', 'pairs'", "'pair'")),  # type: ignore[call-overload]
     "targets of a plan": Case(
-        lambda: cutmix_cuda.mix_targets(torch.arange(32), plan_of_every_kind(32), targets="soft"),
+        lambda: cutmix_cuda.mix_targets(torch.arange(32), plan_of_every_kind(32), targets="soft"),  # type: ignore[call-overload]
         ValueError,
         ("targets", "'dense', 'pairs'", "'soft'"),
     ),

@@ -163,14 +163,15 @@ def test_every_kind(backend, device, dtype, width, channels_last):
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         for inplace in {False, partner in OWN_INVERSE}:
-            rules = {"partner": partner, "inplace": inplace, **how}
-            mixed, targets, plan = cutmix_cuda.mix(
+            rules = {"partner": partner, **how}
+            mix = cutmix_cuda.mix_ if inplace else cutmix_cuda.mix
+            mixed, targets, plan = mix(
                 images.clone(), labels, 10, seed=torch.tensor([size]), backend="reference", **rules
             )
             for seed_device in {"cpu", str(device)}:
                 seed = torch.tensor([size], device=seed_device)
                 arguments = images.to(device, copy=True), labels.to(device), 10
-                results = cutmix_cuda.mix(*arguments, seed=seed, backend=backend, **rules)
+                results = mix(*arguments, seed=seed, backend=backend, **rules)
                 for result, expected in zip(results[:2], (mixed, targets), strict=True):
                     assert_same_bits(result, expected)
                 assert_same_bits(results[2].packed, plan.packed)

@@ -4,6 +4,8 @@ made at least once: test_ptx_kernels.py goes through the combinations."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ def assert_same_values(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_same_everywhere(images: Tensor, labels: Tensor | None, *, in_place: bool = False, **options) -> None:
-    function = cutmix_cuda.cutmix_ if in_place else cutmix_cuda.cutmix
+    function: Any = cutmix_cuda.cutmix_ if in_place else cutmix_cuda.cutmix
     classes = CLASSES if labels is not None else None
     results = []
     for backend in ("triton", "reference"):
