@@ -57,7 +57,7 @@ def seeded():
 def plans(monkeypatch) -> list[MixPlan]:
     """The plans that the calls follow, as they follow them."""
     followed: list[MixPlan] = []
-    run, apply_plan_ = compat.run, compat.apply_plan_
+    run, apply_plan_ = compat.mixup.run, compat.mixup.apply_plan_
 
     def recorded_run(images, *args, **kwargs):
         mixed, targets, packed = run(images, *args, **kwargs)
@@ -68,8 +68,8 @@ def plans(monkeypatch) -> list[MixPlan]:
         followed.append(plan.to("cpu"))
         return apply_plan_(images, labels, plan, *args, **kwargs)
 
-    monkeypatch.setattr(compat, "run", recorded_run)
-    monkeypatch.setattr(compat, "apply_plan_", recorded_apply)
+    monkeypatch.setattr(compat.mixup, "run", recorded_run)
+    monkeypatch.setattr(compat.mixup, "apply_plan_", recorded_apply)
     return followed
 
 
@@ -156,7 +156,7 @@ def test_mixes_by_what_timm_drew(mode, law, monkeypatch):
         mixed = cutmix_cuda.apply_plan_(images, labels, plan(), num_classes, label_smoothing=smoothing, backend=backend)
         return *mixed, plan().packed
 
-    monkeypatch.setattr(compat, "run", follow)
+    monkeypatch.setattr(compat.mixup, "run", follow)
     for _ in range(10):
         boxes.clear()
         expected, expected_targets = peer(images.clone(), LABELS)
