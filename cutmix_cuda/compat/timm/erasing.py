@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ... import _backends
+from ... import _backends, _validation
 from ..._seed import counted_seed
 from ...augmentation import check_settings, run
 from ...erasing import Erase
@@ -62,7 +62,7 @@ class RandomErasing(nn.Module):
     ) -> None:
         super().__init__()
         self.erase = Erase.as_in_timm(
-            probability,
+            _validation.check_share("probability", probability),
             mode=mode.lower() or "const",
             min_area=min_area,
             max_area=max_area,
