@@ -166,6 +166,13 @@ def _view_settings(flip: float, translate: int | tuple[int, int], erase: Erase |
     return list(parameters), list(ViewChoices(translate_y, translate_x, *erase.counts))
 
 
+def _choices_for(choices: list[int], erase: Erase | None, batch: int) -> list[int]:
+    """Those of a batch, whose first samples may be left whole."""
+    if erase is None or erase.num_splits < 2:
+        return choices
+    return list(ViewChoices(*choices)._replace(first_erased=erase.first_erased(batch)))
+
+
 def check_settings(
     mix: Transform | None,
     *,
@@ -365,7 +372,7 @@ def run(
         mix.sampling,
         _view_tables(settings.erase, device),
         settings.view_parameters,
-        settings.view_choices,
+        _choices_for(settings.view_choices, settings.erase, images.shape[0]),
         classes,
         mix.label_smoothing,
         mix.target_dtype,
@@ -626,6 +633,7 @@ def sample_views(
     parameters, choices = _view_settings(flip, translate, erase)
     where = torch.empty(0, device=device).device
     tables = _view_tables(erase, where)
+    choices = _choices_for(choices, erase, batch_size)
     ops = _backends.ops_for(backend, where)
     return Views(
         ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, parameters, choices), height, width
