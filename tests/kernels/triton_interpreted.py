@@ -214,6 +214,27 @@ def test_targets(labels_dtype, dtype):
     assert_same_bits(actual, cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="reference", **options))
 
 
+def strided(tensor: Tensor) -> Tensor:
+    """The same, each element in the middle of three."""
+    view = torch.full((3 * tensor.shape[0], *tensor.shape[1:], 3), 77).to(tensor.dtype)[1::3, ..., 1]
+    return view.copy_(tensor)
+
+
+@pytest.mark.parametrize("labels", [random_labels(4, CLASSES), soft_labels(4, CLASSES)], ids=["indices", "soft"])
+def test_plans_and_labels_of_any_strides(labels):
+    images, box = random_images((4, 1, 6, 10), torch.uint8), (1, 2, 5, 9)
+    plan = plan_of([(k ^ 1, box, 0.25 + 0.1 * k, Kind.cutmix) for k in range(4)])
+    assert not strided(plan).is_contiguous() and not strided(labels).is_contiguous()
+    rest = CLASSES, 0.1, torch.float32
+    expected = torch.ops.cutmix_cuda_reference.apply(images, labels, plan, *rest)
+    for op in ("apply", "apply_"):
+        mixed, targets = assert_same_by_ops(op, images, strided(labels), strided(plan), *rest)[:2]
+        assert_same_bits(mixed, expected[0])
+        assert_same_bits(targets, expected[1])
+    targets = torch.ops.cutmix_cuda_triton.mix_targets(strided(labels), strided(plan), *rest)
+    assert_same_bits(targets, expected[1])
+
+
 @pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
 def test_bad_rows_and_labels_by_the_ops(in_place):
     """What the functions refuse on a CPU and a GPU meets without looking: NaN targets, and pixels left alone."""
