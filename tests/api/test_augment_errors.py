@@ -76,6 +76,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "erase half a box": (lambda: Erase(count=0.5), TypeError, "count must be an int"),  # type: ignore[arg-type]
     "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),  # type: ignore[arg-type]
     "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),  # type: ignore[arg-type]
+    "erase splits": (lambda: Erase(num_splits=-2), ValueError, "num_splits must not be negative"),
     "timm mode": (lambda: Erase.as_in_timm(mode="blur"), ValueError, "mode must be one of 'const', 'rand', 'pixel'"),
     # ---- calls
     "no tensor": (normalize([1]), TypeError, "images must be a tensor, got list"),

@@ -32,7 +32,7 @@ def erased_pixels(images: Tensor, erased: Tensor) -> np.ndarray:
 
 def features(erased: np.ndarray) -> dict[str, np.ndarray]:
     """Of each sample: how much is erased, and of how many rows and columns something is and between which."""
-    rows, columns = erased.any(2), erased.any(1)
+    rows, columns = np.any(erased, 2), np.any(erased, 1)
     return {
         "area": erased.sum((1, 2)),
         "rows": rows.sum(1),
