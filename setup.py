@@ -64,12 +64,12 @@ DEFAULT_ARCHS = "7.0;7.5;8.0;8.6+PTX;8.9;9.0;10.0;12.0"
 MODES = ("cuda", "cpu", "python")
 
 NO_TORCH = """\
-torch was not found. Install it first, where the package is to run. A build that is isolated from that environment, as by
-uv and `python -m build`, does not see it; these two do:
+torch was not found. Install it first, where the package is to run. A build that is isolated from that environment, as
+by uv and `python -m build`, does not see it; these two do:
     pip install "setuptools>=77" && pip install --no-build-isolation .
     uv pip install "setuptools>=77" && uv pip install --no-build-isolation .
-CUTMIX_CUDA_BUILD=python compiles nothing and needs no torch: Triton then runs on GPUs, and plain PyTorch, which is slow,
-on CPUs."""
+CUTMIX_CUDA_BUILD=python compiles nothing and needs no torch: Triton then runs on GPUs, and plain PyTorch, which is
+slow, on CPUs."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ Name           What it is                                                 What i
 =============  =========================================================  ===========================================
 
 The choice is automatic by device: CUDA tensors take cuda, then triton; CPU tensors take cpu; whatever is left takes the
-reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument ``backend=`` overrides it. Where the reference
-runs because nothing better is there, and nobody asked for it, the first call warns.
+reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument ``backend=`` overrides it. Where the
+reference runs because nothing better is there, and nobody asked for it, the first call warns.
 """
 
 from __future__ import annotations
@@ -108,9 +108,8 @@ def _warn_of_reference(device_type: str) -> None:
     if better:
         reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
         warnings.warn(
-            f"cutmix_cuda mixes {device_type} tensors by its slow reference in plain PyTorch, because nothing better is "
-            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference asks for it "
-            "without this warning.",
+            f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
+            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference is to want it so.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -202,9 +201,7 @@ def _runs_on(backend: str, device_type: str) -> bool:
     if backend == "reference":
         return True
     if backend == "triton" and device_type == "cpu":
-        return torch._C._dispatch_has_kernel_for_dispatch_key(
-            "cutmix_cuda_triton::sample_plan", "CPU"
-        )
+        return torch._C._dispatch_has_kernel_for_dispatch_key("cutmix_cuda_triton::sample_plan", "CPU")
     return {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}[backend] == device_type
 
 

@@ -57,7 +57,7 @@ def cuda_version(number: int) -> str:
 
 
 def driver_obstacle(library: str) -> str | None:
-    """Why the machine's driver cannot run a CUDA library, or None. A driver serves its own CUDA major and older ones."""
+    """Why the driver cannot run a CUDA library, or None. A driver serves its own CUDA major version and older ones."""
     built_with = int(library_info(library).get("CUDA", 0))
     served = driver_cuda()
     if served is None or built_with // 1000 <= served // 1000:

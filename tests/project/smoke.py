@@ -13,10 +13,10 @@ backends = cutmix_cuda.available_backends()
 assert built and set(built) - {"cuda"} <= set(backends), (built, backends)
 
 images, labels = torch.randint(256, (7, 3, 33, 47), dtype=torch.uint8), torch.arange(7)
-for kinds in ({"alpha": 1.0}, {"alpha": cutmix_cuda.distributions.Uniform(0.2, 0.9)}):
-    expected = cutmix_cuda.cutmix(images, labels, 9, seed=5, backend="reference", **kinds)
+for options in ({"alpha": 1.0}, {"alpha": cutmix_cuda.distributions.Uniform(0.2, 0.9)}):
+    expected = cutmix_cuda.cutmix(images, labels, 9, seed=5, backend="reference", **options)
     assert not torch.equal(expected[0], images)
     for backend in (None, "cpu"):
-        for actual, tensor in zip(cutmix_cuda.cutmix(images, labels, 9, seed=5, backend=backend, **kinds), expected):
-            assert torch.equal(actual, tensor), (kinds, backend)
+        mixed = cutmix_cuda.cutmix(images, labels, 9, seed=5, backend=backend, **options)
+        assert all(map(torch.equal, mixed, expected)), (options, backend)
 print(f"Python {platform.python_version()}, torch {torch.__version__}: {' '.join(backends)} give the same bits")

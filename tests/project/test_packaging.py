@@ -496,7 +496,9 @@ def test_an_isolated_build_finds_the_torch_of_the_activated_environment(variable
     here = sysconfig.get_path("purelib")
     get_path = sysconfig.get_path
     elsewhere = {here: str(tmp_path / "isolated"), sysconfig.get_path("platlib"): str(tmp_path / "isolated")}
-    monkeypatch.setattr(sysconfig, "get_path", lambda name, vars=None: elsewhere.get(path := get_path(name, vars=vars), path))
+    monkeypatch.setattr(
+        sysconfig, "get_path", lambda name, vars=None: elsewhere.get(path := get_path(name, vars=vars), path)
+    )
     assert setup.find_torch() is None
     monkeypatch.setenv(variable, str(tmp_path))
     assert setup.find_torch() == setup.Torch(site / "torch", "2.11.0", None)
