@@ -190,7 +190,12 @@ def status() -> dict[str, str]:
 def available_backends() -> tuple[str, ...]:
     """The backends that can run on this machine, best first.
 
-    ``cuda`` and ``triton`` are listed only where torch sees a GPU, or, for ``triton``, under ``TRITON_INTERPRET=1``.
+    >>> "reference" in available_backends()
+    True
+
+    Returns:
+        Of "cuda", "triton", "cpu" and "reference" those that there are. "cuda" and "triton" are listed only where torch
+        sees a GPU, or, "triton", under ``TRITON_INTERPRET=1``.
     """
     gpu = torch.cuda.is_available()
     usable = {"cuda": gpu, "triton": gpu or _runs_on("triton", "cpu"), "cpu": True, "reference": True}

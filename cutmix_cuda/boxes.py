@@ -17,6 +17,10 @@ from .reference import has_box, has_partner
 class MixedBoxes(NamedTuple):
     """The objects of each mixed image.
 
+    >>> mixed, _, plan = cutmix(images, return_plan=True)
+    >>> boxes = [torch.tensor([[2.0, 2.0, 9.0, 9.0]])] * 4  # x0, y0, x1, y1
+    >>> mixed_boxes = plan.mix_boxes(boxes, min_visible=0.2).boxes
+
     Attributes:
         boxes: for each sample, (m, 4): x0, y0, x1, y1 in pixels, of the dtype that was given.
         labels: for each sample, (m,); None where none were given.

@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "dtype of bytes": (made(mean=0, std=1, dtype=torch.uint8), ValueError, "dtype must be a float dtype"),
     "memory format": (made(memory_format=torch.channels_last_3d), ValueError, "memory_format must be"),
     "layout": (made(layout="CHW"), ValueError, "layout must be 'NCHW' or 'NHWC', got 'CHW'"),
-    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, a Mix or None, got float"),
+    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, Mix, MixUp, Cutout or None, got float"),
     "mix with a seed": (made(mix=CutMix(seed=1)), ValueError, "mix must have no seed of its own"),
     "mix in place": (made(mix=Mix(inplace=True)), ValueError, "mix must not be in place"),
     "mix of a backend": (made(mix=CutMix(backend="reference")), ValueError, "mix must have no backend of its own"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix, MixPlan, PairTargets
+from cutmix_cuda import CutMix, Cutout, Mix, MixPlan, MixUp, PairTargets
 
 from ..helpers import assert_same_bits, random_images
 
@@ -446,6 +446,10 @@ CASES: dict[str, Case] = {
     "Mix: in place with shift": Case(
         lambda g: Mix(inplace=True, partner="shift"), ValueError, ("partner", "inverse", "'shift'")
     ),
+    "MixUp: alpha": Case(lambda g: MixUp(alpha=-1.0), ValueError, ("alpha", "positive", "-1.0")),
+    "MixUp: int64 images": Case(lambda g: MixUp()(g.images.long()), TypeError, ("images", "mixup", "int64")),
+    "Cutout: area": Case(lambda g: Cutout(area=1.5), ValueError, ("area", "[0, 1]", "1.5")),
+    "Cutout: fill": Case(lambda g: Cutout(fill=0.5)(g.images.to(torch.uint8)), ValueError, ("fill", "uint8", "0.5")),
     "CutMix: alpha": Case(lambda g: CutMix(alpha=0), ValueError, ("alpha", "positive", "0")),
     "CutMix: prob": Case(lambda g: CutMix(prob=2), ValueError, ("prob", "[0, 1]", "2")),
     "CutMix: num_classes": Case(lambda g: CutMix(num_classes=0), ValueError, ("num_classes", "positive", "0")),

@@ -44,10 +44,11 @@ def plan_of_every_kind(batch: int, device: str = "cpu") -> MixPlan:
 def test_mix_gives_the_plan_and_pixels_of_dense_targets(backend, inplace):
     images = torch.rand(33, 2, 7, 9, generator=generator(0)).to(backend.device)
     labels = random_labels(33, CLASSES).to(backend.device)
-    how = {"seed": 5, "return_plan": True, "backend": backend.name, "inplace": inplace, **EVERY_KIND}
-    mixed, dense, plan = cutmix_cuda.mix(images.clone(), labels, CLASSES, **how)
+    how = {"seed": 5, "return_plan": True, "backend": backend.name, **EVERY_KIND}
+    mix = cutmix_cuda.mix_ if inplace else cutmix_cuda.mix
+    mixed, dense, plan = mix(images.clone(), labels, CLASSES, **how)
     for num_classes in (CLASSES, None):
-        mixed_too, pairs, plan_too = cutmix_cuda.mix(images.clone(), labels, num_classes, targets="pairs", **how)
+        mixed_too, pairs, plan_too = mix(images.clone(), labels, num_classes, targets="pairs", **how)
         assert_same_bits(mixed_too, mixed)
         assert_same_bits(plan_too.packed, plan.packed)
         assert isinstance(pairs, PairTargets)
