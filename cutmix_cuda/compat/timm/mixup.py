@@ -232,7 +232,7 @@ def _edges(minmax: Sequence[float], word_side: Tensor, word_place: Tensor, lengt
     return start, start + side
 
 
-def _scope(mode: str) -> str:
+def _scope(mode: str) -> ScopeName:
     return _SCOPES.get(mode, "batch")  # as timm's own mixups, which take any other mode for that of the batch
 
 
