@@ -109,7 +109,7 @@ def _warn_of_reference(device_type: str) -> None:
         reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
         warnings.warn(
             f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
-            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference is to want it so.",
+            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference wants it so.",
             RuntimeWarning,
             stacklevel=2,
         )
