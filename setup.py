@@ -341,8 +341,13 @@ def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) 
             raise SystemExit(f"CUTMIX_CUDA_BUILD={requested} is impossible: {obstacles[requested]}")
         skipped = MODES[: MODES.index(requested)]
         return requested, {part: f"CUTMIX_CUDA_BUILD={requested}" for part in skipped}
-    mode = next(mode for mode in MODES if obstacles[mode] is None)
-    return mode, {part: obstacles[part] for part in MODES[: MODES.index(mode)]}
+    left_out: dict[str, str] = {}
+    for mode in MODES:
+        obstacle = obstacles[mode]
+        if obstacle is None:
+            break
+        left_out[mode] = obstacle
+    return mode, left_out
 
 
 def resolve() -> Plan:
@@ -466,7 +471,7 @@ class BuildRecord(Command):
     """Writes what was built, and why the rest was not, into the package."""
 
     plan: Plan  # set by main()
-    user_options = []
+    user_options: list[tuple[str, str, str]] = []
 
     def initialize_options(self) -> None:
         self.build_lib: str | None = None
@@ -477,7 +482,8 @@ class BuildRecord(Command):
 
     @property
     def path(self) -> Path:
-        return Path("" if self.editable_mode else self.build_lib, PACKAGE, "build.json")
+        folder = None if self.editable_mode else self.build_lib
+        return Path(folder or "", PACKAGE, "build.json")
 
     def run(self) -> None:
         self.mkpath(str(self.path.parent))

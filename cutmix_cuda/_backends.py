@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ HOW_TO_GET = {
     "cpu": f"CUTMIX_CUDA_BUILD=cpu {_INSTALL}, with a C++ compiler",
 }
 
-Ops = dict[str, Callable]
+Ops = dict[str, Any]  # functions by the names of their ops
 
 # Why a backend is absent; a backend that is not in here is available, or Triton before its import.
 _missing: dict[str, str] = {}
@@ -73,6 +74,7 @@ def _triton_kernels():
         raise
 
 
+@cache
 def _triton_ops() -> Ops:
     return _triton_kernels().OPS
 
@@ -109,13 +111,13 @@ def _warn_of_reference(device_type: str) -> None:
         reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
         warnings.warn(
             f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
-            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference is to want it so.",
+            f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
-def _unasked(op: Callable) -> Callable:
+def _unasked(op: Callable[..., object]) -> Callable[..., object]:
     """An op of the reference for calls that did not ask for it."""
 
     def warn_and_run(*arguments):

@@ -27,7 +27,9 @@ def _backend_rows() -> list[tuple[str, str]]:
         elif status == "available":
             rows.append((name, "not available: installed, but torch sees no CUDA device"))
         else:
-            rows += [(name, f"not available: {status}"), ("", f"to get it: {_backends.HOW_TO_GET[name]}")]
+            rows.append((name, f"not available: {status}"))
+            if not _build.is_source_folder():
+                rows.append(("", f"to get it: {_backends.HOW_TO_GET[name]}"))
     return rows
 
 
