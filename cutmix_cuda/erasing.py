@@ -128,11 +128,6 @@ class Erase:
         return batch // self.num_splits if self.num_splits > 1 else 0
 
     @property
-    def is_noise(self) -> bool:
-        """Whether boxes are filled with random numbers."""
-        return isinstance(self.value, str)
-
-    @property
     def constants(self) -> tuple[float, ...]:
         """The value, or one for each channel; 0 where it is noise."""
         return (0.0,) if isinstance(self.value, str) else check_numbers("value", self.value)

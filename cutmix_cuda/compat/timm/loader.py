@@ -32,8 +32,9 @@ class PrefetchLoader:
     - Where the loader's ``collate_fn`` is a ``FastCollateMixup``, timm's or the one here, this loader takes the mixing
       over: it puts a plain ``collate_fn`` in its place, so that workers only stack, and mixes in the launch. MixUp is
       then computed on normalised float32 values, where timm rounds the blend to whole numbers of 0..255 first, which is
-      up to 8.8e-3 off in normalised units; boxes, lambda and targets are those of :class:`Mixup`. The mode "half" stays
-      with the workers, because it halves what they hand over.
+      up to 8.8e-3 off in normalised units of ImageNet; boxes, lambda and targets are those of :class:`Mixup`. The mode
+      "half" stays with the workers, because it halves what they hand over. With cutmix_minmax, small kernels make the
+      plan and the views before the launch that follows them.
     - Its attributes count at the next batch. timm's ``loader.mixup_enabled = False`` does not reach workers that
       persist, which are the default of its ``create_loader``.
     - Values are computed in float32 and rounded once to img_dtype, where timm computes in img_dtype.
@@ -59,8 +60,8 @@ class PrefetchLoader:
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Raises:
-        TypeError, ValueError: an argument is wrong, ours has a seed, generator or backend of its own as a
-            ``collate_fn``, or a batch is not as said above.
+        TypeError, ValueError: an argument is wrong; a ``collate_fn`` that this loader takes over has a seed, generator
+            or backend of its own; or a batch is not as said above.
     """
 
     def __init__(
