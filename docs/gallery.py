@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cutmix_cuda import Augment, CutMix, Cutout, Erase, Mix, MixUp, Views
-from cutmix_cuda.demo import CLASSES, INK, draw_mixed, make_batch, shares
+from cutmix_cuda.demo import CLASSES, INK, draw_mixed, make_batch, words_of
 from cutmix_cuda.distributions import Constant
 
 BATCH, SIZE, DPI = 6, 224, 150
@@ -73,7 +73,7 @@ def picture(images: Tensor, labels: Tensor, rows: Rows) -> Figure:
         mixed, targets, plan = transform(images, labels, return_plan=True)
         for i, axes in enumerate(part.subplots(1, len(images), gridspec_kw=GRID)):
             axes.set_axis_off()
-            draw_mixed(axes, mixed[i], plan.boxes[i], shares(targets[i], int(labels[i])))
+            draw_mixed(axes, mixed[i], plan.boxes[i], words_of(targets[i], int(labels[i])))
     return figure
 
 
@@ -99,7 +99,7 @@ def tail(images: Tensor, labels: Tensor) -> Figure:
         for i, axes in enumerate(grid[:, column]):
             axes.set_axis_off()
             shown = (batch[i] / 5 + 0.5).clamp(0, 1) if batch.is_floating_point() else batch[i]  # of -2.5 to 2.5
-            words = shares(targets[i], int(labels[i])) if name == "mixed" else [""]
+            words = words_of(targets[i], int(labels[i])) if name == "mixed" else [""]
             draw_mixed(axes, shown, boxes[i], words)
     return figure
 
