@@ -219,7 +219,7 @@ def report(results: dict) -> str:
     ]
     if results.get("targets"):
         parts += ["## Targets", targets_table(results["targets"])]
-    parts += ["## Share of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
     if "overhead" in results:
         parts += [
             "## One call at a batch of one",

@@ -117,7 +117,7 @@ def cutmix(
         images: (B, ..., H, W) of any dtype and 3 to 8 dimensions, on any device, for instance (B, C, H, W) in NCHW or
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
             slices. Views work; rows that are not dense in memory are copied first. Not changed.
-        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, for images without targets.
+        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, without targets.
         num_classes: K, needed with class indices for dense targets.
         alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
             distribution of :mod:`cutmix_cuda.distributions`.

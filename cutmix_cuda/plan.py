@@ -97,8 +97,8 @@ class MixPlan:
         """The plan for tensors of another height and width: masks of half the size, feature maps, grids of tokens.
 
         An edge goes to the nearest one of the new grid, halves up, in integers: ``(edge * new + old // 2) // old``. So
-        it is exact where it falls on the new grid; boxes with an edge in common have one again; what is empty stays empty
-        and what covers everything still does. A narrow box may become empty on a coarse grid.
+        it is exact where it falls on the new grid; boxes with an edge in common have one again; what is empty stays
+        empty and what covers everything still does. A narrow box may become empty on a coarse grid.
 
         Tokens (B, N, D) of a grid of h x w patches are mixed as ``tokens.transpose(1, 2).unflatten(2, (h, w))``, which
         is (B, D, h, w), by ``plan.rescaled(h, w)``; ``mixed.flatten(2).transpose(1, 2)`` makes tokens of them again.
