@@ -158,12 +158,12 @@ def quantiles(distributions: Sequence[float | Distribution | None], device: torc
 _ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
 
 
-def _parts(law: Any) -> Any:
+def _parts(drawn: Any) -> Any:
     """A distribution as its class and the arguments of its constructor, which a graph can hold as constants."""
-    if isinstance(law, Distribution) and is_dataclass(law):
-        arguments = [(field.name, _parts(getattr(law, field.name))) for field in fields(law) if field.init]
-        return type(law), tuple(arguments)
-    return constant(law) if isinstance(law, (int, float)) and not isinstance(law, bool) else law
+    if isinstance(drawn, Distribution) and is_dataclass(drawn):
+        arguments = [(field.name, _parts(getattr(drawn, field.name))) for field in fields(drawn) if field.init]
+        return type(drawn), tuple(arguments)
+    return constant(drawn) if isinstance(drawn, (int, float)) and not isinstance(drawn, bool) else drawn
 
 
 def _made_of(parts: Any) -> Any:

@@ -117,8 +117,8 @@ def cutmix(
         images: (B, ..., H, W) of any dtype and 3 to 8 dimensions, on any device, for instance (B, C, H, W) in NCHW or
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
             slices. Views work; rows that are not dense in memory are copied first. Not changed.
-        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, for images alone.
-        num_classes: K. Needed with class indices, for dense targets.
+        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, without targets.
+        num_classes: K, needed with class indices for dense targets.
         alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
             distribution of :mod:`cutmix_cuda.distributions`.
         prob: the probability that a sample (a pair or the batch, see scope) is mixed; the others are kept as they are.
@@ -565,7 +565,7 @@ def mix_targets(
     Args:
         labels: class indices of any integer dtype, (B,), or soft labels (a teacher's, say), float (B, K).
         plan: on the device of the labels.
-        num_classes: K. Needed with class indices, for dense targets.
+        num_classes: K, needed with class indices for dense targets.
         label_smoothing, target_dtype, targets, backend: as for :func:`cutmix`.
 
     Returns:

@@ -97,8 +97,8 @@ class MixPlan:
         """The plan for tensors of another height and width: masks of half the size, feature maps, grids of tokens.
 
         An edge goes to the nearest one of the new grid, halves up, in integers: ``(edge * new + old // 2) // old``. So
-        it is exact where it falls on the new grid; boxes that share an edge share one again; what is empty stays empty
-        and what covers everything still does. A narrow box may become empty on a coarse grid.
+        it is exact where it falls on the new grid; boxes with an edge in common have one again; what is empty stays
+        empty and what covers everything still does. A narrow box may become empty on a coarse grid.
 
         Tokens (B, N, D) of a grid of h x w patches are mixed as ``tokens.transpose(1, 2).unflatten(2, (h, w))``, which
         is (B, D, h, w), by ``plan.rescaled(h, w)``; ``mixed.flatten(2).transpose(1, 2)`` makes tokens of them again.
@@ -261,9 +261,9 @@ class MixPlan:
                     f"kind {int(self.kind[row])}"
                 )
         if in_place:
-            alone = ~reference.involutive_rows(self.packed)
-            if alone.any():
-                row = int(alone.nonzero()[0])
+            bad = ~reference.involutive_rows(self.packed)
+            if bad.any():
+                row = int(bad.nonzero()[0])
                 partner = int(self.partner[row])
                 raise ValueError(
                     "in place, plan must be its own inverse (partner[partner[i]] == i, as flip and mirror draw it); "

@@ -20,7 +20,7 @@ from .plan import MixPlan
 
 
 class Transform(nn.Module):
-    """What the transforms share: settings checked once, and a call for each batch."""
+    """What the transforms have in common: settings checked once, and a call for each batch."""
 
     __class_getitem__: Any = classmethod(GenericAlias)  # ``CutMix[PairTargets]`` in annotations; see __init__.pyi
 

@@ -5,7 +5,7 @@
 >>> images, labels = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
 Called in the same way they mix the same things. With the same box and lambda, pixels and targets are equal. The random
-numbers are not torchvision's, for they come from another generator: the same seed draws another box, of the same
+numbers are not torchvision's, because they come from another generator: the same seed draws another box, of the same
 distribution. ``torch.manual_seed`` reproduces them, on every device alike. As in torchvision, ranks that were seeded
 alike draw alike; with ``seed=`` they draw apart.
 
@@ -93,7 +93,7 @@ def _is_pure(leaf: Any) -> bool:
 
 
 class _BatchMix(v2.Transform):
-    """What CutMix and MixUp share: what of a sample is the labels, what is mixed, and what passes through."""
+    """What CutMix and MixUp have in common: what of a sample is the labels, what is mixed, and what passes through."""
 
     _lam: str  # torchvision's word for the weight of the own target
     _mixed: tuple[type, ...]
@@ -377,7 +377,7 @@ class MixUp(_BatchMix):
 
     lam * own + (1 - lam) * partner's, of images and labels: computed in float32 (float64 images in float64) and rounded
     once to the images' dtype. Images may be uint8, which torchvision cannot mix; they round to the nearest. Masks are
-    refused, for there is no mean of two class indices.
+    refused, because there is no mean of two class indices.
 
     What is mixed, the arguments and the errors are those of :class:`CutMix`, except that images may differ in size.
     """

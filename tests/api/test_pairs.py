@@ -175,7 +175,7 @@ def test_rows_that_lead_outside_give_nan_and_no_access():
         assert torch.equal(pairs.y_b[~fine], labels[~fine])
 
     check(cutmix_cuda.mix_targets(labels, MixPlan(packed, 7, 9), targets="pairs"))
-    packed[len(values), column["y1"]] = 8  # what mix_targets does not see, for which images have no height
+    packed[len(values), column["y1"]] = 8  # what mix_targets does not see, because images have no height there
     outside.append(len(values))
     fine[len(values)] = False
     check(cutmix_cuda.apply_plan(images, labels, MixPlan(packed, 7, 9), targets="pairs")[1])

@@ -180,7 +180,7 @@ def test_every_kind(backend, device, dtype, width, channels_last):
             assert_same_bits(followed, mixed)
 
 
-# ---- What nobody looks at, for that would make the host wait
+# ---- What nobody looks at, because that would make the host wait
 
 
 @pytest.mark.parametrize("call", ["cutmix", "cutmix_", "apply_plan", "apply_plan_", "mix_targets"])

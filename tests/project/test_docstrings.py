@@ -79,5 +79,5 @@ def test_pages_show_what_was_meant(name):
     """No line begins as in a numbered list ("K. And"), and what is returned not as a type does ("The loss: a")."""
     napoleon = pytest.importorskip("sphinx.ext.napoleon")
     text = DOCUMENTED[name] or ""
-    assert not re.search(r"^ *(?:[A-Za-z]|[0-9]+|[ivxlcIVXLC]+)[.)] ", text, re.MULTILINE)
+    assert not re.search(r"^ *(?:[\w, ]+: )?(?:[A-Za-z]|[0-9]+|[ivxlcIVXLC]+)[.)] ", text, re.MULTILINE)
     assert ":rtype:" not in str(napoleon.GoogleDocstring(text, napoleon.Config(napoleon_use_rtype=True)))

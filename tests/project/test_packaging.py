@@ -113,7 +113,7 @@ def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
 
     packed = {path.relative_to("cutmix_cuda").as_posix() for path in names if path.parts[0] == "cutmix_cuda"}
     kernels = {f"triton_kernels/{name}" for name in python_files("triton_kernels")}
-    assert packed == python_files("cutmix_cuda") | kernels | {"py.typed", "build.json"}
+    assert packed == python_files("cutmix_cuda") | kernels | {"__init__.pyi", "py.typed", "build.json"}
 
 
 MIX = """

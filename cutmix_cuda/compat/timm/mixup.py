@@ -43,10 +43,10 @@ class Mixup(nn.Module):
     Args:
         mixup_alpha: lambda of mixup ~ Beta(mixup_alpha, mixup_alpha); not positive: no mixup.
         cutmix_alpha: the same for cutmix.
-        cutmix_minmax: (lo, hi), shares in [0, 1]: the sides of boxes are uniform in lo..hi of the image's, and lie
+        cutmix_minmax: (lo, hi), fractions in [0, 1]: the sides of boxes are uniform in lo..hi of the image's, and lie
             inside it; cutmix_alpha is then 1.
-        prob: the share of batches, pairs or samples that are mixed, by mode.
-        switch_prob: of these, the share that is mixed by cutmix, where there are both.
+        prob: the probability that a batch, pair or sample, by mode, is mixed.
+        switch_prob: the probability that what is mixed is mixed by cutmix, where there are both.
         mode: what has a draw of its own: the "batch", each "pair", or each sample, "elem".
         correct_lam: recompute lambda from the box's real area.
         label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
