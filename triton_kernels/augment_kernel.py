@@ -5,9 +5,9 @@ plan and its view for itself, and the first of a sample writes both. Where a pai
 partner of the other, its programs take half of the positions each and write both samples, so that every pixel is read
 once for two outputs.
 
-**The order is that of the output**, so that it is written in vectors of 16 bytes whatever lies on the other side: VECTOR
-elements, the most that its addresses, strides and sizes allow. Four forms of an output, by its layout and the number of
-channels:
+**The order is that of the output**, so that it is written in vectors of up to 16 bytes whatever the input is like. Of
+how many elements (VECTOR) its addresses, strides and sizes decide. Outputs have one of four forms, by their layout and
+number of channels:
 
 =========================  ===============================================  ============================================
 channels                   planes (INTERLEAVED false)                       pixels of channels side by side
@@ -163,11 +163,11 @@ def erase_box(values, box, number, seed, index, place, constant, width, VALUE: t
 
 @triton.jit
 def erase(
-    values, view, views, sampling, seed, boxes, place, constant,
-    SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr,
+    values, view, packed, seed, place, constant, SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr
 ):  # fmt: skip
     """Values with those in a sample's erased boxes erased."""
     index, _, count, first = view
+    views, sampling, boxes = packed
     width = sampling[4]
     if BOXES > 0:
         values = erase_box(values, first, 0, seed, index, place, constant, width, VALUE)
@@ -179,56 +179,147 @@ def erase(
 
 
 @triton.jit
-def elements_of(y, x, channel, part, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """Row y, the first pixel x and the first channel of each vector: the offsets of its elements, side by side."""
-    element = tl.arange(0, VECTOR)[None, :]
-    channel_stride, row_stride, pixel_stride = strides
-    if not INTERLEAVED:
-        return y * row_stride + channel * channel_stride + x + element
-    elif CHANNELS > 0:
-        return y * row_stride + x * CHANNELS + part * VECTOR + element
+def constants_of(few, wide, channels, channel, mask, CHANNELS: tl.constexpr):
+    """Mean, scale, erased value and fill of each channel."""
+    if CHANNELS > 0:
+        mean, scale, erased, fill = few[0], few[CHANNELS], few[2 * CHANNELS], few[3 * CHANNELS]
+        for each in tl.static_range(1, CHANNELS):
+            mean = tl.where(channel == each, few[each], mean)
+            scale = tl.where(channel == each, few[CHANNELS + each], scale)
+            erased = tl.where(channel == each, few[2 * CHANNELS + each], erased)
+            fill = tl.where(channel == each, few[3 * CHANNELS + each], fill)
     else:
-        return y * row_stride + x * pixel_stride + channel + element
+        constants = wide + channel
+        mean = tl.load(constants, mask=mask, other=0.0)
+        scale = tl.load(constants + channels, mask=mask, other=0.0)
+        erased = tl.load(constants + 2 * channels, mask=mask, other=0.0)
+        fill = tl.load(constants + 3 * channels, mask=mask, other=0.0)
+    return mean, scale, erased, fill
+
+
+@triton.jit
+def elements_of(
+    place, vector, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, INDEX: tl.constexpr
+):  # fmt: skip
+    """The offsets of elements. Those of a vector, of which `vector` says the first, are side by side."""
+    _, y, x_of, channel_of = place
+    x, channel, part = vector
+    channel_stride, row_stride, pixel_stride = strides
+    element = tl.arange(0, VECTOR)[None, :]
+    row = y.to(INDEX) * row_stride
+    if VECTOR == 1:
+        return row + channel_of * channel_stride + x_of.to(INDEX) * pixel_stride
+    elif not INTERLEAVED:
+        return row + channel * channel_stride + x + element
+    elif CHANNELS > 0:
+        return row + x * CHANNELS + part * VECTOR + element
+    else:
+        return row + x.to(INDEX) * pixel_stride + channel + element
+
+
+@triton.jit
+def position_of(vector, element, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Column and channel of an element of each vector. `vector` is the column and the channel of the first, and the
+    part."""
+    x, channel, part = vector
+    if INTERLEAVED and CHANNELS > 0:
+        place = part * VECTOR + element
+        return x + place // CHANNELS, place % CHANNELS
+    elif INTERLEAVED:
+        return x, channel + element
+    else:
+        return x + element, channel + (element - element)
+
+
+@triton.jit
+def is_needed(needs, y, x):
+    """Whether pixels are read: everywhere, or those on one side of the edges of a box."""
+    everywhere, box, inside = needs
+    return everywhere | (contains(box, y, x) == inside)
+
+
+@triton.jit
+def load_elements(
+    images, geometry, y, vector, strides, mask, needs, width,
+    VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, GEOMETRY: tl.constexpr,
+    INDEX: tl.constexpr, FIRST: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """Every STEP-th element of vectors, from FIRST on, each from wherever it is. A thread joins those that it loads,
+    with nothing to exchange."""
+    if STEP == VECTOR:
+        x, channel = position_of(vector, FIRST, VECTOR, CHANNELS, INTERLEAVED)
+        needed = mask & is_needed(needs, y, x)
+        source = y
+        if GEOMETRY:
+            source = source_y(geometry, y)
+            x = source_x(geometry, x, width)
+            needed = needed & (x.to(tl.uint32, bitcast=True) < width)
+        channel_stride, row_stride, pixel_stride = strides
+        offset = (source.to(INDEX) * row_stride + channel * channel_stride) + x.to(INDEX) * pixel_stride
+        return tl.load(images + offset, mask=needed, other=0)
+    else:
+        even = load_elements(
+            images, geometry, y, vector, strides, mask, needs, width,
+            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, FIRST, 2 * STEP,
+        )  # fmt: skip
+        odd = load_elements(
+            images, geometry, y, vector, strides, mask, needs, width,
+            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, FIRST + STEP, 2 * STEP,
+        )  # fmt: skip
+        return tl.join(even, odd).reshape(even.shape[0], 2 * even.shape[1])
+
+
+@triton.jit
+def load_vectors(
+    images, geometry, place, vector, strides, mask, needs, width,
+    VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, GEOMETRY: tl.constexpr,
+    INDEX: tl.constexpr,
+):  # fmt: skip
+    """Vectors that are as well vectors of the source, of pixels that are not mirrored within them."""
+    rows, y, x_of, channel_of = place
+    x, channel, part = vector
+    mask = mask & is_needed(needs, y, x_of)
+    if GEOMETRY:
+        y = source_y(geometry, y)
+        x = source_x(geometry, x, width)
+        mask = mask & (x.to(tl.uint32, bitcast=True) < width)
+    source = (rows, y, x_of, channel_of)
+    vectors = images + elements_of(source, (x, channel, part), strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+    BYTES: tl.constexpr = VECTOR * images.dtype.element_ty.primitive_bitwidth // 8
+    return tl.load(tl.multiple_of(vectors, (1, BYTES)), mask=mask, other=0)
 
 
 @triton.jit
 def seen(
-    images, view, vector, place, part, strides, mask, mean, scale, height, width,
+    images, view, place, vector, strides, mask, needs, mean, scale, height, width,
     ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Normalised pixels of a sample through its flip and offset. `vector` is the first element of each vector, `place`
-    all of them."""
-    _, geometry, _, _ = view
-    _, y, x, channel = place
+    """Normalised pixels of a sample through its flip and offset."""
+    geometry, y = view[1], place[1]
     if GEOMETRY:
-        y = source_y(geometry, y)
-        mask = mask & (y >= 0) & (y < height)
-    straight = height >= 0
+        source = source_y(geometry, y)
+        mask = mask & (source.to(tl.uint32, bitcast=True) < height)
+    in_vectors = ALIKE
     if ALIKE and GEOMETRY and not (INTERLEAVED and CHANNELS == 0):
-        straight = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
-    if ALIKE:
-        from_x, from_channel = vector
-        inside = mask
-        if GEOMETRY:
-            from_x = tl.where(straight, source_x(geometry, from_x, width), from_x)
-            inside = mask & straight & (from_x >= 0) & (from_x < width)
-        offset = elements_of(y.to(INDEX), from_x.to(INDEX), from_channel, part, strides, VECTOR, CHANNELS, INTERLEAVED)
-        pointers = tl.multiple_of(images + offset, (1, VECTOR * images.dtype.element_ty.primitive_bitwidth // 8))
-        raw = tl.load(pointers, mask=inside, other=0)
-    if not ALIKE or (GEOMETRY and not (INTERLEAVED and CHANNELS == 0)):
-        inside = mask
-        if GEOMETRY:
-            x = source_x(geometry, x, width)
-            inside = mask & (x >= 0) & (x < width)
-        channel_stride, row_stride, pixel_stride = strides
-        pointers = images + (y.to(INDEX) * row_stride + channel * channel_stride) + x.to(INDEX) * pixel_stride
-        if ALIKE:
-            if not straight:
-                raw = tl.load(pointers, mask=inside, other=0)
-        else:
-            raw = tl.load(pointers, mask=inside, other=0)
+        in_vectors = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
+    if in_vectors:
+        raw = load_vectors(
+            images, geometry, place, vector, strides, mask, needs, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX
+        )
+    else:
+        raw = load_elements(
+            images, geometry, y, vector, strides, mask, needs, width,
+            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, 0, 1,
+        )  # fmt: skip
     return normalized(element_value(raw, ELEMENT), mean, scale)
+
+
+@triton.jit
+def store_values(pointers, values, mask, BLOCK: tl.constexpr, VECTOR: tl.constexpr, ELEMENT: tl.constexpr):
+    """Rounds values and stores them, a vector by one instruction."""
+    BYTES: tl.constexpr = VECTOR * ELEMENT.primitive_bitwidth // 8
+    tl.store(tl.multiple_of(pointers, (1, BYTES)), element_bits(values, ELEMENT), mask=mask)
 
 
 @triton.jit
@@ -392,6 +483,7 @@ def augment_kernel(
         own_out = out + index.to(tl.int64) * out_sample
         their_out = out + partner.to(tl.int64) * out_sample
         strides = (images_channel.to(INDEX), images_row.to(INDEX), images_pixel.to(INDEX))
+        packed = (views, sampling, boxes)
         out_strides = (out_channel.to(INDEX), out_row.to(INDEX), out_pixel.to(INDEX))
 
         # The programs of a pair that is blended take half of the positions each: the first sample's the first half.
@@ -426,86 +518,40 @@ def augment_kernel(
             else:
                 y, x, channel = place_in_outer, position * VECTOR, outer.to(tl.int32)
             for part in tl.static_range(PARTS):
+                first_channel = channel
                 if CHANNELS > 0:
                     first_channel = part
-                    if INTERLEAVED:
-                        channel_of = (part * VECTOR + element) % CHANNELS
-                        x_of = x + (part * VECTOR + element) // CHANNELS
-                    else:
-                        channel_of = element - element + part
-                        x_of = x + element
-                    mean, scale_of, erased, fill = few[0], few[CHANNELS], few[2 * CHANNELS], few[3 * CHANNELS]
-                    for each in tl.static_range(1, CHANNELS):
-                        mean = tl.where(channel_of == each, few[each], mean)
-                        scale_of = tl.where(channel_of == each, few[CHANNELS + each], scale_of)
-                        erased = tl.where(channel_of == each, few[2 * CHANNELS + each], erased)
-                        fill = tl.where(channel_of == each, few[3 * CHANNELS + each], fill)
-                else:
-                    first_channel = channel
-                    if INTERLEAVED:
-                        channel_of, x_of = channel + element, x
-                    else:
-                        channel_of, x_of = channel, x + element
-                    constants = wide + channel_of
-                    mean = tl.load(constants, mask=mask, other=0.0)
-                    scale_of = tl.load(constants + channels, mask=mask, other=0.0)
-                    erased = tl.load(constants + 2 * channels, mask=mask, other=0.0)
-                    fill = tl.load(constants + 3 * channels, mask=mask, other=0.0)
+                vector = (x, first_channel, part)
+                x_of, channel_of = position_of(vector, element, VECTOR, CHANNELS, INTERLEAVED)
+                mean, scale_of, erased, fill = constants_of(few, wide, channels, channel_of, mask, CHANNELS)
                 place = (rows, y, x_of, channel_of)
-                inside = mask & (element >= 0)
-                in_box = contains(box, y, x_of) & (kind != KEEP)
-                needs_own = inside & (together | reads_own(kind) | ~in_box)
+                needs = (together | reads_own(kind) | (kind == KEEP), box, False)
                 own = seen(
-                    own_images, own_view, (x, first_channel), place, part, strides, needs_own, mean, scale_of,
-                    height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                    own_images, own_view, place, vector, strides, mask, needs, mean, scale_of, height, width,
+                    ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                 )  # fmt: skip
-                if BOXES > 0 and ERASE_BEFORE:
-                    own = erase(own, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                if ERASE_BEFORE:
+                    own = erase(own, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                 theirs = own
                 if uses_partner:
+                    needs = (together, box, True)
                     theirs = seen(
-                        their_images, their_view, (x, first_channel), place, part, strides,
-                        inside & (together | in_box), mean, scale_of,
-                        height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                        their_images, their_view, place, vector, strides, mask, needs, mean, scale_of, height, width,
+                        ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                     )  # fmt: skip
-                    if BOXES > 0 and ERASE_BEFORE:
-                        theirs = erase(
-                            theirs, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
-                            ERASE_VALUE,
-                        )  # fmt: skip
+                    if ERASE_BEFORE:
+                        theirs = erase(theirs, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                 values = mixed(change, own, theirs, place, fill, ONLY_CUTMIX)
-                if BOXES > 0 and not ERASE_BEFORE:
-                    values = erase(
-                        values, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE
-                    )
-                if VECTOR > 1:
-                    offset = elements_of(
-                        y.to(INDEX), x.to(INDEX), first_channel, part, out_strides, VECTOR, CHANNELS, INTERLEAVED
-                    )
-                else:
-                    offset = (
-                        y.to(INDEX) * out_strides[1] + channel_of * out_strides[0] + x_of.to(INDEX) * out_strides[2]
-                    )
-                offset = tl.multiple_of(offset, (1, VECTOR))
-                BYTES: tl.constexpr = VECTOR * OUT_ELEMENT.primitive_bitwidth // 8
-                tl.store(
-                    tl.multiple_of(own_out + offset, (1, BYTES)),
-                    element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
-                    mask=mask,
-                )
-                if not ONLY_CUTMIX:
+                if not ERASE_BEFORE:
+                    values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+                store_values(own_out + offset, values, mask, BLOCK, VECTOR, OUT_ELEMENT)
+                if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
                     if together:
                         values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
-                        if BOXES > 0 and not ERASE_BEFORE:
-                            values = erase(
-                                values, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
-                                ERASE_VALUE,
-                            )  # fmt: skip
-                        tl.store(
-                            tl.multiple_of(their_out + offset, (1, BYTES)),
-                            element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
-                            mask=mask,
-                        )
+                        if not ERASE_BEFORE:
+                            values = erase(values, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                        store_values(their_out + offset, values, mask, BLOCK, VECTOR, OUT_ELEMENT)
 
     # The targets.
     if targets is not None:

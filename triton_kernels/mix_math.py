@@ -40,7 +40,7 @@ def mulhi(a, b):
 
 @triton.jit
 def philox(seed, index, stream, position=0, group=0):
-    """Philox4x32-10 at counter (index, position, stream, group), keyed by the int64 seed. Mirrors mix_math.h::philox."""
+    """Philox4x32-10 at counter (index, position, stream, group), keyed by an int64. Mirrors mix_math.h::philox."""
     return tl.philox(seed, index, position, stream, group)
 
 
