@@ -316,10 +316,10 @@ def seen(
 
 
 @triton.jit
-def store_values(pointers, values, mask, BLOCK: tl.constexpr, VECTOR: tl.constexpr, ELEMENT: tl.constexpr):
+def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.constexpr):
     """Rounds values and stores them, a vector by one instruction."""
     BYTES: tl.constexpr = VECTOR * ELEMENT.primitive_bitwidth // 8
-    tl.store(tl.multiple_of(pointers, (1, BYTES)), element_bits(values, ELEMENT), mask=mask)
+    tl.store(tl.multiple_of(out + offset, (1, BYTES)), element_bits(values, ELEMENT), mask=mask)
 
 
 @triton.jit
@@ -545,13 +545,13 @@ def augment_kernel(
                 if not ERASE_BEFORE:
                     values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                 offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
-                store_values(own_out + offset, values, mask, BLOCK, VECTOR, OUT_ELEMENT)
+                store_values(own_out, offset, values, mask, VECTOR, OUT_ELEMENT)
                 if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
                     if together:
                         values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
                         if not ERASE_BEFORE:
                             values = erase(values, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                        store_values(their_out + offset, values, mask, BLOCK, VECTOR, OUT_ELEMENT)
+                        store_values(their_out, offset, values, mask, VECTOR, OUT_ELEMENT)
 
     # The targets.
     if targets is not None:
