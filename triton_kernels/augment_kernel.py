@@ -33,6 +33,7 @@ import triton.language as tl
 from .._ops import EraseValue
 from .mix import change_of, divided, given_row, write_row, write_targets
 from .mix_math import (
+    CUTMIX,
     CUTOUT,
     KEEP,
     MIXUP,
@@ -232,10 +233,14 @@ def position_of(vector, element, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, I
 
 
 @triton.jit
-def is_needed(needs, y, x):
-    """Whether pixels are read: everywhere, or those on one side of the edges of a box."""
+def is_needed(needs, y, first, last):
+    """Whether any pixel of columns first..last is read: everywhere, or those inside or outside of a box."""
     everywhere, box, inside = needs
-    return everywhere | (contains(box, y, x) == inside)
+    if inside:
+        needed = (y >= box[0]) & (y < box[2]) & (last >= box[1]) & (first < box[3])
+    else:
+        needed = ~(contains(box, y, first) & contains(box, y, last))
+    return everywhere | needed
 
 
 @triton.jit
@@ -248,7 +253,7 @@ def load_elements(
     with nothing to exchange."""
     if STEP == VECTOR:
         x, channel = position_of(vector, FIRST, VECTOR, CHANNELS, INTERLEAVED)
-        needed = mask & is_needed(needs, y, x)
+        needed = mask & is_needed(needs, y, x, x)
         source = y
         if GEOMETRY:
             source = source_y(geometry, y)
@@ -278,7 +283,9 @@ def load_vectors(
     """Vectors that are as well vectors of the source, of pixels that are not mirrored within them."""
     rows, y, x_of, channel_of = place
     x, channel, part = vector
-    mask = mask & is_needed(needs, y, x_of)
+    first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
+    last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
+    mask = mask & is_needed(needs, y, first, last)
     if GEOMETRY:
         y = source_y(geometry, y)
         x = source_x(geometry, x, width)
@@ -323,19 +330,25 @@ def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.co
 
 
 @triton.jit
-def mixed(change, own, theirs, place, fill, ONLY_CUTMIX: tl.constexpr):
-    """The values of a sample, mixed as its row of the plan says."""
+def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample with those of its partner, as its row of the plan says."""
     kind, lam, box = change
-    rows, y, x, _ = place
-    values = own
+    _, y, x, _ = place
+    values = tl.where(contains(box, y, x) & (kind == CUTMIX), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
         if kind == MIXUP:
             values = mixed_value(lam, own, theirs)
-    if (kind != MIXUP) & (kind != KEEP) & meets(box, rows):
-        changed = theirs
-        if not ONLY_CUTMIX:
-            changed = tl.where(kind == CUTOUT, fill, theirs)
-        values = tl.where(contains(box, y, x), changed, own)
+    return values
+
+
+@triton.jit
+def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample with its box filled, if its row of the plan says so."""
+    kind, _, box = change
+    _, y, x, _ = place
+    if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
+        if kind == CUTOUT:
+            values = tl.where(contains(box, y, x), fill, values)
     return values
 
 
@@ -532,8 +545,9 @@ def augment_kernel(
                 )  # fmt: skip
                 if ERASE_BEFORE:
                     own = erase(own, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                theirs = own
-                if uses_partner:
+                offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+                values = own
+                if together | (has_partner(kind) & meets(box, rows)):
                     needs = (together, box, True)
                     theirs = seen(
                         their_images, their_view, place, vector, strides, mask, needs, mean, scale_of, height, width,
@@ -541,17 +555,20 @@ def augment_kernel(
                     )  # fmt: skip
                     if ERASE_BEFORE:
                         theirs = erase(theirs, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                values = mixed(change, own, theirs, place, fill, ONLY_CUTMIX)
+                    values = mixed(change, own, theirs, place, ONLY_CUTMIX)
+                    if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
+                        if together:
+                            other = mixed(their_change, theirs, own, place, ONLY_CUTMIX)
+                            other = cut_out(other, their_change, place, fill, ONLY_CUTMIX)
+                            if not ERASE_BEFORE:
+                                other = erase(
+                                    other, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE
+                                )
+                            store_values(their_out, offset, other, mask, VECTOR, OUT_ELEMENT)
+                values = cut_out(values, change, place, fill, ONLY_CUTMIX)
                 if not ERASE_BEFORE:
                     values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
                 store_values(own_out, offset, values, mask, VECTOR, OUT_ELEMENT)
-                if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
-                    if together:
-                        values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
-                        if not ERASE_BEFORE:
-                            values = erase(values, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                        store_values(their_out, offset, values, mask, VECTOR, OUT_ELEMENT)
 
     # The targets.
     if targets is not None:
