@@ -202,7 +202,7 @@ def constants_of(few, wide, channels, channel, mask, CHANNELS: tl.constexpr):
 def elements_of(
     place, vector, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, INDEX: tl.constexpr
 ):  # fmt: skip
-    """The offsets of elements. Those of a vector, of which `vector` says the first, are side by side."""
+    """The offsets of elements, which are side by side in each vector."""
     _, y, x_of, channel_of = place
     x, channel, part = vector
     channel_stride, row_stride, pixel_stride = strides
@@ -245,55 +245,28 @@ def is_needed(needs, y, first, last):
 
 @triton.jit
 def load_elements(
-    images, geometry, y, vector, strides, mask, needs, width,
+    pointers, x, step, part, strides, mask, width,
     VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, GEOMETRY: tl.constexpr,
-    INDEX: tl.constexpr, FIRST: tl.constexpr, STEP: tl.constexpr,
+    FIRST: tl.constexpr, EVERY: tl.constexpr,
 ):  # fmt: skip
-    """Every STEP-th element of vectors, from FIRST on, each from wherever it is. A thread joins those that it loads,
-    with nothing to exchange."""
-    if STEP == VECTOR:
-        x, channel = position_of(vector, FIRST, VECTOR, CHANNELS, INTERLEAVED)
-        needed = mask & is_needed(needs, y, x, x)
-        source = y
+    """Elements FIRST, FIRST + EVERY, ... of each vector, each from wherever it is. `pointers` and x are those of the
+    first element, and step is the way to the column of the next. A thread joins what it loads, with nothing to exchange
+    with others."""
+    if EVERY == VECTOR:
+        columns, channels = position_of((0, 0, part), FIRST, VECTOR, CHANNELS, INTERLEAVED)
         if GEOMETRY:
-            source = source_y(geometry, y)
-            x = source_x(geometry, x, width)
-            needed = needed & (x.to(tl.uint32, bitcast=True) < width)
-        channel_stride, row_stride, pixel_stride = strides
-        offset = (source.to(INDEX) * row_stride + channel * channel_stride) + x.to(INDEX) * pixel_stride
-        return tl.load(images + offset, mask=needed, other=0)
+            mask = mask & ((x + step * columns).to(tl.uint32, bitcast=True) < width)
+        channel_stride, _, pixel_stride = strides
+        return tl.load(pointers + (step * pixel_stride * columns + channel_stride * channels), mask=mask, other=0)
     else:
         even = load_elements(
-            images, geometry, y, vector, strides, mask, needs, width,
-            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, FIRST, 2 * STEP,
-        )  # fmt: skip
+            pointers, x, step, part, strides, mask, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, FIRST, 2 * EVERY
+        )
         odd = load_elements(
-            images, geometry, y, vector, strides, mask, needs, width,
-            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, FIRST + STEP, 2 * STEP,
+            pointers, x, step, part, strides, mask, width,
+            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, FIRST + EVERY, 2 * EVERY,
         )  # fmt: skip
         return tl.join(even, odd).reshape(even.shape[0], 2 * even.shape[1])
-
-
-@triton.jit
-def load_vectors(
-    images, geometry, place, vector, strides, mask, needs, width,
-    VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, GEOMETRY: tl.constexpr,
-    INDEX: tl.constexpr,
-):  # fmt: skip
-    """Vectors that are as well vectors of the source, of pixels that are not mirrored within them."""
-    rows, y, x_of, channel_of = place
-    x, channel, part = vector
-    first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
-    last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
-    mask = mask & is_needed(needs, y, first, last)
-    if GEOMETRY:
-        y = source_y(geometry, y)
-        x = source_x(geometry, x, width)
-        mask = mask & (x.to(tl.uint32, bitcast=True) < width)
-    source = (rows, y, x_of, channel_of)
-    vectors = images + elements_of(source, (x, channel, part), strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
-    BYTES: tl.constexpr = VECTOR * images.dtype.element_ty.primitive_bitwidth // 8
-    return tl.load(tl.multiple_of(vectors, (1, BYTES)), mask=mask, other=0)
 
 
 @triton.jit
@@ -302,23 +275,38 @@ def seen(
     ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Normalised pixels of a sample through its flip and offset."""
-    geometry, y = view[1], place[1]
+    """Normalised pixels of a sample through its flip and offset. Vectors of which no pixel is needed are not read."""
+    _, geometry, _, _ = view
+    rows, y, x_of, channel_of = place
+    x, channel, part = vector
+    first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
+    last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
+    mask = mask & is_needed(needs, y, first, last)
+    step = 1 + (height - height)
     if GEOMETRY:
-        source = source_y(geometry, y)
-        mask = mask & (source.to(tl.uint32, bitcast=True) < height)
+        y, x = source_y(geometry, y), source_x(geometry, x, width)
+        mask = mask & (y.to(tl.uint32, bitcast=True) < height)
+        step = tl.where(geometry[0] != 0, -1, 1)
     in_vectors = ALIKE
     if ALIKE and GEOMETRY and not (INTERLEAVED and CHANNELS == 0):
         in_vectors = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
     if in_vectors:
-        raw = load_vectors(
-            images, geometry, place, vector, strides, mask, needs, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX
-        )
+        # Of pixels that are neither mirrored nor shifted within vectors.
+        inside = mask
+        if GEOMETRY:
+            inside = mask & (x.to(tl.uint32, bitcast=True) < width)
+        source = (rows, y, x_of, channel_of)
+        vectors = images + elements_of(source, (x, channel, part), strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+        BYTES: tl.constexpr = VECTOR * images.dtype.element_ty.primitive_bitwidth // 8
+        raw = tl.load(tl.multiple_of(vectors, (1, BYTES)), mask=inside, other=0)
     else:
+        channel_stride, row_stride, pixel_stride = strides
+        offset = y.to(INDEX) * row_stride + x.to(INDEX) * pixel_stride
+        if not (INTERLEAVED and CHANNELS > 0):
+            offset += channel * channel_stride
         raw = load_elements(
-            images, geometry, y, vector, strides, mask, needs, width,
-            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, INDEX, 0, 1,
-        )  # fmt: skip
+            images + offset, x, step, part, strides, mask, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, 0, 1
+        )
     return normalized(element_value(raw, ELEMENT), mean, scale)
 
 
