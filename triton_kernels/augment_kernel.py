@@ -440,34 +440,32 @@ def augment_kernel(
     if SAMPLED:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
             write_view(views, sampling, seed, index, boxes, geometry, count, BOXES)
-    if plan is None:
-        return
-
     # The row of the plan, and the partner's, which says whether they are a pair.
-    if quantiles is not None:
-        draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
-        mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
-        if chunk == 0:
-            write_row(plan, index, row)
-    else:
-        row, valid_own_row = given_row(plan, index, batch, height, width, True)
-        valid = valid & valid_own_row
-    partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
-    their_geometry, their_count, their_valid = view_of(views, sampling, seed, partner, boxes, SAMPLED, BOXES)
-    valid = valid & (their_valid | ~has_partner(row[3]))
-    change = change_of(row, valid, height, width)
-    together = index != index
-    if not ONLY_CUTMIX:
+    if plan is not None:
         if quantiles is not None:
-            back = partner_of(mapping, partner, batch)
-            their_row = sample_row(draw, seed, partner, back, ONLY_CUTMIX)
+            draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
+            mapping = partner_map(partner_rule, seed, batch)
+            row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
+            if chunk == 0:
+                write_row(plan, index, row)
         else:
-            their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
-            their_valid = their_valid & valid_row_of_theirs
-        together = (index != partner) & (their_row[0] == index) & valid & their_valid
-        together = together & (blends(row[3]) | blends(their_row[3]))
-        their_change = change_of(their_row, their_valid, height, width)
+            row, valid_own_row = given_row(plan, index, batch, height, width, True)
+            valid = valid & valid_own_row
+        partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
+        their_geometry, their_count, their_valid = view_of(views, sampling, seed, partner, boxes, SAMPLED, BOXES)
+        valid = valid & (their_valid | ~has_partner(row[3]))
+        change = change_of(row, valid, height, width)
+        together = index != index
+        if not ONLY_CUTMIX:
+            if quantiles is not None:
+                back = partner_of(mapping, partner, batch)
+                their_row = sample_row(draw, seed, partner, back, ONLY_CUTMIX)
+            else:
+                their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
+                their_valid = their_valid & valid_row_of_theirs
+            together = (index != partner) & (their_row[0] == index) & valid & their_valid
+            together = together & (blends(row[3]) | blends(their_row[3]))
+            their_change = change_of(their_row, their_valid, height, width)
 
     # The pixels.
     if images is not None:

@@ -93,11 +93,11 @@ def assert_as_reference(op: str, *arguments: Any) -> tuple[Tensor, ...]:
 # ---- Bits
 
 FORMS = {  # of a kernel: shape, layout of images, dtype and layout of out, what is erased with and when
-    "planes": ((5, 3, 6, 32), "contiguous", torch.float32, 0, "pixel", "before"),
-    "planes of pixels": ((5, 3, 6, 32), "channels-last", torch.float16, 0, "constant", "after"),
-    "pixels of planes": ((5, 4, 6, 24), "contiguous", torch.bfloat16, 1, "channel", "before"),
-    "many planes": ((3, 5, 6, 7), "contiguous", torch.bfloat16, 0, "pixel", "after"),
-    "pixels of many channels": ((5, 16, 6, 7), "channels-last", torch.bfloat16, 1, "channel", "before"),
+    "planes": ((8, 3, 6, 16), "contiguous", torch.float32, 0, "pixel", "before"),
+    "planes of pixels": ((8, 3, 6, 16), "channels-last", torch.float16, 0, "constant", "after"),
+    "pixels of planes": ((8, 4, 6, 8), "contiguous", torch.bfloat16, 1, "channel", "before"),
+    "many planes": ((9, 5, 6, 7), "contiguous", torch.bfloat16, 0, "pixel", "after"),
+    "pixels of many channels": ((8, 16, 6, 7), "channels-last", torch.bfloat16, 1, "channel", "before"),
 }
 
 
@@ -107,10 +107,10 @@ def test_every_form(executed, shape, layout, dtype, memory_format, value, order)
     images = some_images(shape)
     if layout == "channels-last":
         images = images.contiguous(memory_format=torch.channels_last)
-    how = EVERYTHING if shape[1] == 5 else ONE_BOX
+    how = EVERYTHING if shape[1] > 4 else ONE_BOX
     arguments = arguments_of(images, ALL_KINDS, how, some_values(shape[1], value, order))
     _, _, plan, views = assert_as_reference("augment", *arguments, dtype, memory_format)
-    assert set(plan[:, 6].tolist()) >= {Kind.keep, Kind.cutmix}
+    assert set(plan[:, 6].tolist()) >= {Kind.cutmix, Kind.mixup, Kind.cutout}
     assert views[:, 0, 0].any() and views[:, 1].any()
     ((_, report),) = executed
     size = images.numel() * dtype.itemsize
@@ -165,14 +165,17 @@ def test_empty_images_still_have_targets(executed, shape):
     assert len(executed) == (shape[0] > 0)
 
 
-# ---- Costs: warp instructions for each 16 elements of bfloat16 that a lane writes, what PTX calls an instruction
+# ---- Costs: instructions of PTX for each 16 elements of bfloat16 that a lane writes
+#
+# Most are (x - mean) * scale and the two conversions, 75; 39 are those by which a thread works out its sample's row of
+# the plan. Moves between registers, which are no machine code, count as well.
 
 COSTS = {  # bounds, views, layouts of images and out, instructions
     "keep": ("keep", PLAIN, 0, 0, 170),
-    "cutmix": ("cutmix", PLAIN, 0, 0, 225),
-    "cutmix, channels-last": ("cutmix", PLAIN, 1, 1, 215),
-    "cutmix into channels-last": ("cutmix", PLAIN, 0, 1, 270),
-    "keep with flips and shifts": ("keep", FLIPS_AND_SHIFTS, 0, 0, 300),
+    "cutmix": ("cutmix", PLAIN, 0, 0, 240),
+    "cutmix, channels-last": ("cutmix", PLAIN, 1, 1, 240),
+    "cutmix into channels-last": ("cutmix", PLAIN, 0, 1, 310),
+    "keep with flips and shifts": ("keep", FLIPS_AND_SHIFTS, 0, 0, 310),
     "mixup": ("mixup", PLAIN, 0, 0, 270),
 }
 
