@@ -18,11 +18,13 @@ from ..helpers import (
     PARTNERS,
     PLACEMENTS,
     SCOPES,
+    Backend,
     assert_same_bits,
     random_images,
     random_labels,
     soft_labels,
 )
+from ..ops.test_augment import ALL_KINDS, EVERYTHING, check_augment, some_images, some_values
 from .execution import UNIFORM, bounds_of, fill_of
 
 CLASSES = 5
@@ -288,3 +290,19 @@ def test_direct_calls_are_checked():
     ):
         with pytest.raises(RuntimeError, match=message):
             ops.sample_plan(seed, *draw, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "last", "dtype", "erase"),
+    [
+        ((4, 3, 3, 8), True, torch.bfloat16, ("pixel", "before")),
+        ((3, 6, 3, 4), False, torch.float16, ("channel", "after")),
+        ((3, 1, 5, 5), False, torch.float32, ("constant", "before")),
+    ],
+)
+def test_batch_tail(shape, last, dtype, erase):
+    """All of it at once; test_triton_augment.py executes what is compiled of it."""
+    images = some_images(shape)
+    layout = torch.channels_last if last else torch.contiguous_format
+    values = some_values(shape[1], *erase)
+    check_augment(Backend("triton", "cpu"), images, ALL_KINDS, EVERYTHING, values, dtype, layout)
