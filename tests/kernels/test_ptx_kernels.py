@@ -23,6 +23,7 @@ from torch import Tensor
 from cutmix_cuda import reference
 from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Draw, Kind, Partner, Placement, Sampling, Scope
 
+from .. import bindings
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels
 from ..ptx import Device
 from .execution import (
@@ -289,33 +290,29 @@ def test_fill_of_elements_wider_than_vectors(kind, in_place):
 @needs_cuda
 def test_elements_that_no_vector_holds():
     """An address that is no multiple of an element would be blended wrongly: an error."""
-    from cutmix_cuda import _build_info
-
     images = 4098, (1, 1, 1, 4), (4, 4, 4, 1)
     call = {"batch": 1, "height": 1, "width": 4, "plan": 4096, "images": images, "out": images, "element_bytes": 4}
-    assert _build_info.fits_launch(images, images, 4, "int32")
-    assert _build_info.launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
-    assert not _build_info.fits_launch(images, images, 4, "float32"), "such images are copied first"
+    assert bindings.load().fits_launch(images, images, 4, "int32")
+    assert bindings.load().launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
+    assert not bindings.load().fits_launch(images, images, 4, "float32"), "such images are copied first"
     with pytest.raises(ValueError, match="as aligned as their elements"):
-        _build_info.launch_geometry(**call, dtype="float32")
+        bindings.load().launch_geometry(**call, dtype="float32")
 
 
 @needs_cuda
 def test_more_slices_than_blocks():
     """Of those with gaps between them each takes a block; without gaps, into which they are copied, a sample does."""
-    from cutmix_cuda import _build_info
-
     shape = 2**30, 3, 1, 1
     gaps, dense = ((4096, shape, strides) for strides in ((6, 2, 1, 1), (3, 1, 1, 1)))
-    assert _build_info.fits_launch(dense, dense, 1, "uint8")
+    assert bindings.load().fits_launch(dense, dense, 1, "uint8")
     call = {"batch": shape[0], "height": 1, "width": 1, "plan": 4096}
-    assert _build_info.launch_geometry(**call, images=dense, out=dense)["grid"] == 2**30
+    assert bindings.load().launch_geometry(**call, images=dense, out=dense)["grid"] == 2**30
     for images, out in ((gaps, dense), (dense, gaps)):
-        assert not _build_info.fits_launch(images, out, 1, "uint8")
+        assert not bindings.load().fits_launch(images, out, 1, "uint8")
         with pytest.raises(ValueError, match="all blocks"):
-            _build_info.launch_geometry(**call, images=images, out=out)
+            bindings.load().launch_geometry(**call, images=images, out=out)
     few = [(address, (2**26, *shape[1:]), strides) for address, _, strides in (gaps, dense)]
-    assert _build_info.fits_launch(*few, 1, "uint8")
+    assert bindings.load().fits_launch(*few, 1, "uint8")
 
 
 # ---- The plan
@@ -501,11 +498,9 @@ def test_the_last_columns_of_the_most_classes(kind, classes, dtype):
         "targets": end.address - (classes - columns) * dtype.itemsize,
     }
     if kind == "cuda":
-        from cutmix_cuda import _build_info
-
         sizes = {"batch": 1, "height": MAX_INT32, "width": MAX_INT32, "num_classes": classes}
         typed = {"labels": (addresses["labels"], "int64"), "targets": (addresses["targets"], dtype_name(targets))}
-        launch = _build_info.launch_geometry(**sizes, plan=addresses["plan"], **typed)
+        launch = bindings.load().launch_geometry(**sizes, plan=addresses["plan"], **typed)
         kernel, grid, last = (
             cuda_kernel(launch["kernel"], 80),
             launch["grid"],

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._literals import BackendName
 
 from ..helpers import (
     BACKENDS,
@@ -103,7 +104,7 @@ def assert_written(view: Tensor, before: Tensor, expected: Tensor, plan: MixPlan
     assert torch.equal(storage_of(view), storage_of(wanted)), "bytes outside the view were written to"
 
 
-def check_view(images: Tensor, view: Tensor, plan: MixPlan, backend: str) -> None:
+def check_view(images: Tensor, view: Tensor, plan: MixPlan, backend: BackendName) -> None:
     """A view mixed out of place and in place."""
     expected = expected_of(images, plan)
     before = alone(view)

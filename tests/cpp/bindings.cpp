@@ -1,5 +1,5 @@
-// The host side of the shared headers as functions on numpy arrays, in the module cutmix_cuda._build_info: the tests
-// hold every twin to the same bits by them, and ask them what a call launches on a GPU.
+// The host side of the shared headers as functions on numpy arrays: the tests hold every twin to the same bits by them,
+// and ask them what a call launches on a GPU. tests/bindings.py compiles and imports them.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -336,14 +336,13 @@ void bind_launch_geometry(py::module_& module) {
 }
 
 }  // namespace
-
-void bind_for_tests(py::module_& module) {
-    bind_mix_math(module);
-    bind_rows(module);
-    bind_values(module);
-    bind_views(module);
-    bind_launch_geometry(module);
-    bind_augment_geometry(module);
-}
-
 }  // namespace cutmix
+
+PYBIND11_MODULE(bindings, module) {
+    cutmix::bind_mix_math(module);
+    cutmix::bind_rows(module);
+    cutmix::bind_values(module);
+    cutmix::bind_views(module);
+    cutmix::bind_launch_geometry(module);
+    cutmix::bind_augment_geometry(module);
+}
