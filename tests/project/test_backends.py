@@ -16,6 +16,7 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import _backends, _build
+from cutmix_cuda._info import report
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(cutmix_cuda.__file__).parent
@@ -185,6 +186,61 @@ def test_driver_obstacle(built_with, driver, reason, monkeypatch):
     monkeypatch.setattr(_build, "library_info", lambda library: {"CUDA": str(built_with)})
     monkeypatch.setattr(_build, "driver_cuda", lambda: driver)
     assert _build.driver_obstacle("_cuda") == reason
+
+
+@pytest.mark.parametrize(
+    "compiled, runs, does_not",
+    [
+        ("8.0", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0), (12, 0)]),
+        ("8.6+PTX", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 0)], [(8, 0), (7, 5)]),
+        ("9.0a", [(9, 0)], [(8, 9), (10, 0)]),
+        ("9.0a+PTX", [(9, 0)], [(10, 0)]),
+        ("10.0f", [(10, 0)], [(9, 0), (12, 0)]),
+        ("7.5 12.0", [(7, 5), (12, 0), (12, 1)], [(7, 0), (8, 0), (10, 0)]),
+        ("", [(8, 0)], []),  # the build left no record of it
+    ],
+)
+def test_device_obstacle(compiled, runs, does_not, monkeypatch):
+    monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": compiled}))
+    assert [_build.device_obstacle("_cuda", capability) for capability in runs] == [None] * len(runs)
+    for major, minor in does_not:
+        reason = f"_cuda.so was compiled for {compiled}, and the GPU has compute capability {major}.{minor}"
+        assert _build.device_obstacle("_cuda", (major, minor)) == reason
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs, of which the CUDA library was compiled for the first."""
+    monkeypatch.setattr(_backends, "_missing", {})
+    monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": "9.0"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: ((9, 0), (8, 0))[index or 0])
+    _backends.device_obstacle.cache_clear()
+    yield
+    _backends.device_obstacle.cache_clear()
+
+
+def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
+    first, second = (torch.device("cuda", index) for index in range(2))
+    monkeypatch.setattr(_backends, "_DEFAULT", None)
+    assert _backends.ops_for(None, first) is _backends._OPS[None]
+    assert _backends.ops_for("cuda", first) is _backends._OPS["cuda"]
+    assert _backends.ops_for(None, second) is _backends._OPS["triton"]
+    with pytest.raises(RuntimeError, match="backend 'cuda' is not available on cuda:1: .* compiled for 9.0, .* 8.0"):
+        _backends.ops_for("cuda", second)
+    assert _backends.ops_for("triton", second) is _backends._OPS["triton"]
+    monkeypatch.setitem(_backends._missing, "triton", "not installed")
+    assert _backends.ops_for(None, second) is _backends._OPS["reference"]
+    assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
+
+
+def test_a_gpu_without_code_is_told(gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert _backends.backend_for(None, "cuda") == "triton"
+    reason = "_cuda.so was compiled for 9.0, and the GPU has compute capability 8.0"
+    assert re.search(rf"^  cuda +not available: {reason}$", report(), re.MULTILINE)
+    assert re.search(r"^  CUDA tensors +triton$", report(), re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++").split()[-1]) is None, reason="needs a C++ compiler")
