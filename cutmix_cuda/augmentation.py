@@ -727,4 +727,4 @@ class Augment(nn.Module):
         return None if self.seeds is None else self.seeds.next()
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items() if value is not None)
