@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import _validation
+from ._literals import EraseOrderName, EraseValueName
 from ._ops import EraseOrder, EraseValue, Erasing
 
 MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
@@ -15,6 +16,8 @@ MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
 @dataclass(frozen=True)
 class Erase:
     """Random erasing of boxes (Zhong et al., AAAI 2020), drawn for each sample of a batch.
+
+    >>> erase = Erase(prob=0.25, scale=(0.02, 0.2), value="pixel")
 
     A box has an area uniform in scale and an aspect log-uniform in ratio, rounded to whole pixels; it is tried up to
     ten times until it is smaller than the image on both sides, and then placed anywhere in it with the same
@@ -43,9 +46,9 @@ class Erase:
     prob: float = 0.5
     scale: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
-    value: float | Sequence[float] | str = 0.0
+    value: float | Sequence[float] | EraseValueName = 0.0
     count: int | tuple[int, int] = 1
-    order: str = "before"
+    order: EraseOrderName = "before"
     num_splits: int = 0
 
     def __post_init__(self) -> None:
@@ -82,8 +85,30 @@ class Erase:
         max_count: int | None = None,
         num_splits: int = 0,
     ) -> Erase:
-        """With the arguments and defaults of timm's ``RandomErasing``, and in its prefetcher's order, after mixing."""
-        values: dict[str, float | str] = {"const": 0.0, "rand": "channel", "pixel": "pixel"}
+        """Erasing with the arguments and defaults of timm's ``RandomErasing``, and as its prefetcher after mixing.
+
+        >>> Erase.as_in_timm(0.25, mode="pixel").order
+        'after'
+
+        Args:
+            prob: the probability that a sample is erased.
+            mode: "const", boxes of 0; "rand", a random normal number for each box and channel; "pixel", one for each
+                pixel and channel.
+            min_area: the least area, a fraction of the image.
+            max_area: the greatest.
+            min_aspect: the least aspect, height / width.
+            max_aspect: the greatest; None: 1 / min_aspect.
+            min_count: the least number of boxes of a sample that is erased.
+            max_count: the greatest; None: min_count.
+            num_splits: from 2 on, the first of so many equal parts of a batch is not erased.
+
+        Returns:
+            An :class:`Erase`.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong.
+        """
+        values: dict[str, float | EraseValueName] = {"const": 0.0, "rand": "channel", "pixel": "pixel"}
         if mode not in values:
             raise ValueError(f"mode must be one of 'const', 'rand', 'pixel', got {mode!r}")
         ratio = min_aspect, max_aspect or 1 / min_aspect

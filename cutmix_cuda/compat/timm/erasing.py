@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import _backends, _validation
+from ..._literals import BackendName
 from ..._seed import counted_seed
 from ...augmentation import check_settings, run
 from ...erasing import Erase
@@ -58,7 +59,7 @@ class RandomErasing(nn.Module):
         *,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         self.erase = Erase.as_in_timm(
@@ -85,7 +86,8 @@ class RandomErasing(nn.Module):
         )
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
 
     def forward(self, input: Tensor) -> Tensor:
         """Images (B, C, H, W), or one (C, H, W), of uint8, float16, bfloat16 or float32 -> the same, erased."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ... import _backends
+from ..._literals import BackendName
 from ..._seed import counted_seed, seed_tensor
 from ...augmentation import Settings, check_settings, follow, run, sample_views
 from ...erasing import Erase
@@ -80,7 +81,7 @@ class PrefetchLoader:
         memory_format: torch.memory_format = torch.contiguous_format,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         self.loader = loader
         self.device = torch.device(device)
@@ -102,7 +103,8 @@ class PrefetchLoader:
         )
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         self.stream: torch.cuda.Stream | None = None
 
         collate_fn = getattr(loader, "collate_fn", None)
@@ -203,7 +205,7 @@ def create_loader(
     memory_format: torch.memory_format = torch.contiguous_format,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **kwargs,
 ) -> PrefetchLoader | DataLoader:
     """``timm.data.create_loader`` with the :class:`PrefetchLoader` of this module.

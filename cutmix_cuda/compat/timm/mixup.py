@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ... import _backends, _validation, reference
+from ..._literals import BackendName, ScopeName
 from ..._ops import Scope
 from ..._options import Settings
 from ..._seed import counted_seed, seed_tensor
 from ...functional import apply_plan_, draw_plan, run
 from ...plan import MixPlan
 
-_SCOPES = {"batch": "batch", "pair": "pair", "elem": "sample", "half": "sample"}
+_SCOPES: dict[str, ScopeName] = {"batch": "batch", "pair": "pair", "elem": "sample", "half": "sample"}
 _MINMAX_STREAM = 1 << 16  # of random words, far from those that mix_math.h draws from
 
 
@@ -42,10 +43,10 @@ class Mixup(nn.Module):
     Args:
         mixup_alpha: lambda of mixup ~ Beta(mixup_alpha, mixup_alpha); not positive: no mixup.
         cutmix_alpha: the same for cutmix.
-        cutmix_minmax: (lo, hi), shares in [0, 1]: the sides of boxes are uniform in lo..hi of the image's, and lie
+        cutmix_minmax: (lo, hi), fractions in [0, 1]: the sides of boxes are uniform in lo..hi of the image's, and lie
             inside it; cutmix_alpha is then 1.
-        prob: the share of batches, pairs or samples that are mixed, by mode.
-        switch_prob: of these, the share that is mixed by cutmix, where there are both.
+        prob: the probability that a batch, pair or sample, by mode, is mixed.
+        switch_prob: the probability that what is mixed is mixed by cutmix, where there are both.
         mode: what has a draw of its own: the "batch", each "pair", or each sample, "elem".
         correct_lam: recompute lambda from the box's real area.
         label_smoothing: s in [0, 1], before mixing: off = s / K, on = 1 - s + off.
@@ -77,7 +78,7 @@ class Mixup(nn.Module):
         *,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         self.mixup_alpha = mixup_alpha
@@ -93,7 +94,8 @@ class Mixup(nn.Module):
         self.mixup_enabled = True
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         _validation.check_num_classes(num_classes)
         if cutmix_minmax is not None:
             _check_minmax(cutmix_minmax)
@@ -201,7 +203,7 @@ def labels_and_settings(mixup: Mixup, target: Tensor) -> tuple[Tensor, Settings]
     return target, settings
 
 
-def minmax_plan(mixup: Mixup, x: Tensor, settings: Settings, seed: Tensor, backend: str | None) -> MixPlan:
+def minmax_plan(mixup: Mixup, x: Tensor, settings: Settings, seed: Tensor, backend: BackendName | None) -> MixPlan:
     """A plan for x drawn by the settings, with other boxes: sides and places uniform, one box a draw."""
     batch, height, width = x.shape[0], *x.shape[-2:]
     plan = draw_plan(batch, height, width, settings, seed=seed, generator=None, device=x.device, backend=backend)
@@ -230,7 +232,7 @@ def _edges(minmax: Sequence[float], word_side: Tensor, word_place: Tensor, lengt
     return start, start + side
 
 
-def _scope(mode: str) -> str:
+def _scope(mode: str) -> ScopeName:
     return _SCOPES.get(mode, "batch")  # as timm's own mixups, which take any other mode for that of the batch
 
 
