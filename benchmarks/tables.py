@@ -270,22 +270,15 @@ def pictures(device: str, folder: str) -> list[str]:
 
 
 def readme_section(results: dict) -> str:
-    """What the README shows: the centre, the throughput and the counts."""
+    """What the README shows: the centre and the throughput."""
     centre = centre_cell(results)
     shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
-    counted = []
-    if "counted" in results:
-        counted = [
-            "Kernels and bytes of one call on a GPU, counted and not timed:",
-            counted_table(results["counted"]["rows"]),
-        ]
     parts = [
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
         speed_table(centre, only=shown),
         pictures(device, "benchmarks/results/")[0],
         *not_measured(results),
-        *counted,
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
     ]
     return "\n\n".join(parts)
