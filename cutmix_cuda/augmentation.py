@@ -584,14 +584,14 @@ def augment(
         TypeError, ValueError: an argument is wrong; nothing was written.
         RuntimeError: the backend asked for is not available.
     """
-    colours = colour if isinstance(colour, Tensor) else None
+    colours, colour = (colour, None) if isinstance(colour, Tensor) else (None, colour)
     settings = check_settings(
         mix,
         mean=mean,
         std=std,
         flip=flip,
         translate=translate,
-        colour=None if colours is not None else colour,
+        colour=colour,
         erase=erase,
         dtype=dtype,
         memory_format=memory_format,

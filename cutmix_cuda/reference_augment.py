@@ -214,8 +214,9 @@ def coloured_value(row: Tensor, red: Tensor, green: Tensor, blue: Tensor, white:
 
 def _coloured(raw: Tensor, colours: Tensor, white: float) -> Tensor:
     """Raw values (batch, 3, height, width) through each sample's matrix."""
+    red, green, blue = raw.unbind(1)
     rows = colours[:, :, None, None].unbind(1)
-    return torch.stack([coloured_value(row, *raw.unbind(1), white) for row in rows], dim=1)
+    return torch.stack([coloured_value(row, red, green, blue, white) for row in rows], dim=1)
 
 
 def normalized(raw: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -5,6 +5,8 @@
 // of a block share what they draw for their sample through shared memory, with one barrier.
 #pragma once
 
+#include <type_traits>
+
 #include "augment_geometry.h"
 #include "plan_and_targets.cuh"
 
@@ -487,9 +489,9 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
                 x * strides.pixel;
     if (is_planar(strides)) {
         CUTMIX_UNROLL
-        for (int channel = 0; channel < kChannels; ++channel) {
+        for (int first = 0; first < kUnitPixels; first += kAtOnce) {
             CUTMIX_UNROLL
-            for (int first = 0; first < kUnitPixels; first += kAtOnce)
+            for (int channel = 0; channel < kChannels; ++channel)
                 store<16>(reinterpret_cast<uint8_t*>(out + channel * strides.channel + first),
                           vector_of_values<Element>([&](int k) { return value(channel, first + k); }));
         }
@@ -502,15 +504,16 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
     }
 }
 
-// The raw pixels of a unit of a coloured sample, and its matrix.
+// The raw pixels of a unit of a coloured sample, and the rows of its matrix.
 template <int kChannels>
 struct ColouredRaw : Raw<kChannels> {
-    ColourRow colour[kColourRows];
+    const Vector<16>* colour;
 
     CUTMIX_HD float value(const AugmentParams& params, int channel, int pixel) const {
         const float (&constants)[4][kFewChannels] = params.constants.few;
         const float red = this->byte(0, pixel), green = this->byte(1, pixel), blue = this->byte(2, pixel);
-        return normalized(coloured_value(colour[channel], red, green, blue, 255.0f), constants[kMean][channel],
+        const ColourRow row = value_of<ColourRow>(colour[channel]);
+        return normalized(coloured_value(row, red, green, blue, 255.0f), constants[kMean][channel],
                           constants[kScale][channel]);
     }
 };
@@ -520,14 +523,11 @@ CUTMIX_HD void load_unit(const AugmentParams& params, const Seen& seen, int32_t 
     *unit = raw_unit<kChannels>(params, seen, y, x);
 }
 
-// A sample that is not coloured has the identity, which leaves bytes as they are.
 template <int kChannels>
 CUTMIX_HD void load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x,
                          ColouredRaw<kChannels>* unit) {
     static_cast<Raw<kChannels>&>(*unit) = raw_unit<kChannels>(params, seen, y, x);
-    CUTMIX_UNROLL
-    for (int row = 0; row < kColourRows; ++row)
-        unit->colour[row] = seen.colour ? value_of<ColourRow>(seen.colour[row]) : colour_matrix(1.0f, 1.0f, 1.0f, row);
+    unit->colour = seen.colour;
 }
 
 // The pixels [begin, end) of a unit in a box.
@@ -614,10 +614,13 @@ CUTMIX_HD Needs needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
     return needs;
 }
 
-// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel.
+// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel; and a sample that is
+// not coloured as the others are.
+template <bool kColoured>
 CUTMIX_HD bool only_mixes(const AugmentParams& params, const CheckedRow& checked, const Needs& needs, const Seen& own,
                           const Seen& partner, int32_t y, int32_t x) {
     const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
+    if (kColoured && !own.colour) return false;
     return !filled && !erases(own, y, x) && !(needs.partner && erases(partner, y, x));
 }
 
@@ -630,8 +633,9 @@ struct VectorUnits {
         const int32_t x = unit * kUnitPixels;
         const Seen &seen = pair.seen[0], &seen_partner = pair.seen[1];
         const Needs own = needs_of(pair.rows[0], y, x), other = needs_of(pair.rows[1], y, x);
-        const bool vectors = only_mixes(params, pair.rows[0], own, seen, seen_partner, y, x) &&
-                             (!pair.both || only_mixes(params, pair.rows[1], other, seen_partner, seen, y, x));
+        const bool vectors =
+            only_mixes<kColoured>(params, pair.rows[0], own, seen, seen_partner, y, x) &&
+            (!pair.both || only_mixes<kColoured>(params, pair.rows[1], other, seen_partner, seen, y, x));
         if (!vectors) {
             CUTMIX_NO_UNROLL
             for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel<kColoured>(params, pair, y, x + k);
@@ -711,8 +715,9 @@ __global__ void __launch_bounds__(kAugmentThreads) augment_pixels(const __grid_c
     augment_block<PixelUnits<kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
 }
 
+// What is coloured needs many values at a time; a second block has to fit on a multiprocessor all the same.
 template <typename Element, int kChannels, bool kColoured>
-__global__ void __launch_bounds__(kAugmentThreads) augment_vectors(const __grid_constant__ AugmentParams params) {
+__global__ void __launch_bounds__(kAugmentThreads, kColoured ? 2 : 0) augment_vectors(const __grid_constant__ AugmentParams params) {
     extern __shared__ Vector<16> block_memory[];
     augment_block<VectorUnits<Element, kChannels, kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x,
                                                               block_memory);

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cutmix_cuda._ops import FEW_CHANNELS, PLAN_COLUMNS, QUADRUPLE, Draw, ViewChoices, new_images
+from cutmix_cuda._ops import COLOUR_ROWS, FEW_CHANNELS, PLAN_COLUMNS, QUADRUPLE, Draw, ViewChoices, new_images
 
 from ..ptx import Device, Kernel, Module, Report
 from ..ptx.toolchain import compile_cuda
@@ -34,6 +34,10 @@ class AugmentCall(NamedTuple):
     def drawn(self) -> bool:
         return "view_parameters" in self.arguments
 
+    @property
+    def coloured(self) -> bool:
+        return bool(ViewChoices(*self.arguments["view_choices"]).coloured if self.drawn else self.arguments["coloured"])
+
 
 def augment_call(op: str, *arguments: Any) -> AugmentCall:
     """The call of augment, apply_views (or their _out) or sample_views with the arguments of its schema."""
@@ -47,10 +51,11 @@ def augment_call(op: str, *arguments: Any) -> AugmentCall:
         sizes = images.shape[0], *images.shape[2:]
         if out is None:
             out = new_images(images, named["output_dtype"], named["memory_format"])
-    boxes = ViewChoices(*named["view_choices"]).max_boxes if "view_choices" in named else 0
+    choices = ViewChoices(*named.get("view_choices", ()))
     plan, views = named.get("plan"), named.get("views")
     if views is None:
-        views = torch.empty(sizes[0], 1 + boxes, QUADRUPLE, dtype=torch.int32)
+        rows = 1 + choices.max_boxes + COLOUR_ROWS * choices.coloured
+        views = torch.empty(sizes[0], rows, QUADRUPLE, dtype=torch.int32)
         plan = None if images is None else torch.empty(sizes[0], PLAN_COLUMNS, dtype=torch.int32)
     targets = None if labels is None else torch.empty(sizes[0], named["num_classes"], dtype=named["dtype"])
     return AugmentCall(sizes, named, out, targets, plan, views)
@@ -62,7 +67,7 @@ class AugmentMemory(Memory):
     def __init__(self, call: AugmentCall):
         self.device = Device()
         self.buffers = {}
-        for name in ("images", "labels", "seed", "quantiles", "view_tables"):
+        for name in ("images", "labels", "seed", "quantiles", "view_tables", "colours"):
             self._copy(name, call.arguments.get(name))
         if wide_constants(call) is not None:
             self._copy("constants", wide_constants(call))
@@ -87,7 +92,9 @@ def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: boo
 
     batch, height, width = call.sizes
     named = call.arguments
-    arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width, "boxes": call.views.shape[1] - 1}
+    boxes = call.views.shape[1] - 1 - COLOUR_ROWS * call.coloured
+    arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width}
+    arguments |= {"boxes": boxes, "coloured": call.coloured}
     arguments |= {"plan": memory.address(call.plan) if call.plan is not None else 0}
     arguments |= {"views": memory.address(call.views)}
     if seed_on_device:
@@ -100,6 +107,8 @@ def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: boo
     if call.drawn:
         arguments |= {name: named[name] for name in ("view_parameters", "view_choices")}
         arguments["aspects"] = memory.address(named["view_tables"])
+        if named["colours"] is not None:
+            arguments["colours"] = memory.address(named["colours"])
     if call.out is not None:
         arguments["erasing"] = tuple(named["erasing"])
         if wide_constants(call) is None:
@@ -123,12 +132,13 @@ def augment_module(architecture: int) -> Module:
 
 @functools.cache
 def augment_kernel(name: str, architecture: int) -> Kernel:
-    """A kernel by its name in C++: augment_pixels, augment_vectors<ElementBF16,3>."""
-    match = re.fullmatch(r"(\w+)(?:<(\w+),(\d)>)?", name)
+    """A kernel by its name in C++: augment_pixels<false>, augment_vectors<ElementBF16,3,true>."""
+    match = re.fullmatch(r"(\w+)<(?:(\w+),(\d),)?(true|false)>", name)
     assert match is not None
-    base, element, channels = match.groups()
-    values = f"INS_{len(element)}{element}ELi{channels}EEEv" if element else "E"
-    return augment_module(architecture)[f"_ZN6cutmix{len(base)}{base}{values}NS_13AugmentParamsE"]
+    base, element, channels, coloured = match.groups()
+    values = f"NS_{len(element)}{element}ELi{channels}E" if element else ""
+    mangled = f"_ZN6cutmix{len(base)}{base}I{values}Lb{int(coloured == 'true')}EEEvNS_13AugmentParamsE"
+    return augment_module(architecture)[mangled]
 
 
 @dataclass

@@ -49,8 +49,8 @@ def draw_of(bounds: tuple[float, ...] = EVERY_KIND, partner: Partner = Partner.m
     return SEED, UNIFORM, list(bounds), [0, partner.value, 0, 1]
 
 
-def views_of(how: tuple) -> tuple:
-    return ASPECTS if how[1].max_boxes else ASPECTS[:0], list(how[0]), list(how[1])
+def views_of(how: tuple, colours: Any = None) -> tuple:
+    return ASPECTS if how[1].max_boxes else ASPECTS[:0], colours, list(how[0]), list(how[1])
 
 
 def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_on_device: bool = False) -> Augmented:
