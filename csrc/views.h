@@ -218,7 +218,11 @@ CUTMIX_HD float white_of(Dtype dtype) { return dtype == Dtype::kU8 ? 255.0f : 1.
 CUTMIX_HD float coloured_value(const ColourRow& row, float red, float green, float blue, float white) {
     const float of_two = add_rn(mul_rn(row.red, red), mul_rn(row.green, green));
     const float value = add_rn(add_rn(of_two, mul_rn(row.blue, blue)), mul_rn(row.white, white));
+#if defined(__CUDA_ARCH__)
+    return fminf(fmaxf(value, 0.0f), white);  // the greater of 0 and what is not a number is 0
+#else
     return value > 0.0f ? (value < white ? value : white) : 0.0f;
+#endif
 }
 
 // Never raw * a + b, which a compiler contracts and which cancels near the mean, and no division.

@@ -56,6 +56,10 @@ CUTMIX_HD Vector<16> view_quadruple(const AugmentParams& params, uint64_t seed, 
     return vector_of<16>(&box);
 }
 
+CUTMIX_HD ColourRow colour_row(const Vector<16>& bits) {
+    return {float_of(bits.word[0]), float_of(bits.word[1]), float_of(bits.word[2]), float_of(bits.word[3])};
+}
+
 // A sample before it is mixed: its own pixels through its view.
 struct Seen {
     uint32_t sample;
@@ -224,7 +228,7 @@ struct SeenPixel {
 
     CUTMIX_HD float coloured(const AugmentParams& params, int32_t channel) const {
         if (!kColoured || !colour) return raw(params, channel);
-        return coloured_value(value_of<ColourRow>(colour[channel]), raw(params, 0), raw(params, 1), raw(params, 2),
+        return coloured_value(colour_row(colour[channel]), raw(params, 0), raw(params, 1), raw(params, 2),
                               white_of(params.images.in_dtype));
     }
 
@@ -351,6 +355,12 @@ struct Raw {
         const float (&constants)[4][kFewChannels] = params.constants.few;
         return normalized(byte(channel, pixel), constants[kMean][channel], constants[kScale][channel]);
     }
+
+    CUTMIX_HD float coloured(const AugmentParams& params, const ColourRow& row, int channel, int pixel) const {
+        const float (&constants)[4][kFewChannels] = params.constants.few;
+        const float raw = coloured_value(row, byte(0, pixel), byte(1, pixel), byte(2, pixel), 255.0f);
+        return normalized(raw, constants[kMean][channel], constants[kScale][channel]);
+    }
 };
 
 // So many words of a row of bytes from byte `begin` on, which may lie outside: there they are 0. The row begins at a
@@ -410,7 +420,7 @@ CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels>* raw) {
 }
 
 template <int kChannels>
-CUTMIX_HD Raw<kChannels> raw_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
+CUTMIX_HD Raw<kChannels> load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
     const Strides& strides = params.images.in_strides;
     const Geometry& geometry = seen.geometry;
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
@@ -509,26 +519,8 @@ template <int kChannels>
 struct ColouredRaw : Raw<kChannels> {
     const Vector<16>* colour;
 
-    CUTMIX_HD float value(const AugmentParams& params, int channel, int pixel) const {
-        const float (&constants)[4][kFewChannels] = params.constants.few;
-        const float red = this->byte(0, pixel), green = this->byte(1, pixel), blue = this->byte(2, pixel);
-        const ColourRow row = value_of<ColourRow>(colour[channel]);
-        return normalized(coloured_value(row, red, green, blue, 255.0f), constants[kMean][channel],
-                          constants[kScale][channel]);
-    }
+    CUTMIX_HD ColourRow row(int channel) const { return colour_row(colour[channel]); }
 };
-
-template <int kChannels>
-CUTMIX_HD void load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x, Raw<kChannels>* unit) {
-    *unit = raw_unit<kChannels>(params, seen, y, x);
-}
-
-template <int kChannels>
-CUTMIX_HD void load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x,
-                         ColouredRaw<kChannels>* unit) {
-    static_cast<Raw<kChannels>&>(*unit) = raw_unit<kChannels>(params, seen, y, x);
-    unit->colour = seen.colour;
-}
 
 // The pixels [begin, end) of a unit in a box.
 struct Span {
@@ -541,6 +533,19 @@ struct Span {
 
 CUTMIX_HD Vector<16> mask_of(const Span& span) {
     return span.empty() ? Vector<16>{} : byte_mask<16>(span.begin, span.end);
+}
+
+// Own pixels, but the partner's in the mask.
+template <int kChannels>
+CUTMIX_HD Raw<kChannels> mixed_unit(const Raw<kChannels>& own, const Raw<kChannels>& partner, const Vector<16>& mask) {
+    Raw<kChannels> mixed;
+    CUTMIX_UNROLL
+    for (int channel = 0; channel < kChannels; ++channel) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kUnitWords; ++k)
+            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
+    }
+    return mixed;
 }
 
 // Writes a unit of a sample whose raw pixels, and its partner's, as far as they count, are there; those in the span
@@ -556,33 +561,32 @@ CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, 
         });
         return;
     }
-    Raw<kChannels> mixed;
-    CUTMIX_UNROLL
-    for (int channel = 0; channel < kChannels; ++channel) {
-        CUTMIX_UNROLL
-        for (int k = 0; k < kUnitWords; ++k)
-            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
-    }
+    const Raw<kChannels> mixed = mixed_unit(own, partner, mask);
     store_unit<Element, kChannels>(params.images, sample, y, x,
                                    [&](int channel, int pixel) { return mixed.value(params, channel, pixel); });
 }
 
-// The same of coloured samples, of which bytes do not say which matrix they need.
+// The same of coloured samples, where each pixel has the matrix of the sample that it comes from.
 template <typename Element, int kChannels>
 CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
                         const ColouredRaw<kChannels>& own, const ColouredRaw<kChannels>& partner, const Span& span) {
-    const bool blended = blends(checked.kind());
-    if (blended || (!span.empty() && !span.whole())) {
+    if (blends(checked.kind())) {
         const float lam = checked.row.lam;
         store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            const float value = own.value(params, channel, pixel), other = partner.value(params, channel, pixel);
-            return blended ? mixed_value(lam, value, other) : span.contains(pixel) ? other : value;
+            return mixed_value(lam, own.coloured(params, own.row(channel), channel, pixel),
+                               partner.coloured(params, partner.row(channel), channel, pixel));
         });
-        return;
+    } else if (has_partner(checked.kind())) {
+        const Raw<kChannels> mixed = mixed_unit<kChannels>(own, partner, mask_of(span));
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            const ColourRow mine = own.row(channel), theirs = partner.row(channel);
+            return mixed.coloured(params, span.contains(pixel) ? theirs : mine, channel, pixel);
+        });
+    } else {
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            return own.coloured(params, own.row(channel), channel, pixel);
+        });
     }
-    const ColouredRaw<kChannels> seen = span.empty() ? own : partner;
-    store_unit<Element, kChannels>(params.images, sample, y, x,
-                                   [&](int channel, int pixel) { return seen.value(params, channel, pixel); });
 }
 
 CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
@@ -642,8 +646,13 @@ struct VectorUnits {
             return;
         }
         Unit raw = {}, partner = {};
-        if (own.own || (pair.both && other.partner)) load_unit(params, seen, y, x, &raw);
-        if (own.partner || (pair.both && other.own)) load_unit(params, seen_partner, y, x, &partner);
+        Raw<kChannels>&raw_bytes = raw, &partner_bytes = partner;
+        if (own.own || (pair.both && other.partner)) raw_bytes = load_unit<kChannels>(params, seen, y, x);
+        if (own.partner || (pair.both && other.own)) partner_bytes = load_unit<kChannels>(params, seen_partner, y, x);
+        if constexpr (kColoured) {
+            raw.colour = seen.colour;
+            partner.colour = seen_partner.colour;
+        }
         // A loop, so that there is one copy of its machine code for both samples.
         CUTMIX_NO_UNROLL
         for (bool first = true;; first = false) {
