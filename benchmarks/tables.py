@@ -98,7 +98,7 @@ def fraction_of_ceiling(timings: dict[str, dict], mode: str) -> float | None:
 
 
 def ceiling_table(cells: list[dict]) -> str:
-    """The share of its ceiling that each of our modes reaches, by dtype and layout."""
+    """The fraction of its ceiling that each of our modes reaches, by dtype and layout."""
     rows = []
     for cell in cells:
         shares = (fraction_of_ceiling(cell["timings"], mode) for mode in CEILING_OF)
@@ -129,7 +129,7 @@ def step_table(step: dict) -> str:
         )
         for name, phase in step["by"].items()
     ]
-    return table(("mixed by", "load", "mix", "train", "step", "mix's share", "step / no mixing"), rows)
+    return table(("mixed by", "load", "mix", "train", "step", "mix's fraction", "step / no mixing"), rows)
 
 
 def loss_table(cells: list[dict]) -> str:
@@ -219,7 +219,7 @@ def report(results: dict) -> str:
     ]
     if results.get("targets"):
         parts += ["## Targets", targets_table(results["targets"])]
-    parts += ["## Share of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
     if "overhead" in results:
         parts += [
             "## One call at a batch of one",
@@ -265,7 +265,7 @@ def pictures(device: str, folder: str) -> list[str]:
     return [
         f"![Throughput over batch size]({folder}{device}_throughput.png)",
         f"![Time over bytes]({folder}{device}_time_over_bytes.png)",
-        f"![Share of the ceiling]({folder}{device}_share_of_ceiling.png)",
+        f"![Fraction of the ceiling]({folder}{device}_share_of_ceiling.png)",
     ]
 
 

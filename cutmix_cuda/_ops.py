@@ -300,7 +300,7 @@ OPS = {
         f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_
     ),
     # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
-    # and its seed is that of the noise alone.
+    # and its seed is only that of the noise.
     "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views),
     "augment": Op(
         f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -320,7 +320,7 @@ OPS = {
     ),
 }
 
-# Ops of cutmix_cuda alone, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
+# Ops of only cutmix_cuda, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
 # restore for a draw that checkpointing recomputes. Two draws in a graph differ by their number, because torch before
 # 2.12 merges equal calls whatever their tag.
 SEED_OPS = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import _backends, _validation, reference_augment
 from ._constants import OfGraphs, built_once, name_in_graphs
+from ._literals import BackendName, LayoutName
 from ._ops import (
     AUGMENTED_DTYPES,
     COLOUR_ROWS,
@@ -35,7 +36,7 @@ from .functional import _labels_of_op, _mark_written
 from .functional import run as run_mix
 from .pairs import PairTargets, pairs_of
 from .plan import MixPlan, check_plan
-from .transforms import CutMix, Mix
+from .transforms import Transform
 from .views import Views, check_colours, check_views
 
 Mean = float | Sequence[float]
@@ -125,7 +126,7 @@ class Settings(NamedTuple):
         return self._replace(view_choices=[*self.view_choices[:_COLOURED], 1])
 
     def validating(self) -> Settings:
-        """Those of normalise, cast and lay out alone."""
+        """Those of normalise, cast and lay out and nothing else."""
         return self._replace(
             mix=self.mix._replace(bounds=_NEVER, blends=False),
             mixes=False,
@@ -143,11 +144,11 @@ _NEVER = (0.0,) * KINDS  # bounds below which there is no number: every sample i
 _NO_MIX = MixSettings.of_mix(cutmix_alpha=None, mixup_alpha=None)
 
 
-def _mix_settings(mix: CutMix | Mix | None) -> tuple[MixSettings, int | None]:
+def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
     if mix is None:
         return _NO_MIX, None
-    if not isinstance(mix, (CutMix, Mix)):
-        raise TypeError(f"mix must be a CutMix, a Mix or None, got {type(mix).__name__}")
+    if not isinstance(mix, Transform):
+        raise TypeError(f"mix must be a CutMix, Mix, MixUp, Cutout or None, got {type(mix).__name__}")
     for name, given in (("seed", mix.seeds), ("generator", mix.generator), ("backend", mix.backend)):
         if given is not None:
             raise ValueError(f"mix must have no {name} of its own: give {name} to the augmentation that draws for it")
@@ -182,8 +183,15 @@ def _view_settings(
     return list(parameters), list(choices)
 
 
+def _choices_for(choices: list[int], erase: Erase | None, batch: int) -> list[int]:
+    """Those of a batch, whose first samples may be left whole."""
+    if erase is None or erase.num_splits < 2:
+        return choices
+    return list(ViewChoices(*choices)._replace(first_erased=erase.first_erased(batch)))
+
+
 def check_settings(
-    mix: CutMix | Mix | None,
+    mix: Transform | None,
     *,
     mean: Mean | None,
     std: Mean | None,
@@ -392,7 +400,7 @@ def run(
         _view_tables(settings.erase, device),
         colours,
         settings.view_parameters,
-        settings.view_choices,
+        _choices_for(settings.view_choices, settings.erase, images.shape[0]),
         classes,
         mix.label_smoothing,
         mix.target_dtype,
@@ -481,15 +489,19 @@ def normalize_images(
     *,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.preserve_format,
-    layout: str = "NCHW",
+    layout: LayoutName = "NCHW",
     out: Tensor | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ) -> Tensor:
     """Images normalised, cast and laid out in one launch: (x - mean) * (1 / std), with uint8 seen as x / 255.
 
-    As torchvision's ``ToDtype(scale=True)`` and ``Normalize`` together: mean and std are those of images in [0, 1], or
-    in the float images' own units. Computed in float32 whatever the output's dtype, and rounded once. Not changed for
-    float images of another range: their mean and std are in their own units.
+    >>> batch = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    >>> normalize_images(batch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype=torch.bfloat16).dtype
+    torch.bfloat16
+
+    As torchvision's ``ToDtype(scale=True)`` and ``Normalize`` together, computed in float32 whatever the output's dtype
+    and rounded once. mean and std are those of values in [0, 1] for uint8 images, and in the images' own units for
+    float images.
 
     Args:
         images: (B, C, H, W) of dtype uint8, float16, bfloat16 or float32, of any strides; dense rows or pixels are
@@ -502,6 +514,9 @@ def normalize_images(
         out: a tensor of the output's shape, dtype and device to write to, of any strides, which must not overlap
             images. memory_format then does not count.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
+
+    Returns:
+        (B, C, H, W) of dtype and memory_format, or out.
 
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was written.
@@ -525,7 +540,7 @@ def normalize_images(
 def augment(
     images: Tensor,
     labels: Tensor | None = None,
-    mix: CutMix | Mix | None = None,
+    mix: Transform | None = None,
     *,
     mean: Mean | None = None,
     std: Mean | None = None,
@@ -535,14 +550,19 @@ def augment(
     erase: Erase | None = None,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.preserve_format,
-    layout: str = "NCHW",
+    layout: LayoutName = "NCHW",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ):
     """From a loader's batch to what a model takes in one launch.
+
+    >>> batch = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    >>> inputs, targets = augment(batch, labels, CutMix(num_classes=10), mean=0.5, std=0.25, flip=0.5, translate=2)
+    >>> inputs.dtype, inputs.shape, targets.shape
+    (torch.float32, torch.Size([4, 3, 16, 16]), torch.Size([4, 10]))
 
     Each sample has draws of its own. It is shifted and flipped, coloured, normalised in float32 and erased; then
     samples are mixed, on normalised values, and the result is rounded once to the output's dtype. Every part may be
@@ -552,9 +572,9 @@ def augment(
     Args:
         images: (B, C, H, W) of dtype uint8, float16, bfloat16 or float32, on any device. Not changed.
         labels: class indices (B,) or soft labels (B, K), as for :func:`cutmix_cuda.cutmix`; or None.
-        mix: a :class:`cutmix_cuda.CutMix` or :class:`cutmix_cuda.Mix`, without a seed, generator or backend of its own
-            and not in place. Its ``fill`` is in the units of the output. None: no mixing, and labels come back as they
-            are.
+        mix: a :class:`cutmix_cuda.CutMix`, :class:`cutmix_cuda.Mix`, :class:`cutmix_cuda.MixUp` or
+            :class:`cutmix_cuda.Cutout`, without a seed, generator or backend of its own and not in place. Its ``fill``
+            is in the units of the output. None: no mixing, and labels come back as they are.
         mean: of the channels in [0, 1] (for uint8 images) or in the units of float images: a number, or one for each
             channel. None: values stay as they are; mean=0, std=1 brings uint8 to [0, 1].
         std: the same, positive; given together with mean.
@@ -624,9 +644,12 @@ def sample_views(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ) -> Views:
     """The views that :func:`augment` with the same arguments would draw.
+
+    >>> sample_views(4, 16, 16, flip=0.5, translate=2)
+    Views(batch=4, height=16, width=16, device='cpu')
 
     Args:
         batch_size: samples.
@@ -634,7 +657,14 @@ def sample_views(
         width: pixels.
         device: where the views are to be; the CPU by default.
 
-    The other arguments, and the errors, are those of :func:`augment`.
+    The other arguments are those of :func:`augment`.
+
+    Returns:
+        :class:`Views` of the batch.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+        RuntimeError: the backend asked for is not available.
     """
     sizes = [
         _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH),
@@ -643,6 +673,7 @@ def sample_views(
     parameters, choices = _view_settings(flip, translate, colour, erase)
     where = torch.empty(0, device=device).device
     tables = _view_tables(erase, where)
+    choices = _choices_for(choices, erase, batch_size)
     ops = _backends.ops_for(backend, where)
     packed = ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, None, parameters, choices)
     return Views(packed, height, width, bool(choices[_COLOURED]))
@@ -656,9 +687,10 @@ class Augment(nn.Module):
     ...     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=0.5, erase=Erase(prob=0.25, value="pixel"),
     ...     dtype=torch.bfloat16, memory_format=torch.channels_last,
     ... )
-    >>> images, targets = augment(images, labels)  # uint8 (B, C, H, W), (B,) -> bfloat16 (B, C, H, W), (B, 1000)
+    >>> inputs, targets = augment(images, labels)  # uint8 (B, C, H, W), (B,) -> bfloat16 (B, C, H, W), (B, 1000)
+    >>> val_inputs, val_labels = augment.eval()(images, labels)
 
-    In ``eval()`` mode it normalises, casts and lays out alone, draws nothing, and labels come back as they are: one
+    In ``eval()`` mode it only normalises, casts and lays out, draws nothing, and labels come back as they are: one
     object serves training and validation. The arguments, fixed from then on, are those of :func:`augment`, but for
     matrices of colour, which a batch brings along; and:
 
@@ -673,7 +705,7 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        mix: CutMix | Mix | None = None,
+        mix: Transform | None = None,
         *,
         mean: Mean | None = None,
         std: Mean | None = None,
@@ -683,10 +715,10 @@ class Augment(nn.Module):
         erase: Erase | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
-        layout: str = "NCHW",
+        layout: LayoutName = "NCHW",
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         options = {
@@ -705,7 +737,8 @@ class Augment(nn.Module):
         self.seeds = counted_seed(seed, generator)
         self.mix = mix
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         if backend is None:
             _backends.check_variable()
         self._arguments = options  # for repr
@@ -713,10 +746,19 @@ class Augment(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, out: Tensor | None = None, return_plan: bool = False
     ):
-        """Images (B, C, H, W), labels (B,) or (B, K) or None -> images of the output's dtype and layout, targets.
+        """Augments a batch, or in eval mode only normalises, casts and lays it out.
 
-        out: a tensor to write to, as for :func:`augment`.
-        return_plan: also return the :class:`cutmix_cuda.MixPlan` and the :class:`cutmix_cuda.Views`.
+        Args:
+            images: (B, C, H, W), or (B, H, W, C) with layout "NHWC".
+            labels: class indices (B,), soft labels (B, K), or None.
+            out: a tensor to write to, as for :func:`augment`.
+            return_plan: also return the :class:`cutmix_cuda.MixPlan` and the :class:`cutmix_cuda.Views`.
+
+        Returns:
+            (images, targets), or (images, targets, plan, views), as :func:`augment`.
+
+        Raises:
+            TypeError, ValueError: the batch is wrong; nothing was written.
         """
         seed: int | Tensor | None = 0  # in eval mode nothing is drawn
         settings, generator = self._validation_settings, None
@@ -761,4 +803,4 @@ class Augment(nn.Module):
         return None if self.seeds is None else self.seeds.next()
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items() if value is not None)

@@ -19,6 +19,9 @@ from ._tensors import of_class, plain
 class Views:
     """How the samples of a batch are flipped, shifted, coloured and erased.
 
+    >>> views = Views.make(4, 16, 16, flip=torch.tensor([True, False, True, False]))
+    >>> masks = views.apply(torch.randint(5, (4, 16, 16)), fill=255)
+
     Returned by :class:`cutmix_cuda.Augment` with ``return_plan=True``, drawn by :func:`cutmix_cuda.sample_views`, or
     made by hand with :meth:`make`. The named parts are views of ``packed``. A sample is shifted first and then
     flipped, as by torchvision's ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip``; its erased boxes are where
@@ -121,6 +124,9 @@ class Views:
             erased: integers (B, E, 4), y0, x0, y1, x1 inside the image.
             device: where the views are to be; by default where the first of the tensors is, or the CPU.
 
+        Returns:
+            :class:`Views` of the batch.
+
         Raises:
             TypeError, ValueError: a dtype or shape is wrong, or, on the CPU, something leads outside the image. On a
                 GPU, where looking would make the host wait, such a sample is seen as it is, and its target is NaN.
@@ -172,7 +178,7 @@ class Views:
             )
 
     def apply(self, images: Tensor, *, fill: float = 0.0) -> Tensor:
-        """Any other pixels flipped and shifted alike, and not coloured or erased: masks, depth, a second camera.
+        """Other pixels flipped and shifted alike, and not coloured or erased: masks, depth, a second camera.
 
         In a few operations of PyTorch. Mix them by the plan afterwards, as ``mix_images(views.apply(masks), plan)``.
 
@@ -182,6 +188,9 @@ class Views:
 
         Returns:
             New images of the same shape and dtype.
+
+        Raises:
+            TypeError, ValueError: images are not as described, or the views are for others.
         """
         given, images = images, plain(images)
         _validation.check_images(images)
@@ -198,6 +207,13 @@ class Views:
 
         Args:
             boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels.
+
+        Returns:
+            New boxes in a new list, of the same shapes and dtypes.
+
+        Raises:
+            TypeError: boxes are not float tensors.
+            ValueError: there is not one tensor (n, 4) for each sample.
 
         The views are looked at on the CPU: where they are on a GPU, this makes the host wait.
         """

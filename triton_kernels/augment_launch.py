@@ -32,7 +32,7 @@ from .launch import (
 
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
-SPAN_ELEMENTS = 1 << 14  # that a program writes
+SPAN_ELEMENTS = 1 << 15  # that a program writes
 
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
 BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32}  # by the bytes of an element

@@ -112,9 +112,9 @@ inline AugmentLaunch augment_geometry(const AugmentCall& call) {
     const int64_t quadruples = call.views.quadruples();
     params.quadruples = divider(quadruples);
     if (call.views.sampled) {
-        const int64_t view_blocks = ceil_div(plan.batch * quadruples, launch.block);
-        params.view_blocks = limited(view_blocks, "all views");
-        blocks += view_blocks;
+        const int64_t all_quadruples = limited(plan.batch * quadruples, "all views");
+        params.view_blocks = static_cast<uint32_t>(ceil_div(all_quadruples, launch.block));
+        blocks += params.view_blocks;
     }
     if (call.images.out) {
         launch.vectors = fits_vectors(plan, call.images);

@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "dtype of bytes": (made(mean=0, std=1, dtype=torch.uint8), ValueError, "dtype must be a float dtype"),
     "memory format": (made(memory_format=torch.channels_last_3d), ValueError, "memory_format must be"),
     "layout": (made(layout="CHW"), ValueError, "layout must be 'NCHW' or 'NHWC', got 'CHW'"),
-    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, a Mix or None, got float"),
+    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, Mix, MixUp, Cutout or None, got float"),
     "mix with a seed": (made(mix=CutMix(seed=1)), ValueError, "mix must have no seed of its own"),
     "mix in place": (made(mix=Mix(inplace=True)), ValueError, "mix must not be in place"),
     "mix of a backend": (made(mix=CutMix(backend="reference")), ValueError, "mix must have no backend of its own"),
@@ -74,8 +74,9 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "erase count": (lambda: Erase(count=(3, 1)), ValueError, "count must be the least and greatest"),
     "erase many": (lambda: Erase(count=1025), ValueError, "count must be at most 1024"),
     "erase half a box": (lambda: Erase(count=0.5), TypeError, "count must be an int"),  # type: ignore[arg-type]
-    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),
-    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),
+    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),  # type: ignore[arg-type]
+    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),  # type: ignore[arg-type]
+    "erase splits": (lambda: Erase(num_splits=-2), ValueError, "num_splits must not be negative"),
     "timm mode": (lambda: Erase.as_in_timm(mode="blur"), ValueError, "mode must be one of 'const', 'rand', 'pixel'"),
     # ---- calls
     "no tensor": (normalize([1]), TypeError, "images must be a tensor, got list"),
@@ -140,8 +141,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "plan must be for",
     ),
-    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[arg-type]
-    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[arg-type]
+    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[call-overload]
+    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[call-overload]
     "views of another size": (
         lambda: normalizing.apply_plan(images, views=sample_views(4, 9, 6)),
         ValueError,

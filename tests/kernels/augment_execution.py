@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cutmix_cuda._ops import COLOUR_ROWS, FEW_CHANNELS, PLAN_COLUMNS, QUADRUPLE, Draw, ViewChoices, new_images
 
+from .. import bindings
 from ..ptx import Device, Kernel, Module, Report
 from ..ptx.toolchain import compile_cuda
 from .execution import Memory, cuda_flags, dtype_name
@@ -88,8 +89,6 @@ def wide_constants(call: AugmentCall) -> Any:
 
 def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: bool = False) -> dict[str, Any]:
     """What csrc/cuda/augment_cuda.cu launches for a call: kernel, grid, block, shared memory and the parameters."""
-    from cutmix_cuda import _build_info  # type: ignore[attr-defined]
-
     batch, height, width = call.sizes
     named = call.arguments
     boxes = call.views.shape[1] - 1 - COLOUR_ROWS * call.coloured
@@ -123,7 +122,7 @@ def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: boo
         for name, tensor in (("labels", named["labels"]), ("targets", call.targets)):
             arguments[name] = memory.address(tensor), dtype_name(tensor)
         arguments |= {"num_classes": call.targets.shape[1], "label_smoothing": named["label_smoothing"]}
-    return _build_info.augment_geometry(**arguments)
+    return bindings.load().augment_geometry(**arguments)
 
 
 def augment_module(architecture: int) -> Module:

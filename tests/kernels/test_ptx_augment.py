@@ -6,6 +6,7 @@ never written. tests/ops/test_augment.py holds the reference itself to an oracle
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from cutmix_cuda._ops import EraseOrder, EraseValue, Kind, MemoryFormat, Partner
 from ..helpers import assert_same_bits, random_labels
 from .augment_execution import Augmented, augment_call, execute_augment
 from .execution import UNIFORM, bounds_of, needs_cuda
-from .test_ptx_kernels import assert_same_targets, poisoned, surroundings
+from .test_ptx_kernels import assert_same_targets, plan_rows, poisoned, surroundings
 
 pytestmark = needs_cuda
 
@@ -224,3 +225,67 @@ def test_what_leads_outside_is_not_followed(width, how):
 def test_views_alone():
     for how in (EVERYTHING, EVERYTHING_COLOURED):
         assert_as_reference("sample_views", SEED, 7, 5, 9, *views_of(how))
+
+
+# ---- Memory of any strides
+
+SHAPE = (2, 3, 4, 32)
+EVEN_STRIDES = {"planes": (1024, 256, 48, 1), "pixels": (1024, 1, 112, 3)}  # rows with gaps between them
+
+
+def view_of_memory(shape: tuple[int, ...], dtype: torch.dtype, layout: str, odd: str, by: int) -> Tensor:
+    """Images whose rows begin at multiples of 16 bytes, but for one stride, or the address, that is off by elements."""
+    strides = dict(zip(("sample", "channel", "row", "pixel"), EVEN_STRIDES[layout], strict=True))
+    offset = by if odd == "address" else 0
+    if odd in strides:
+        strides[odd] += by
+    values = some_images(shape)
+    memory = torch.full((4096,), 77, dtype=dtype)
+    return memory.as_strided(shape, tuple(strides.values()), offset).copy_(values)
+
+
+def augment_into(images: Tensor, out: Tensor) -> str:
+    """Checks a call of augment_out, and returns the kernel that it launched."""
+    labels = random_labels(len(images), CLASSES)
+    rest = CLASSES, 0.1, torch.float32, some_constants(images.shape[1]), [0, 0], out
+    return assert_as_reference("augment_out", images, labels, *draw_of(), *views_of(EVERYTHING), *rest).launch["kernel"]
+
+
+ODD_STRIDES = [*(("planes", odd) for odd in ("address", "sample", "channel", "row"))]
+ODD_STRIDES += [("pixels", odd) for odd in ("address", "sample", "row")]
+
+
+@pytest.mark.parametrize(("layout", "odd"), ODD_STRIDES)
+@pytest.mark.parametrize(
+    ("whose", "dtype", "by"), [("images", torch.float32, 1), ("out", torch.float32, 1), ("out", torch.float16, 4)]
+)
+def test_every_stride_counts_for_vectors(whose, dtype, by, layout, odd):
+    """With one that is odd, a thread takes pixel by pixel; where it leads nowhere, vectors all the same."""
+    odd_or_not = {"images": "none", "out": "none", whose: odd}
+    images = view_of_memory(SHAPE, torch.uint8, layout, odd_or_not["images"], by)
+    out = view_of_memory(SHAPE, dtype, layout, odd_or_not["out"], by)
+    assert augment_into(images, out) == "augment_pixels<false>"
+    dim = {"address": None, "sample": 0, "channel": 1, "row": 2}[odd]
+    if dim is not None:
+        few = (slice(None),) * dim + (slice(1),)
+        assert augment_into(images[few], out[few]).startswith("augment_vectors<")
+
+
+@pytest.mark.parametrize("layouts", [*itertools.product(EVEN_STRIDES, EVEN_STRIDES)], ids="-to-".join)
+def test_rows_with_gaps_between_them(layouts):
+    images, out = (
+        view_of_memory(SHAPE, dtype, layout, "none", 0)
+        for layout, dtype in zip(layouts, (torch.uint8, torch.bfloat16), strict=True)
+    )
+    assert augment_into(images, out) == "augment_vectors<ElementBF16,3,false>"
+
+
+@pytest.mark.parametrize("what", [Kind.keep, Kind.cutout], ids=lambda what: what.name)
+def test_a_label_that_only_the_partner_has(what):
+    """Who keeps the own target does not look at the partner's label, which may be none."""
+    images, labels = some_images((4, 3, 3, 16)), torch.tensor([0, CLASSES, -1, 2])
+    plan = plan_rows(*((k ^ 1, (0, 0, 2, 5), what if labels[k] in (0, 2) else Kind.cutmix) for k in range(4)))
+    views = torch.zeros(4, 1, 4, dtype=torch.int32)
+    rest = CLASSES, 0.1, torch.float32, some_constants(3), [0, 0], torch.float32, 0
+    done = assert_as_reference("apply_views", images, labels, plan, views, False, SEED, *rest)
+    assert done.targets.isnan().all(1).tolist() == done.targets.isnan().any(1).tolist() == [False, True, True, False]

@@ -17,11 +17,6 @@ from ..oracle_augment import DrawnViews, oracle_coloured, oracle_noise, oracle_v
 from .test_math import MAX, any_floats, as_tensor, assert_twins, edge_floats, random_words, seeds, sorted_table, words
 
 
-@pytest.fixture(scope="module")
-def cxx():
-    return pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
-
-
 @given(seeds, words, st.integers(0, 5), words, words)
 def test_philox_at_any_counter(cxx, seed, index, stream, position, group):
     expected = words_at(seed, index, stream, position, group)

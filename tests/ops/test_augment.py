@@ -302,6 +302,26 @@ def test_views_of_memory(backend, shape):
 
 
 @every_backend
+@pytest.mark.parametrize("offset", range(1, 4))
+def test_plans_views_and_labels_in_any_memory(backend, offset):
+    """Rows are read as vectors: neither plan, nor views, nor labels need be aligned for that, or dense."""
+    images, labels = some_images((6, 3, 6, 9)), torch.rand(6, 5)
+    plan, views = expected_draws((6, 3, 6, 9), ALL_KINDS, EVERYTHING)
+    values = some_values(3)
+    expected = oracle_augmented(images, plan, views, values, SEED, torch.float32)
+    given = labels, packed(plan), packed_views(views, 2)
+    shifted = [tensor.new_full((tensor.numel() + offset,), 1)[offset:].view(tensor.shape) for tensor in given]
+    apart = [tensor.new_full((*tensor.shape, 1 + offset), 1)[..., offset] for tensor in given]
+    ops = ops_for(backend.name, torch.device(backend.device))
+    for others in (shifted, apart):
+        on = [other.copy_(tensor).to(backend.device) for other, tensor in zip(others, given, strict=True)]
+        rest = torch.tensor([SEED]), 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
+        out, targets = ops.apply_views(images.to(backend.device), *on, *rest)
+        assert_same_bits(out, expected)
+        assert_same_bits(targets, oracle_targets(labels, plan, 5, 0.1))
+
+
+@every_backend
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (3, 0, 4, 5), (3, 3, 0, 5), (3, 3, 4, 0)])
 def test_empty_images_still_have_targets(backend, shape):
     check_augment(backend, some_images(shape))

@@ -1,4 +1,4 @@
-// views.h as functions on numpy arrays, for the tests: a part of build_info.cpp.
+// views.h as functions on numpy arrays: a part of bindings.cpp.
 #pragma once
 
 #include <pybind11/numpy.h>

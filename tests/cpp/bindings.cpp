@@ -1,5 +1,5 @@
-// The host side of the shared headers as functions on numpy arrays, in the module cutmix_cuda._build_info: the tests
-// hold every twin to the same bits by them, and ask them what a call launches on a GPU.
+// The host side of the shared headers as functions on numpy arrays: the tests hold every twin to the same bits by them,
+// and ask them what a call launches on a GPU. tests/bindings.py compiles and imports them.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -316,7 +316,18 @@ void bind_augment_geometry(py::module_& module) {
                "label_smoothing"_a = 0.0, "The same of a call of the batch tail.");
 }
 
+bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {
+    return fits_launch({at<const uint8_t>(std::get<0>(images)),
+                        at<uint8_t>(std::get<0>(out)),
+                        rows_or_throw(images, element_bytes),
+                        rows_or_throw(out, element_bytes),
+                        false,
+                        dtype_named(dtype),
+                        {}});
+}
+
 void bind_launch_geometry(py::module_& module) {
+    module.def("fits_launch", &fits_launch_of);
     module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
                "draw"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(), "out"_a = py::none(),
                "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(), "targets"_a = py::none(),
@@ -329,14 +340,13 @@ void bind_launch_geometry(py::module_& module) {
 }
 
 }  // namespace
-
-void bind_for_tests(py::module_& module) {
-    bind_mix_math(module);
-    bind_rows(module);
-    bind_values(module);
-    bind_views(module);
-    bind_launch_geometry(module);
-    bind_augment_geometry(module);
-}
-
 }  // namespace cutmix
+
+PYBIND11_MODULE(bindings, module) {
+    cutmix::bind_mix_math(module);
+    cutmix::bind_rows(module);
+    cutmix::bind_values(module);
+    cutmix::bind_views(module);
+    cutmix::bind_launch_geometry(module);
+    cutmix::bind_augment_geometry(module);
+}
