@@ -153,11 +153,14 @@ class Augmented:
     memory: AugmentMemory
 
 
-def execute_augment(call: AugmentCall, architecture: int = 80, seed_on_device: bool = False) -> Augmented:
-    """Runs the one launch of a call. Raises `Fault` at the first wrong act."""
+def execute_augment(
+    call: AugmentCall, architecture: int = 80, seed_on_device: bool = False, blocks: range | None = None
+) -> Augmented:
+    """Runs the one launch of a call, or some blocks of it. Raises `Fault` at the first wrong act."""
     memory = AugmentMemory(call)
     launch = augment_launch(call, memory, seed_on_device)
     kernel = augment_kernel(launch["kernel"], architecture)
-    report = memory.device.launch(kernel, launch["grid"], launch["block"], [launch["params"]], launch["shared_bytes"])
+    params = [launch["params"]]
+    report = memory.device.launch(kernel, launch["grid"], launch["block"], params, launch["shared_bytes"], blocks)
     out, targets, plan = (None if each is None else memory.fetch(each) for each in (call.out, call.targets, call.plan))
     return Augmented(out, targets, plan, memory.fetch(call.views), launch, report, memory)

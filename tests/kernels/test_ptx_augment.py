@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cutmix_cuda import reference_augment
+from cutmix_cuda import reference, reference_augment
 from cutmix_cuda._ops import EraseOrder, EraseValue, Kind, MemoryFormat, Partner, ViewChoices, ViewParameters
 
 from ..helpers import assert_same_bits, random_labels
-from .augment_execution import Augmented, augment_call, execute_augment
-from .execution import UNIFORM, bounds_of, needs_cuda
+from ..ptx.machine import WARP
+from .augment_execution import Augmented, AugmentMemory, augment_call, augment_launch, execute_augment
+from .execution import SECTOR, UNIFORM, bounds_of, needs_cuda
 from .test_ptx_kernels import assert_same_targets, plan_rows, poisoned, surroundings
 
 pytestmark = needs_cuda
@@ -289,3 +290,50 @@ def test_a_label_that_only_the_partner_has(what):
     rest = CLASSES, 0.1, torch.float32, some_constants(3), [0, 0], torch.float32, 0
     done = assert_as_reference("apply_views", images, labels, plan, views, False, SEED, *rest)
     assert done.targets.isnan().all(1).tolist() == done.targets.isnan().any(1).tolist() == [False, True, True, False]
+
+
+# ---- Costs: warp instructions of PTX for each 16 elements of bfloat16 that a lane writes
+
+FLIPS_AND_SHIFTS = ViewParameters(flip_below=0.5), ViewChoices(translate_y=8, translate_x=8)
+COSTS = {  # kind, views, layout of out: all instructions, and those that are no moves between registers
+    "keep": (Kind.keep, PLAIN, 0, 0, 0),
+    "keep into channels-last": (Kind.keep, PLAIN, 1, 0, 0),
+    "cutmix": (Kind.cutmix, PLAIN, 0, 0, 0),
+    "cutmix with flips and shifts": (Kind.cutmix, FLIPS_AND_SHIFTS, 0, 0, 0),
+    "mixup": (Kind.mixup, PLAIN, 0, 0, 0),
+    "mixup with flips and shifts": (Kind.mixup, FLIPS_AND_SHIFTS, 0, 0, 0),
+    "keep with colour": (Kind.keep, COLOURED, 0, 0, 0),
+    "cutmix with colour": (Kind.cutmix, COLOURED, 0, 0, 0),
+    "mixup with colour": (Kind.mixup, COLOURED, 0, 0, 0),
+}
+
+
+def pair_of_the_first(batch: int, bounds: tuple[float, ...]) -> Tensor:
+    """A seed by which the first two samples are each other's partner."""
+    drawn = (
+        (seed, reference.sample_plan(seed, UNIFORM, list(bounds), [0, Partner.mirror.value, 0, 1], batch, 4, 4))
+        for seed in (torch.tensor([number]) for number in itertools.count())
+    )
+    return next(seed for seed, plan in drawn if plan[0, 0] == 1)
+
+
+@pytest.mark.parametrize(("kind", "how", "layout", "most", "most_without_moves"), COSTS.values(), ids=COSTS)
+def test_costs(kind, how, layout, most, most_without_moves):
+    """Of a training batch the blocks of a pair, which draw its plan and views and write its pixels."""
+    batch, blocks_of_sample = 128, 2
+    images = torch.zeros(batch, 3, 224, 224, dtype=torch.uint8)
+    bounds = bounds_of(kind)
+    seed = pair_of_the_first(batch, bounds)
+    rest = 0, 0.0, torch.float32, some_constants(3), [0, 0], torch.bfloat16, layout
+    call = augment_call("augment", images, None, seed, *draw_of(bounds)[1:], *views_of(how), *rest)
+    grid = augment_launch(call, AugmentMemory(call))["grid"]
+    first = grid - batch * blocks_of_sample
+    report = execute_augment(call, blocks=range(first, first + 2 * blocks_of_sample)).report
+    written = report.buffers["out"]
+    assert written.bytes_written == written.sectors_written * SECTOR == 2 * 2 * 3 * 224 * 224
+    assert all(count.opcode.startswith("st.global.v4") for count in report.matching("st.global") if count.executed)
+    units = written.bytes_written / 2 / 16 / WARP
+    moves = sum(count.executed for count in report.matching("mov"))
+    spent = report.warp_instructions / units, (report.warp_instructions - moves) / units
+    print(kind.name, how is COLOURED, layout, spent)
+    assert spent[0] <= most and spent[1] <= most_without_moves, report.hottest()
