@@ -227,8 +227,8 @@ def test_coloured_uint8_stays_uint8_where_nothing_is_normalised(backend):
 
 @every_backend
 def test_colour_of_views_of_memory(backend):
-    for strided in views_of(some_images((3, 3, 7, 10))):
-        check_augment(backend, strided, how=EVERYTHING_COLOURED)
+    for view in views_of(some_images((3, 3, 7, 10))):
+        check_augment(backend, view, how=EVERYTHING_COLOURED)
 
 
 @every_backend
