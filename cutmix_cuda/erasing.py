@@ -53,10 +53,10 @@ class Erase:
 
     def __post_init__(self) -> None:
         _validation.check_share("prob", self.prob)
-        low, high = _two_numbers("scale", self.scale)
+        low, high = check_two_numbers("scale", self.scale)
         if not 0.0 <= low <= high <= 1.0:
             raise ValueError(f"scale must be two fractions of the image, 0 <= low <= high <= 1, got {self.scale!r}")
-        low, high = _two_numbers("ratio", self.ratio)
+        low, high = check_two_numbers("ratio", self.ratio)
         if not 0.0 < low <= high < math.inf:
             raise ValueError(f"ratio must be two positive, finite numbers, low <= high, got {self.ratio!r}")
         least, most = self.counts
@@ -133,6 +133,23 @@ class Erase:
         return (0.0,) if isinstance(self.value, str) else check_numbers("value", self.value)
 
     @property
+    def parameters(self) -> dict[str, float]:
+        """Those of ``ViewParameters``."""
+        least, most = map(float, self.scale)
+        return {
+            "erase_below": float(self.prob),
+            "min_area": least,
+            "max_area": most,
+            "max_aspect": float(self.ratio[1]),
+        }
+
+    @property
+    def choices(self) -> dict[str, int]:
+        """Those of ``ViewChoices``."""
+        least, most = self.counts
+        return {"min_boxes": least, "max_boxes": most}
+
+    @property
     def erasing(self) -> Erasing:
         value = EraseValue[self.value] if isinstance(self.value, str) else EraseValue.constant
         return Erasing(int(value), int(EraseOrder[self.order]))
@@ -143,7 +160,8 @@ def _check_two(name: str, values: Sequence) -> None:
         raise TypeError(f"{name} must be two numbers, got {values!r}")
 
 
-def _two_numbers(name: str, values: Sequence[float]) -> tuple[float, float]:
+def check_two_numbers(name: str, values: Sequence[float]) -> tuple[float, float]:
+    """Two numbers, in any order."""
     _check_two(name, values)
     low, high = (_validation.check_number(name, value) for value in values)
     return low, high
