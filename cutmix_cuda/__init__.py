@@ -4,6 +4,7 @@ from . import distributions
 from ._backends import available_backends
 from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
+from .colour import Colour
 from .erasing import Erase
 from .functional import (
     apply_plan,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Augment",
+    "Colour",
     "CutMix",
     "Cutout",
     "Erase",

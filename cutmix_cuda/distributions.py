@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
-import scipy.special
 import torch
 from torch import Tensor
 
@@ -73,6 +72,8 @@ class Beta(Distribution):
         check_positive("b", self.b)
 
     def inverse_cdf(self, probability: np.ndarray) -> np.ndarray:
+        import scipy.special  # when it is needed, because it takes a tenth of a second
+
         return scipy.special.betaincinv(float(self.a), float(self.b), probability)
 
 

@@ -190,6 +190,21 @@ def test_no_pixels_into_an_out_of_another_layout(backend, shape):
     assert cutmix_cuda.mix_images(images, plan, **how) is out
 
 
+def test_where_a_view_ends():
+    """An out may begin right behind the last element of the images, or end before the first, and no nearer."""
+    memory, shape = torch.zeros(300), (2, 3, 4, 5)
+    count, strides = 120, (70, 22, 5, 1)  # with gaps, so that no tensor is contiguous
+    reach = 70 + 2 * 22 + 3 * 5 + 4  # from the first element to the last
+    first = memory.as_strided(shape, strides, 0)
+    for behind in (memory.as_strided(shape, strides, reach), memory[reach:][:count].view(shape)):
+        for images, out in ((first, behind), (behind, first)):
+            with pytest.raises(ValueError, match="out must not overlap images"):
+                cutmix_cuda.cutmix(images, out=out, seed=SEED)
+    for behind in (memory.as_strided(shape, strides, reach + 1), memory[reach + 1 :][:count].view(shape)):
+        for images, out in ((first, behind), (behind, first)):
+            assert cutmix_cuda.cutmix(images, out=out, seed=SEED)[0] is out
+
+
 def at_odd_address(tensor: Tensor) -> Tensor:
     """The same, of the same strides, as in a file that begins with a header of odd length."""
     memory = torch.empty(tensor.nbytes + 1, dtype=torch.uint8, device=tensor.device)
