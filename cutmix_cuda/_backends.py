@@ -215,9 +215,10 @@ def _runs_on(backend: str, device_type: str) -> bool:
 
 def backend_for(backend: str | None, device_type: str) -> str:
     """The backend that an argument ``backend`` comes to for tensors on "cpu" or on the current GPU."""
-    skipped = {"cuda"} if device_type == "cuda" and torch.cuda.is_available() and device_obstacle(None) else set()
-    automatic = next(name for name in AUTOMATIC[device_type] if name not in skipped and not _why_missing(name))
-    return backend or _DEFAULT or automatic
+    there = [name for name in AUTOMATIC[device_type] if not _why_missing(name)]
+    if device_type == "cuda" and torch.cuda.is_available() and device_obstacle(torch.device("cuda")):
+        there.remove("cuda")
+    return backend or _DEFAULT or there[0]
 
 
 def check_backend(backend: str | None, name: str = "backend") -> str | None:
@@ -240,14 +241,24 @@ def check_variable() -> str | None:
 
 
 @cache
-def device_obstacle(index: int | None) -> str | None:
+def _find_device_obstacles() -> tuple[str | None, ...]:
+    capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+    return tuple(_build.device_obstacle("_cuda", capability) for capability in capabilities)
+
+
+def _device_obstacles() -> tuple[str | None, ...]:
+    """Of each GPU why the compiled CUDA code, if it is there, does not run on it, or None."""
+    return _find_device_obstacles()
+
+
+_device_obstacles._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile does not trace caches
+
+
+def device_obstacle(device: torch.device) -> str | None:
     """Why the compiled CUDA code, if it is there, does not run on a GPU, or None."""
-    if _why_missing("cuda"):
+    if "cuda" in _missing:
         return None
-    return _build.device_obstacle("_cuda", torch.cuda.get_device_capability(index))
-
-
-device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]  # so that torch.compile does not trace it
+    return _device_obstacles()[torch.cuda.current_device() if device.index is None else device.index]
 
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
@@ -256,7 +267,7 @@ def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
     if chosen is not None and not _runs_on(chosen, device.type):
         raise ValueError(f"{name} {chosen!r} does not run on tensors on {device}; {remedy} for what does")
-    if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device.index)):
+    if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device)):
         if chosen is not None:
             raise RuntimeError(f"{name} {chosen!r} is not available on {device}: {obstacle}; {remedy} for what is")
         chosen = "reference" if _why_missing("triton") else "triton"

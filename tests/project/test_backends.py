@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import _backends, _build
@@ -200,12 +201,13 @@ def test_device_obstacle(compiled, runs, does_not, monkeypatch):
 def gpus(monkeypatch):
     """Two GPUs, of which the CUDA library was compiled for the first."""
     monkeypatch.setattr(_backends, "_missing", {})
+    monkeypatch.setattr(_backends, "_try_triton", lambda: None)
     monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": "9.0"}))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: ((9, 0), (8, 0))[index or 0])
-    _backends.device_obstacle.cache_clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: ((9, 0), (8, 0))[index])
+    _backends._find_device_obstacles.cache_clear()
     yield
-    _backends.device_obstacle.cache_clear()
+    _backends._find_device_obstacles.cache_clear()
 
 
 def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
@@ -222,9 +224,18 @@ def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
     assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
 
 
+def test_a_whole_graph_takes_the_ops_of_its_gpu(gpus):
+    def chosen(x: Tensor, device: torch.device) -> Tensor:
+        return x + (1 if _backends.ops_for(None, device) is _backends._OPS["triton"] else 0)
+
+    compiled = torch.compile(chosen, backend="eager", fullgraph=True)
+    assert [compiled(torch.zeros(()), torch.device("cuda", index)).item() for index in range(2)] == [0, 1]
+
+
 def test_a_gpu_without_code_is_told(gpus, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (8, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert _backends.backend_for(None, "cuda") == "triton"
     reason = "_cuda.so was compiled for 9.0, and the GPU has compute capability 8.0"
     assert re.search(rf"^  cuda +not available: {reason}$", report(), re.MULTILINE)
