@@ -105,17 +105,23 @@ def _device_type_of(arguments: tuple[object, ...]) -> str:
 
 
 @cache
-def _warn_of_reference(device_type: str) -> None:
-    """Warns once that the reference runs although nobody asked for it."""
+def _warn_of_reference(device_type: str, obstacle: str | None = None) -> None:
+    """Warns once that the reference runs although nobody asked for it. obstacle is what keeps a backend that is there
+    from running."""
     better = [name for name in AUTOMATIC.get(device_type, ()) if name != "reference"]
     if better:
-        reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
+        reasons = "; ".join(
+            f"{name}: {_why_missing(name) or obstacle} (to get it: {HOW_TO_GET[name]})" for name in better
+        )
         warnings.warn(
             f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
             f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+_warn_of_reference._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which torch.compile does not trace
 
 
 def _unasked(op: Callable[..., object]) -> Callable[..., object]:
@@ -259,5 +265,8 @@ def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device.index)):
         if chosen is not None:
             raise RuntimeError(f"{name} {chosen!r} is not available on {device}: {obstacle}; {remedy} for what is")
-        chosen = "reference" if _why_missing("triton") else "triton"
+        chosen = "triton"
+        if _why_missing("triton"):
+            chosen = "reference"
+            _warn_of_reference(device.type, obstacle)
     return _OPS[chosen]

@@ -218,7 +218,9 @@ def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
         _backends.ops_for("cuda", second)
     assert _backends.ops_for("triton", second) is _backends._OPS["triton"]
     monkeypatch.setitem(_backends._missing, "triton", "not installed")
-    assert _backends.ops_for(None, second) is _backends._OPS["reference"]
+    _backends._warn_of_reference.cache_clear()
+    with pytest.warns(RuntimeWarning, match="slow reference.*cuda: .* compiled for 9.0.*triton: not installed"):
+        assert _backends.ops_for(None, second) is _backends._OPS["reference"]
     assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
 
 
