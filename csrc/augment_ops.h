@@ -58,9 +58,9 @@ inline Tensor set_view_sampling(AugmentCall* call, const ViewArgs& args) {
         has_tables(args.tables, max_boxes > 0 ? 1 : 0),
         "view_tables must be a contiguous float32 tensor of 4097 knots a table, one where boxes are erased");
     const auto* aspects = static_cast<const float*>(args.tables.const_data_ptr());
-    call->views.sampling = view_sampling(aspects, colours_of(args.colours, call->plan.batch, args.tables),
-                                         call->plan.height, call->plan.width, args.parameters.data(),
-                                         args.choices.data());
+    call->views.sampling =
+        view_sampling(aspects, colours_of(args.colours, call->plan.batch, args.tables), call->plan.height,
+                      call->plan.width, args.parameters.data(), args.choices.data());
     call->views.boxes = call->views.sampling.max_boxes;
     call->views.coloured = coloured == 1;
     Tensor sampled = new_views(call->plan.batch, call->views, args.tables);
@@ -201,11 +201,13 @@ struct AugmentOps {
         return {targets.out, plan, views};
     }
 
-    static std::tuple<Tensor, Tensor, Tensor, Tensor> augment(
-        Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles, Numbers bounds, Integers sampling,
-        Tensor tables, OptionalTensor colours, Numbers parameters, Integers choices, int64_t num_classes,
-        double label_smoothing, ScalarType target_dtype, Tensor constants, Integers erasing, ScalarType dtype,
-        int64_t memory_format) {
+    static std::tuple<Tensor, Tensor, Tensor, Tensor> augment(Tensor images, OptionalTensor labels, Tensor seed,
+                                                              Tensor quantiles, Numbers bounds, Integers sampling,
+                                                              Tensor tables, OptionalTensor colours, Numbers parameters,
+                                                              Integers choices, int64_t num_classes,
+                                                              double label_smoothing, ScalarType target_dtype,
+                                                              Tensor constants, Integers erasing, ScalarType dtype,
+                                                              int64_t memory_format) {
         Tensor out = new_images(images, dtype, memory_format);
         auto [targets, plan, views] =
             augment_out(images, labels, seed, quantiles, bounds, sampling, tables, colours, parameters, choices,
@@ -231,9 +233,9 @@ struct AugmentOps {
     }
 
     static std::tuple<Tensor, Tensor> apply_views(Tensor images, OptionalTensor labels, Tensor plan, Tensor views,
-                                                  bool coloured, Tensor seed, int64_t num_classes, double label_smoothing,
-                                                  ScalarType target_dtype, Tensor constants, Integers erasing,
-                                                  ScalarType dtype, int64_t memory_format) {
+                                                  bool coloured, Tensor seed, int64_t num_classes,
+                                                  double label_smoothing, ScalarType target_dtype, Tensor constants,
+                                                  Integers erasing, ScalarType dtype, int64_t memory_format) {
         Tensor out = new_images(images, dtype, memory_format);
         Tensor targets = apply_views_out(images, labels, plan, views, coloured, seed, num_classes, label_smoothing,
                                          target_dtype, constants, erasing, out);

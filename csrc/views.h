@@ -97,9 +97,9 @@ inline ViewSampling view_sampling(const float* aspects, const float* colours, in
     const auto number = [&](int32_t which) { return static_cast<float>(parameters[which]); };
     const auto range = [&](int32_t which) { return Range{number(which), number(which + 1)}; };
     const auto integer = [&](int32_t which) { return static_cast<int32_t>(choices[which]); };
-    return {aspects,    colours,    height,     width,      number(0),  number(1),  number(2),  number(3),  number(4),
-            range(5),   range(7),   range(9),   number(11), integer(0), integer(1), integer(2), integer(3), integer(4),
-            integer(5)};
+    return {aspects,    colours,    height,     width,      number(0), number(1),  number(2),
+            number(3),  number(4),  range(5),   range(7),   range(9),  number(11), integer(0),
+            integer(1), integer(2), integer(3), integer(4), integer(5)};
 }
 
 CUTMIX_HD float uniform(const Range& range, uint32_t word) {
@@ -197,7 +197,8 @@ CUTMIX_HD ColourRow sample_colour(const ViewSampling& sampling, uint64_t seed, u
                          grey ? 0.0f : uniform(sampling.saturation, draw.word[2]), row);
 }
 
-// Whether a view made by anyone may be followed. Any colour matrix may. Offsets are at most the image's size, so that sums with them fit.
+// Whether a view made by anyone may be followed. Any colour matrix may. Offsets are at most the image's size, so that
+// sums with them fit.
 CUTMIX_HD bool valid_geometry(const Geometry& geometry, int32_t height, int32_t width) {
     return (geometry.flip == 0 || geometry.flip == 1) && geometry.dy >= -height && geometry.dy <= height &&
            geometry.dx >= -width && geometry.dx <= width;

@@ -726,7 +726,8 @@ __global__ void __launch_bounds__(kAugmentThreads) augment_pixels(const __grid_c
 
 // What is coloured needs many values at a time; a second block has to fit on a multiprocessor all the same.
 template <typename Element, int kChannels, bool kColoured>
-__global__ void __launch_bounds__(kAugmentThreads, kColoured ? 2 : 0) augment_vectors(const __grid_constant__ AugmentParams params) {
+__global__ void __launch_bounds__(kAugmentThreads, kColoured ? 2 : 0)
+    augment_vectors(const __grid_constant__ AugmentParams params) {
     extern __shared__ Vector<16> block_memory[];
     augment_block<VectorUnits<Element, kChannels, kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x,
                                                               block_memory);

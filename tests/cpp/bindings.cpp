@@ -279,9 +279,8 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
         if (view_parameters->size() != kViewParameters || view_choices.size() != kViewChoices)
             throw std::invalid_argument("12 parameters and 6 choices");
         call.views.sampled = at<int32_t>(views);
-        call.views.sampling =
-            view_sampling(at<const float>(aspects), at<const float>(colours), height, width, view_parameters->data(),
-                          view_choices.data());
+        call.views.sampling = view_sampling(at<const float>(aspects), at<const float>(colours), height, width,
+                                            view_parameters->data(), view_choices.data());
     } else {
         call.views.given = at<const int32_t>(views);
     }
@@ -308,12 +307,12 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
 void bind_augment_geometry(py::module_& module) {
     module.def("augment_geometry", &augment_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
                "views"_a, "boxes"_a, "coloured"_a = false, "seed"_a = 0, "device_seed"_a = 0, "draw"_a = py::none(),
-               "aspects"_a = 0, "colours"_a = 0,
-               "view_parameters"_a = py::none(), "view_choices"_a = std::vector<int64_t>(),
-               "erasing"_a = std::pair<int32_t, int32_t>(0, 0), "few_constants"_a = Array<float>(),
-               "wide_constants"_a = 0, "images"_a = py::none(), "out"_a = py::none(), "dtype"_a = "",
-               "out_dtype"_a = "", "labels"_a = py::none(), "targets"_a = py::none(), "num_classes"_a = 0,
-               "label_smoothing"_a = 0.0, "The same of a call of the batch tail.");
+               "aspects"_a = 0, "colours"_a = 0, "view_parameters"_a = py::none(),
+               "view_choices"_a = std::vector<int64_t>(), "erasing"_a = std::pair<int32_t, int32_t>(0, 0),
+               "few_constants"_a = Array<float>(), "wide_constants"_a = 0, "images"_a = py::none(),
+               "out"_a = py::none(), "dtype"_a = "", "out_dtype"_a = "", "labels"_a = py::none(),
+               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "The same of a call of the batch tail.");
 }
 
 bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {

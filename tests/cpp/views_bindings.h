@@ -57,9 +57,8 @@ inline void bind_views(pybind11::module_& module) {
                }));
     module.def("valid_box", vectorize([](int32_t y0, int32_t x0, int32_t y1, int32_t x1, int32_t height,
                                          int32_t width) { return valid_box({y0, x0, y1, x1}, height, width); }));
-    module.def("coloured_value",
-               vectorize([](float of_red, float of_green, float of_blue, float offset, float red, float green,
-                            float blue, float white) {
+    module.def("coloured_value", vectorize([](float of_red, float of_green, float of_blue, float offset, float red,
+                                              float green, float blue, float white) {
                    return coloured_value({of_red, of_green, of_blue, offset}, red, green, blue, white);
                }));
     module.def("normalized", vectorize(normalized));
