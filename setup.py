@@ -202,7 +202,7 @@ def resolve_toolkit(nvcc: Path) -> Toolkit:
 
 def parse_archs(text: str) -> list[str]:
     """["8.0", "9.0+PTX"] of "8.0;9.0+PTX" or "8.0 9.0+PTX"."""
-    archs = re.split(r"[;,\s]+", text.strip())
+    archs = re.split(r"[;,\s]+", text.strip(";, \n"))
     for arch in archs:
         if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", arch):
             raise SystemExit(f"TORCH_CUDA_ARCH_LIST: {arch!r} is not like 8.0 or 9.0+PTX")

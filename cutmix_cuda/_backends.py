@@ -9,9 +9,10 @@ Name           What it is                                                 What i
 ``reference``  :mod:`cutmix_cuda.reference`, plain PyTorch                a device with float64
 =============  =========================================================  ===========================================
 
-The choice is automatic by device: CUDA tensors take cuda, then triton; CPU tensors take cpu; whatever is left takes the
-reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument ``backend=`` overrides it. Where the
-reference runs because nothing better is there, and nobody asked for it, the first call warns.
+The choice is automatic by device: CUDA tensors take cuda, if it was compiled for their GPU, then triton; CPU tensors
+take cpu; whatever is left takes the reference. The environment variable ``CUTMIX_CUDA_BACKEND`` or an argument
+``backend=`` overrides it. Where the reference runs because nothing better is there, and nobody asked for it, the first
+call warns.
 """
 
 from __future__ import annotations
@@ -213,8 +214,9 @@ def _runs_on(backend: str, device_type: str) -> bool:
 
 
 def backend_for(backend: str | None, device_type: str) -> str:
-    """The backend that an argument ``backend`` comes to for tensors on "cpu" or "cuda"."""
-    automatic = next(name for name in AUTOMATIC[device_type] if not _why_missing(name))
+    """The backend that an argument ``backend`` comes to for tensors on "cpu" or on the current GPU."""
+    skipped = {"cuda"} if device_type == "cuda" and torch.cuda.is_available() and device_obstacle(None) else set()
+    automatic = next(name for name in AUTOMATIC[device_type] if name not in skipped and not _why_missing(name))
     return backend or _DEFAULT or automatic
 
 
@@ -237,10 +239,25 @@ def check_variable() -> str | None:
     return check_backend(_DEFAULT, "CUTMIX_CUDA_BACKEND")
 
 
+@cache
+def device_obstacle(index: int | None) -> str | None:
+    """Why the compiled CUDA code, if it is there, does not run on a GPU, or None."""
+    if _why_missing("cuda"):
+        return None
+    return _build.device_obstacle("_cuda", torch.cuda.get_device_capability(index))
+
+
+device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]  # so that torch.compile does not trace it
+
+
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of a backend for tensors on a device."""
     chosen = check_variable() if backend is None else check_backend(backend)
+    name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
     if chosen is not None and not _runs_on(chosen, device.type):
-        name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
         raise ValueError(f"{name} {chosen!r} does not run on tensors on {device}; {remedy} for what does")
+    if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device.index)):
+        if chosen is not None:
+            raise RuntimeError(f"{name} {chosen!r} is not available on {device}: {obstacle}; {remedy} for what is")
+        chosen = "reference" if _why_missing("triton") else "triton"
     return _OPS[chosen]

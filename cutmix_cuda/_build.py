@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -77,3 +78,29 @@ def driver_cuda() -> int | None:
         return None
     version = ctypes.c_int()
     return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+
+
+def device_obstacle(library: str, capability: tuple[int, int]) -> str | None:
+    """Why a GPU of a compute capability cannot run a CUDA library, or None."""
+    found = record()
+    compiled = found.settings.get("GPU architectures", "") if found else ""
+    if not compiled or any(runs_on(arch, capability) for arch in compiled.split()):
+        return None
+    return (
+        f"{library}.so was compiled for {compiled}, and the GPU has compute capability {capability[0]}.{capability[1]}"
+    )
+
+
+def runs_on(arch: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU of a compute capability runs what was compiled for "8.0", "9.0a" or "8.6+PTX".
+
+    Machine code runs on its own major version, from its minor version on, and PTX on every later GPU too. Code for
+    one GPU ("a") or one family ("f") is taken for that of its own compute capability alone.
+    """
+    match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", arch)
+    if match is None:
+        return False
+    own = int(match[1]), int(match[2])
+    if match[3]:
+        return capability == own
+    return capability >= own if match[4] else capability[0] == own[0] and capability >= own

@@ -22,7 +22,9 @@ def _gpu() -> str:
 def _backend_rows() -> list[tuple[str, str]]:
     usable, rows = _backends.available_backends(), []
     for name, status in _backends.status().items():
-        if name in usable:
+        if name == "cuda" and name in usable and (obstacle := _backends.device_obstacle(None)):
+            rows.append((name, f"not available: {obstacle}"))
+        elif name in usable:
             rows.append((name, "available"))
         elif status == "available":
             rows.append((name, "not available: installed, but torch sees no CUDA device"))

@@ -14,7 +14,7 @@ from ._fill import check_fill
 from ._literals import PartnerName, PlacementName, ScopeName, TargetsName
 from ._ops import KINDS, Partner, Placement, Sampling, Scope
 from .distributions import Distribution, check_alpha
-from .pairs import TargetForm, check_form
+from .pairs import Targets, check_targets
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -163,7 +163,7 @@ class Settings(NamedTuple):
     label_smoothing: float
     target_dtype: torch.dtype
     fill: float
-    form: TargetForm
+    targets: Targets
 
     @classmethod
     def of_plan(cls, **options: Unpack[PlanOptions]) -> Settings:
@@ -229,5 +229,5 @@ class Settings(NamedTuple):
             _validation.check_share("label_smoothing", options["label_smoothing"]),
             _validation.check_target_dtype("target_dtype", options["target_dtype"]),
             check_fill(options.get("fill", 0.0)),
-            check_form(options["targets"], options["label_smoothing"]),
+            check_targets(options["targets"], options["label_smoothing"]),
         )

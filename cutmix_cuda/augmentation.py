@@ -387,7 +387,7 @@ def run(
     _check_not_classes(given)
     _check_images(images, settings, output, settings.coloured)
     device, mix = images.device, settings.mix
-    op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.form)
+    op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.targets)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
@@ -448,7 +448,7 @@ def follow(
     check_views(views, images)
     op_labels, classes = None, 0
     if mixes:
-        op_labels, classes = _labels_of_op(plain(labels), settings.num_classes, batch, device, mix.form)
+        op_labels, classes = _labels_of_op(plain(labels), settings.num_classes, batch, device, mix.targets)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)

@@ -15,7 +15,7 @@ from ._seed import seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
 from .distributions import quantiles
-from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
+from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
 
@@ -26,10 +26,10 @@ def _mark_written(tensor: Tensor) -> None:
 
 
 def _labels_of_op(
-    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, form: TargetForm
+    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, wanted: Targets
 ) -> tuple[Tensor | None, int]:
     """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
-    if form == TargetForm.pairs:
+    if wanted == Targets.pairs:
         check_class_indices(labels, num_classes, batch, device)
         return None, 0
     return labels, _validation.check_labels(labels, num_classes, batch, device)
@@ -56,7 +56,7 @@ def run(
     device = images.device
     if settings.blends:
         _validation.check_blends(given)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
@@ -401,8 +401,8 @@ def _follow(
     check_plan(plan, given, in_place=inplace)
     label_smoothing, target_dtype, targets = complete(TargetOptions, options).values()
     share = _validation.check_share("label_smoothing", label_smoothing)
-    form = check_form(targets, share)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
+    wanted = check_targets(targets, share)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, wanted)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     words = fill_words(check_fill(fill), images.dtype)
@@ -580,11 +580,11 @@ def mix_targets(
         raise TypeError("labels must be a tensor, got None")
     labels = plain(labels)
     share = _validation.check_share("label_smoothing", label_smoothing)
-    form = check_form(targets, share)
+    wanted = check_targets(targets, share)
     target_dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     _validation.check_labels_tensor(labels)
     check_plan_batch(plan, labels.shape[0], labels.device, "labels")
-    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, form)
+    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, wanted)
     plan.check()
     ops = _backends.ops_for(backend, labels.device)
     if op_labels is None:

@@ -15,7 +15,7 @@ from ._serialization import register
 from .reference import mixes_target
 
 
-class TargetForm(enum.IntEnum):
+class Targets(enum.IntEnum):
     """What targets are made as."""
 
     dense = 0
@@ -48,15 +48,15 @@ class PairTargets(NamedTuple):
 register(PairTargets, PairTargets._fields)
 
 
-def check_form(targets: str, label_smoothing: float) -> TargetForm:
-    """The form by its name, if it can smooth labels so."""
-    form = _validation.check_choice("targets", targets, TargetForm)
-    if form == TargetForm.pairs and label_smoothing != 0:
+def check_targets(targets: str, label_smoothing: float) -> Targets:
+    """What targets are made as, by its name, if labels can be smoothed so."""
+    chosen = _validation.check_choice("targets", targets, Targets)
+    if chosen == Targets.pairs and label_smoothing != 0:
         raise ValueError(
             f"label_smoothing must be 0 with targets='pairs', got {label_smoothing!r}; two class indices cannot hold "
             "it: give it to cutmix_cuda.cross_entropy"
         )
-    return form
+    return chosen
 
 
 def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> None:

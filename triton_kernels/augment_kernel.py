@@ -30,8 +30,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .. import _ops
-from .._ops import EraseValue
+from .._ops import COLOUR_ROWS, EraseValue
 from .kernel import change_of, divided, given_row, write_row, write_targets
 from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
 from .mix_math import partner_map, partner_of, sample_row
@@ -53,7 +52,7 @@ from .views import (
 
 ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
 ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
-COLOUR_ROWS = tl.constexpr(_ops.COLOUR_ROWS)
+QUADRUPLES_OF_COLOUR = tl.constexpr(COLOUR_ROWS)
 
 # ---- Views
 
@@ -144,7 +143,7 @@ def write_view(views, sampling, seed, index, boxes, quadruples, geometry, count,
 @triton.jit
 def write_colour(views, index, boxes, quadruples, colour):
     """Writes a sample's colour matrix."""
-    for number in tl.static_range(COLOUR_ROWS):
+    for number in tl.static_range(QUADRUPLES_OF_COLOUR):
         red, green, blue, offset = colour[number]
         store_quadruple(
             views, index, 1 + boxes + number, quadruples,
@@ -538,7 +537,7 @@ def augment_kernel(
     sampling = (aspects, parameters, choices, height, width)
     quadruples = boxes + 1
     if COLOURED:
-        quadruples = boxes + 1 + COLOUR_ROWS
+        quadruples = boxes + 1 + QUADRUPLES_OF_COLOUR
     geometry, count, valid = view_of(views, sampling, seed, index, boxes, quadruples, SAMPLED, BOXES)
     if SAMPLED:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:

@@ -26,7 +26,7 @@ from .._ops import (
 )
 from .._validation import MAX_INT32
 from .augment_launch import DrawnViews, Values, augment_launch, boxes_of
-from .ops import check, check_extent, checked_plan, new_plan, new_targets
+from .ops import check, check_extent, checked_plan, dense, new_plan, new_targets
 
 MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
 
@@ -81,7 +81,7 @@ def checked_views(views: Tensor, coloured: bool, batch: int, device: torch.devic
         "views must be int32 of shape (batch, 1 + boxes, 4), or (batch, 4 + boxes, 4) with colours, on the device of "
         "the images",
     )
-    return views.contiguous()
+    return dense(views)
 
 
 def checked_values(constants: Tensor, erasing: Sequence[int], images: Tensor) -> Values:

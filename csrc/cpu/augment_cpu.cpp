@@ -691,13 +691,20 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
 void augment_rows_anywhere(const Work& work, int64_t begin, int64_t end) { augment_rows<Writer>(work, begin, end); }
 
 #if CUTMIX_X86
-// flatten: what is called is compiled for the processor as well.
-CUTMIX_AVX2 __attribute__((flatten)) void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
+// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// function take minutes to compile.
+#ifdef __SANITIZE_ADDRESS__
+#define CUTMIX_FLATTEN
+#else
+#define CUTMIX_FLATTEN __attribute__((flatten))
+#endif
+
+CUTMIX_AVX2 CUTMIX_FLATTEN void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
     augment_rows<Writer>(work, begin, end);
 }
 
 template <bool kPastCaches>
-CUTMIX_AVX512 __attribute__((flatten)) void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
+CUTMIX_AVX512 CUTMIX_FLATTEN void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
     augment_rows<LineWriter<kPastCaches>>(work, begin, end);
 }
 #endif

@@ -374,9 +374,8 @@ def test_many_inputs_at_once(batched, reduction):
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
-def test_classes_of_many_batches_at_once(monkeypatch):
+def test_classes_of_many_batches_at_once():
     """Where torch.func.vmap runs over class indices, nobody looks at them; one outside gives NaN."""
-    monkeypatch.setattr(cutmix_cuda.pairs._validation, "check_range", lambda *_: None)
     logits = torch.randn(3, 4, CLASSES, generator=generator(0), dtype=torch.float64)
     y_a, y_b = (random_labels(12, CLASSES, seed=seed).view(3, 4) for seed in (1, 2))
     lam = torch.rand(3, 4, generator=generator(3), dtype=torch.float64)

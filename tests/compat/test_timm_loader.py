@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,6 +18,7 @@ from cutmix_cuda.compat import timm as compat
 from ..api.test_seed import oracle as counted_seed
 from ..helpers import assert_same_bits, every_backend, generator
 
+Image = pytest.importorskip("PIL.Image")
 timm_data = pytest.importorskip("timm.data")
 timm_loss = pytest.importorskip("timm.loss")
 

@@ -1,5 +1,6 @@
 """Calls the batch tail's CPU ops at random, as fuzz_ops.py does those of mixing: tensors of exactly the memory they
-need, wrong plans, views and labels among them, every result equal to the reference's."""
+need, rows below and above the length of vectors, wrong plans, views and labels, every result equal to the
+reference's."""
 
 import random
 import sys
@@ -53,7 +54,7 @@ def any_views(batch: int, height: int, width: int) -> torch.Tensor:
 def step() -> None:
     dtype = random.choice(DTYPES)
     sizes = [random.choice([0, 1, 2, 3, 6]), random.choice([1, 1, 3, 3, 4, 5, 17])]
-    sizes += [random.choice([0, 1, 2, 7, 16, 33]) for _ in range(2)]
+    sizes += [random.choice([0, 1, 2, 7, 16, 33]), random.choice([0, 1, 2, 7, 16, 33, random.randint(34, 200)])]
     images = any_images(dtype, sizes)
     batch, channels, height, width = sizes
     classes = random.choice([1, 5, 17])
@@ -65,6 +66,8 @@ def step() -> None:
         erasing = [0, random.randrange(2)]
     else:
         constants, erasing = torch.rand(4, channels) * 2 - 0.5, [random.randrange(3), random.randrange(2)]
+        if random.random() < 0.2:  # subnormal or not finite when they are stored
+            constants *= random.choice([1e-42, 1e30, float("inf")])
     seed = torch.tensor([random.getrandbits(64) - 2**63])
     least, most = sorted(random.randrange(4) for _ in range(2))
     low, high = sorted(random.choice([0.0, 0.02, 0.4, 1.0]) for _ in range(2))

@@ -22,7 +22,7 @@ from cutmix_cuda.triton_kernels.launch import Labels, Launch  # noqa: E402
 from cutmix_cuda import reference_augment  # noqa: E402
 from cutmix_cuda._ops import Draw, Erasing, Kind, Sampling, ViewChoices, ViewParameters  # noqa: E402
 
-from ..helpers import Backend, assert_same_bits, packed, random_labels  # noqa: E402
+from ..helpers import Backend, assert_same_bits, packed, random_labels, strided  # noqa: E402
 from ..ops.test_augment import (  # noqa: E402
     ALL_KINDS,
     BAD_BOXES,
@@ -162,7 +162,7 @@ def test_images_and_out_of_any_strides(executed):
 
 
 def test_what_leads_outside_is_not_followed(executed):
-    """Given views and plans with every fault, of which none leads out of bounds."""
+    """Given views and plans with every fault, of which none leads out of bounds; in memory of any strides."""
     batch, shape = 32, (32, 1, 6, 9)
     images, labels = some_images(shape), random_labels(batch, 5)
     plan, views = expected_draws(shape, ALL_KINDS, ONE_BOX)
@@ -174,7 +174,8 @@ def test_what_leads_outside_is_not_followed(executed):
     rows[13, 0], rows[14, 3], rows[15, 6] = batch, 7, 9
     values = some_values(1, "channel")
     rest = 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
-    _, targets = assert_as_reference("apply_views", images, labels, rows, packed_bad, False, torch.tensor([3]), *rest)
+    given = map(strided, (labels, rows, packed_bad))
+    _, targets = assert_as_reference("apply_views", images, *given, False, torch.tensor([3]), *rest)
     assert targets.isnan().any(1)[[*range(12), 13, 14, 15]].all() and not targets.isnan().all()
 
 

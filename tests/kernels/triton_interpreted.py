@@ -23,6 +23,7 @@ from ..helpers import (
     random_images,
     random_labels,
     soft_labels,
+    strided,
 )
 from ..ops.test_augment import ALL_KINDS, EVERYTHING, check_augment, some_images, some_values
 from .execution import UNIFORM, bounds_of, fill_of
@@ -214,12 +215,6 @@ def test_targets(labels_dtype, dtype):
     options = {"label_smoothing": 0.1, "dtype": dtype}
     actual = cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="triton", **options)
     assert_same_bits(actual, cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="reference", **options))
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same, each element in the middle of three."""
-    view = torch.full((3 * tensor.shape[0], *tensor.shape[1:], 3), 77).to(tensor.dtype)[1::3, ..., 1]
-    return view.copy_(tensor)
 
 
 @pytest.mark.parametrize("labels", [random_labels(4, CLASSES), soft_labels(4, CLASSES)], ids=["indices", "soft"])

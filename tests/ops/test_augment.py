@@ -20,6 +20,7 @@ from ..helpers import (
     oracle_targets,
     packed,
     random_labels,
+    strided,
 )
 from ..oracle_augment import DrawnViews, Values, View, oracle_augmented, oracle_view, packed_views
 
@@ -226,8 +227,8 @@ def test_coloured_uint8_stays_uint8_where_nothing_is_normalised(backend):
 
 @every_backend
 def test_colour_of_views_of_memory(backend):
-    for strided in views_of(some_images((3, 3, 7, 10))):
-        check_augment(backend, strided, how=EVERYTHING_COLOURED)
+    for view in views_of(some_images((3, 3, 7, 10))):
+        check_augment(backend, view, how=EVERYTHING_COLOURED)
 
 
 @every_backend
@@ -282,8 +283,8 @@ def views_of(images: Tensor) -> list[Tensor]:
 def test_views_of_memory(backend, shape):
     """Images and out of any strides; what lies between the elements of out is not written to."""
     images = some_images(shape)
-    for strided in views_of(images):
-        check_augment(backend, strided)
+    for view in views_of(images):
+        check_augment(backend, view)
     ops = ops_for(backend.name, torch.device(backend.device))
     values = some_values(shape[1])
     plan, views = expected_draws(shape, ALL_KINDS, EVERYTHING)
@@ -311,10 +312,10 @@ def test_plans_views_and_labels_in_any_memory(backend, offset):
     expected = oracle_augmented(images, plan, views, values, SEED, torch.float32)
     given = labels, packed(plan), packed_views(views, 2)
     shifted = [tensor.new_full((tensor.numel() + offset,), 1)[offset:].view(tensor.shape) for tensor in given]
-    apart = [tensor.new_full((*tensor.shape, 1 + offset), 1)[..., offset] for tensor in given]
+    shifted = [other.copy_(tensor) for other, tensor in zip(shifted, given, strict=True)]
     ops = ops_for(backend.name, torch.device(backend.device))
-    for others in (shifted, apart):
-        on = [other.copy_(tensor).to(backend.device) for other, tensor in zip(others, given, strict=True)]
+    for others in (shifted, map(strided, given)):
+        on = [other.to(backend.device) for other in others]
         rest = torch.tensor([SEED]), 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
         out, targets = ops.apply_views(images.to(backend.device), *on, *rest)
         assert_same_bits(out, expected)

@@ -16,6 +16,7 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import _backends, _build
+from cutmix_cuda._info import report
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(cutmix_cuda.__file__).parent
@@ -90,9 +91,10 @@ def copy_without_libraries(folder: Path, why: str = "there was no compiler") -> 
 
 
 def test_importing_loads_neither_scipy_nor_triton():
-    """They take longer than all the rest, and are loaded when something needs them."""
+    """They take longer than all the rest, and are loaded when something needs them. Nor does anything warn."""
     code = """
-import sys, torch
+import sys, warnings, torch
+warnings.simplefilter("error")
 before = {"scipy", "triton"} & set(sys.modules)
 import cutmix_cuda
 print(sorted({"scipy", "triton", "torch._dynamo"} & set(sys.modules) - before))
@@ -102,50 +104,31 @@ print(sorted({"scipy", "triton"} & set(sys.modules) - before))
 cutmix_cuda.sample_plan(4, 6, 9, alpha=0.5)
 print("scipy.special" in sys.modules)
 """
-    assert answer(code).splitlines() == ["[]", "[]", "True"]
+    wanted = {} if "cpu" in cutmix_cuda.available_backends() else {"CUTMIX_CUDA_BACKEND": "reference"}
+    assert answer(code, **wanted).splitlines() == ["[]", "[]", "True"]
 
 
-WARNED = """
+WARNINGS = """
 import warnings, torch, cutmix_cuda
+images, labels = torch.rand(4, 3, 6, 9), torch.arange(4)
+compiled = torch.compile(cutmix_cuda.CutMix(num_classes=4, seed=3), fullgraph=True, backend="aot_eager")
+transform = cutmix_cuda.CutMix(num_classes=4, seed=3)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    for _ in range(3):
-        cutmix_cuda.CutMix()(torch.rand(4, 3, 6, 9))
-print(*[f"{each.category.__name__}: {each.message}" for each in caught], sep="\\n")
+    for _ in range(2):
+        assert all(map(torch.equal, compiled(images, labels), transform(images, labels)))
+print(*[each.message for each in caught if each.category is RuntimeWarning], sep="\\n")
 """
 
 
 def test_the_reference_that_nobody_asked_for_warns_once(tmp_path):
+    """In a compiled graph as well."""
     folder = copy_without_libraries(tmp_path, "the moon is full")
-    (warned,) = answer(WARNED, folder).splitlines()
-    assert warned.startswith("RuntimeWarning: cutmix_cuda mixes cpu tensors by its slow reference")
+    (warned,) = answer(WARNINGS, folder).splitlines()
+    assert warned.startswith("cutmix_cuda mixes cpu tensors by its slow reference")
     assert "_C.so was not built: the moon is full" in warned
     assert "CUTMIX_CUDA_BUILD=cpu pip install --no-cache-dir" in warned
-    assert answer(WARNED, folder, CUTMIX_CUDA_BACKEND="reference") == ""
-
-
-def test_the_warning_goes_through_torch_compile(tmp_path):
-    folder = copy_without_libraries(tmp_path)
-    code = """
-import warnings, torch, cutmix_cuda
-transform = cutmix_cuda.CutMix(num_classes=4, seed=3)
-compiled = torch.compile(cutmix_cuda.CutMix(num_classes=4, seed=3), fullgraph=True, backend="aot_eager")
-images, labels = torch.rand(4, 3, 6, 9), torch.arange(4)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    for _ in range(2):
-        mixed = compiled(images, labels)
-print(len([each for each in caught if "slow reference" in str(each.message)]))
-for _ in range(2):
-    expected = transform(images, labels)
-print(all(map(torch.equal, mixed, expected)))
-"""
-    assert answer(code, folder).split() == ["1", "True"]
-
-
-@needs_cpu
-def test_compiled_code_does_not_warn():
-    assert answer(WARNED) == ""
+    assert answer(WARNINGS, folder, CUTMIX_CUDA_BACKEND="reference") == ""
 
 
 def test_a_folder_of_sources_is_recognised(tmp_path):
@@ -153,12 +136,18 @@ def test_a_folder_of_sources_is_recognised(tmp_path):
     root = tmp_path / "clone"
     shutil.copytree(ROOT / "cutmix_cuda", root / "cutmix_cuda", ignore=shutil.ignore_patterns("*.so", "build.json"))
     (root / "csrc").mkdir()
-    code = "from cutmix_cuda._info import report; print(report())"
-    said = answer(code, root)
+    code = """
+from cutmix_cuda._info import report
+print(report())
+import torch, cutmix_cuda
+cutmix_cuda.cutmix(torch.rand(4, 3, 6, 9))
+"""
+    done = run_python(code, root)
+    assert done.returncode == 0, done.stderr
     for name in ("cuda", "triton", "cpu"):
-        assert re.search(rf"^  {name} +not available: .*is a folder of sources", said, re.MULTILINE), said
-    assert "circular" not in said
-    assert "is a folder of sources" in answer(WARNED, root)
+        assert re.search(rf"^  {name} +not available: .*is a folder of sources", done.stdout, re.MULTILINE), done.stdout
+    assert "circular" not in done.stdout + done.stderr
+    assert "is a folder of sources" in done.stderr
 
 
 CUDA_LIBRARY = 'extern "C" const char* cutmix_cuda_build_info() { return "version: 1\\nCUDA: 13000"; }'
@@ -185,6 +174,61 @@ def test_driver_obstacle(built_with, driver, reason, monkeypatch):
     monkeypatch.setattr(_build, "library_info", lambda library: {"CUDA": str(built_with)})
     monkeypatch.setattr(_build, "driver_cuda", lambda: driver)
     assert _build.driver_obstacle("_cuda") == reason
+
+
+@pytest.mark.parametrize(
+    "compiled, runs, does_not",
+    [
+        ("8.0", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0), (12, 0)]),
+        ("8.6+PTX", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 0)], [(8, 0), (7, 5)]),
+        ("9.0a", [(9, 0)], [(8, 9), (10, 0)]),
+        ("9.0a+PTX", [(9, 0)], [(10, 0)]),
+        ("10.0f", [(10, 0)], [(9, 0), (12, 0)]),
+        ("7.5 12.0", [(7, 5), (12, 0), (12, 1)], [(7, 0), (8, 0), (10, 0)]),
+        ("", [(8, 0)], []),  # the build left no record of it
+    ],
+)
+def test_device_obstacle(compiled, runs, does_not, monkeypatch):
+    monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": compiled}))
+    assert [_build.device_obstacle("_cuda", capability) for capability in runs] == [None] * len(runs)
+    for major, minor in does_not:
+        reason = f"_cuda.so was compiled for {compiled}, and the GPU has compute capability {major}.{minor}"
+        assert _build.device_obstacle("_cuda", (major, minor)) == reason
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs, of which the CUDA library was compiled for the first."""
+    monkeypatch.setattr(_backends, "_missing", {})
+    monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": "9.0"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: ((9, 0), (8, 0))[index or 0])
+    _backends.device_obstacle.cache_clear()
+    yield
+    _backends.device_obstacle.cache_clear()
+
+
+def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
+    first, second = (torch.device("cuda", index) for index in range(2))
+    monkeypatch.setattr(_backends, "_DEFAULT", None)
+    assert _backends.ops_for(None, first) is _backends._OPS[None]
+    assert _backends.ops_for("cuda", first) is _backends._OPS["cuda"]
+    assert _backends.ops_for(None, second) is _backends._OPS["triton"]
+    with pytest.raises(RuntimeError, match="backend 'cuda' is not available on cuda:1: .* compiled for 9.0, .* 8.0"):
+        _backends.ops_for("cuda", second)
+    assert _backends.ops_for("triton", second) is _backends._OPS["triton"]
+    monkeypatch.setitem(_backends._missing, "triton", "not installed")
+    assert _backends.ops_for(None, second) is _backends._OPS["reference"]
+    assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
+
+
+def test_a_gpu_without_code_is_told(gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert _backends.backend_for(None, "cuda") == "triton"
+    reason = "_cuda.so was compiled for 9.0, and the GPU has compute capability 8.0"
+    assert re.search(rf"^  cuda +not available: {reason}$", report(), re.MULTILINE)
+    assert re.search(r"^  CUDA tensors +triton$", report(), re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++").split()[-1]) is None, reason="needs a C++ compiler")

@@ -255,6 +255,7 @@ def test_headers_that_do_not_compile_are_left_out_or_refused(unusable_torch, mon
     [
         ("8.0", ["8.0"]),
         ("8.0;9.0+PTX", ["8.0", "9.0+PTX"]),
+        ("8.0;9.0;", ["8.0", "9.0"]),
         (" 8.0 9.0a, 12.0+PTX ", ["8.0", "9.0a", "12.0+PTX"]),
     ],
 )
@@ -262,7 +263,7 @@ def test_parse_archs(text, archs):
     assert setup.parse_archs(text) == archs
 
 
-@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x"])
+@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x", ";"])
 def test_parse_archs_names_what_it_cannot_read(text):
     with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST: '.*' is not like 8.0 or 9.0.PTX"):
         setup.parse_archs(text)

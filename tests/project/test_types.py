@@ -14,7 +14,7 @@ import pytest
 import cutmix_cuda
 from cutmix_cuda import _backends, _literals
 from cutmix_cuda._ops import EraseOrder, EraseValue, Partner, Placement, Scope
-from cutmix_cuda.pairs import TargetForm
+from cutmix_cuda.pairs import Targets
 
 from . import stub
 from .test_documents import PYTHON, README, SETUP
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_found(tmp_path):
 
 def test_names_are_those_of_the_enumerations():
     choices: dict[str, type[IntEnum]] = {
-        **{"ScopeName": Scope, "PartnerName": Partner, "PlacementName": Placement, "TargetsName": TargetForm},
+        **{"ScopeName": Scope, "PartnerName": Partner, "PlacementName": Placement, "TargetsName": Targets},
         **{"EraseOrderName": EraseOrder},
     }
     for alias, enumeration in choices.items():
