@@ -80,6 +80,10 @@ def _triton_ops() -> Ops:
     return _triton_kernels().OPS
 
 
+# torch.compile calls a function that is marked as a constant and does not trace it: these import, warn and read files.
+# functools.cache may not wrap them, because torch.compile warns of that.
+
+
 def _try_triton() -> None:
     """Fills in why Triton is missing, if it is."""
     try:
@@ -88,7 +92,7 @@ def _try_triton() -> None:
         _missing["triton"] = str(error)
 
 
-_try_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]  # so that torch.compile does not trace imports
+_try_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _why_missing(name: str) -> str | None:
@@ -104,18 +108,27 @@ def _device_type_of(arguments: tuple[object, ...]) -> str:
     return next((each for each in types if each != "cpu"), "cpu")
 
 
-@cache
-def _warn_of_reference(device_type: str) -> None:
-    """Warns once that the reference runs although nobody asked for it."""
+_warned: set[tuple[str, str | None]] = set()
+
+
+def _warn_of_reference(device_type: str, obstacle: str | None = None) -> None:
+    """Warns once that the reference runs although nobody asked for it. obstacle is what keeps a backend that is there
+    from running."""
     better = [name for name in AUTOMATIC.get(device_type, ()) if name != "reference"]
-    if better:
-        reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
+    if better and (device_type, obstacle) not in _warned:
+        reasons = "; ".join(
+            f"{name}: {_why_missing(name) or obstacle} (to get it: {HOW_TO_GET[name]})" for name in better
+        )
         warnings.warn(
             f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
             f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )
+        _warned.add((device_type, obstacle))
+
+
+_warn_of_reference._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unasked(op: Callable[..., object]) -> Callable[..., object]:
@@ -215,10 +228,9 @@ def _runs_on(backend: str, device_type: str) -> bool:
 
 def backend_for(backend: str | None, device_type: str) -> str:
     """The backend that an argument ``backend`` comes to for tensors on "cpu" or on the current GPU."""
-    there = [name for name in AUTOMATIC[device_type] if not _why_missing(name)]
-    if device_type == "cuda" and torch.cuda.is_available() and device_obstacle(torch.device("cuda")):
-        there.remove("cuda")
-    return backend or _DEFAULT or there[0]
+    skipped = {"cuda"} if device_type == "cuda" and torch.cuda.is_available() and device_obstacle(None) else set()
+    automatic = next(name for name in AUTOMATIC[device_type] if name not in skipped and not _why_missing(name))
+    return backend or _DEFAULT or automatic
 
 
 def check_backend(backend: str | None, name: str = "backend") -> str | None:
@@ -240,25 +252,20 @@ def check_variable() -> str | None:
     return check_backend(_DEFAULT, "CUTMIX_CUDA_BACKEND")
 
 
-@cache
-def _find_device_obstacles() -> tuple[str | None, ...]:
-    capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
-    return tuple(_build.device_obstacle("_cuda", capability) for capability in capabilities)
+_device_obstacles: dict[int | None, str | None] = {}
 
 
-def _device_obstacles() -> tuple[str | None, ...]:
-    """Of each GPU why the compiled CUDA code, if it is there, does not run on it, or None."""
-    return _find_device_obstacles()
-
-
-_device_obstacles._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile does not trace caches
-
-
-def device_obstacle(device: torch.device) -> str | None:
+def device_obstacle(index: int | None) -> str | None:
     """Why the compiled CUDA code, if it is there, does not run on a GPU, or None."""
-    if "cuda" in _missing:
+    if _why_missing("cuda"):
         return None
-    return _device_obstacles()[torch.cuda.current_device() if device.index is None else device.index]
+    if index not in _device_obstacles:
+        capability = torch.cuda.get_device_capability(index)
+        _device_obstacles[index] = _build.device_obstacle("_cuda", capability)
+    return _device_obstacles[index]
+
+
+device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
@@ -267,8 +274,11 @@ def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
     if chosen is not None and not _runs_on(chosen, device.type):
         raise ValueError(f"{name} {chosen!r} does not run on tensors on {device}; {remedy} for what does")
-    if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device)):
+    if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device.index)):
         if chosen is not None:
             raise RuntimeError(f"{name} {chosen!r} is not available on {device}: {obstacle}; {remedy} for what is")
-        chosen = "reference" if _why_missing("triton") else "triton"
+        chosen = "triton"
+        if _why_missing("triton"):
+            chosen = "reference"
+            _warn_of_reference(device.type, obstacle)
     return _OPS[chosen]

@@ -22,7 +22,7 @@ def _gpu() -> str:
 def _backend_rows() -> list[tuple[str, str]]:
     usable, rows = _backends.available_backends(), []
     for name, status in _backends.status().items():
-        if name == "cuda" and name in usable and (obstacle := _backends.device_obstacle(torch.device("cuda"))):
+        if name == "cuda" and name in usable and (obstacle := _backends.device_obstacle(None)):
             rows.append((name, f"not available: {obstacle}"))
         elif name in usable:
             rows.append((name, "available"))

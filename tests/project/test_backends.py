@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import _backends, _build
@@ -201,13 +201,11 @@ def test_device_obstacle(compiled, runs, does_not, monkeypatch):
 def gpus(monkeypatch):
     """Two GPUs, of which the CUDA library was compiled for the first."""
     monkeypatch.setattr(_backends, "_missing", {})
-    monkeypatch.setattr(_backends, "_try_triton", lambda: None)
     monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": "9.0"}))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: ((9, 0), (8, 0))[index])
-    _backends._find_device_obstacles.cache_clear()
-    yield
-    _backends._find_device_obstacles.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: ((9, 0), (8, 0))[index or 0])
+    monkeypatch.setattr(_backends, "_device_obstacles", {})
+    monkeypatch.setattr(_backends, "_warned", set())
 
 
 def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
@@ -220,22 +218,33 @@ def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
         _backends.ops_for("cuda", second)
     assert _backends.ops_for("triton", second) is _backends._OPS["triton"]
     monkeypatch.setitem(_backends._missing, "triton", "not installed")
-    assert _backends.ops_for(None, second) is _backends._OPS["reference"]
+    with pytest.warns(RuntimeWarning, match="slow reference.*cuda: .* compiled for 9.0.*triton: not installed"):
+        assert _backends.ops_for(None, second) is _backends._OPS["reference"]
     assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
 
 
-def test_a_whole_graph_takes_the_ops_of_its_gpu(gpus):
-    def chosen(x: Tensor, device: torch.device) -> Tensor:
-        return x + (1 if _backends.ops_for(None, device) is _backends._OPS["triton"] else 0)
+def test_torch_compile_calls_what_chooses_the_backend(gpus, monkeypatch):
+    """And does not trace it, because it reads files and warns."""
+    monkeypatch.setattr(_backends, "_DEFAULT", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # torch.compile would ask more of a GPU
 
-    compiled = torch.compile(chosen, backend="eager", fullgraph=True)
-    assert [compiled(torch.zeros(()), torch.device("cuda", index)).item() for index in range(2)] == [0, 1]
+    def step(number):
+        for index in range(2):
+            _backends.ops_for(None, torch.device("cuda", index))
+        return number + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.compile(step, fullgraph=True, backend="eager")(torch.tensor(1)) == 2
+    monkeypatch.setitem(_backends._missing, "triton", "not installed")
+    torch.compiler.reset()
+    with pytest.warns(RuntimeWarning, match="slow reference"):
+        torch.compile(step, fullgraph=True, backend="eager")(torch.tensor(1))
 
 
 def test_a_gpu_without_code_is_told(gpus, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert _backends.backend_for(None, "cuda") == "triton"
     reason = "_cuda.so was compiled for 9.0, and the GPU has compute capability 8.0"
     assert re.search(rf"^  cuda +not available: {reason}$", report(), re.MULTILINE)
