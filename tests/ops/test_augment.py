@@ -317,7 +317,7 @@ def test_plans_views_and_labels_in_any_memory(backend, offset):
     for others in (shifted, map(strided, given)):
         on = [other.to(backend.device) for other in others]
         rest = torch.tensor([SEED]), 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
-        out, targets = ops.apply_views(images.to(backend.device), *on, *rest)
+        out, targets = ops.apply_views(images.to(backend.device), *on, False, *rest)
         assert_same_bits(out, expected)
         assert_same_bits(targets, oracle_targets(labels, plan, 5, 0.1))
 
