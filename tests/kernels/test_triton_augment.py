@@ -141,10 +141,17 @@ def test_colour(executed, dtype, layout, out_dtype, memory_format, how):
     *_, plan, views = assert_as_reference("augment", *arguments, out_dtype, memory_format)
     assert set(plan[:, 6].tolist()) >= {Kind.cutmix, Kind.mixup, Kind.cutout}
     assert executed[0].launch.options["COLOURED"]
-    if how is COLOURED:
-        views[3, 0, 0] = 2
-        given = *arguments[:2], plan, views, True, arguments[2], *arguments[-5:], out_dtype, memory_format
-        assert_as_reference("apply_views", *given)
+
+
+def test_coloured_views_that_are_given(executed):
+    """One of them is not followed, and keeps its values, which are not clamped either."""
+    images = some_images((8, 3, 4, 5), torch.float32)
+    arguments = arguments_of(images, ALL_KINDS, COLOURED)
+    *_, plan, views = reference_augment.augment(*arguments, torch.float32, 0)
+    views[3, 0, 0] = 2
+    rest = True, arguments[2], *arguments[-5:], torch.float32, 0
+    out, targets = assert_as_reference("apply_views", *arguments[:2], plan, views, *rest)
+    assert targets[3].isnan().all() and out[3].abs().max() > out[0].abs().max()
 
 
 def test_images_and_out_of_any_strides(executed):
