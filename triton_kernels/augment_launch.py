@@ -32,7 +32,7 @@ from .launch import (
 
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
-SPAN_ELEMENTS = 1 << 15  # that a program writes
+SPAN_ELEMENTS = 1 << 15  # that a program writes, or few more
 
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
 BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32}  # by the bytes of an element
@@ -113,7 +113,7 @@ def geometry(shape: tuple[int, int, int, int], layout: Layout, out: Layout) -> G
     groups = inner * middle * outer
     parts = channels if few else 1
     block = clamp(next_power_of_2(groups), max(1, 32 // vector), MAX_THREADS * ELEMENTS_PER_THREAD // vector)
-    span = max(2 * block, SPAN_ELEMENTS // (parts * vector) // (2 * block) * (2 * block))
+    span = -(-SPAN_ELEMENTS // (parts * vector * 2 * block)) * 2 * block
     reaches = [sum((size - 1) * stride for size, stride in zip(shape[1:], each.strides[1:], strict=True))
                for each in (layout, out)]  # fmt: skip
     # Offsets of pixels that a shift leads to outside of the image are worked out, if not followed.
