@@ -31,7 +31,17 @@ import triton
 import triton.language as tl
 
 from .._ops import EraseValue
-from .kernel import change_of, divided, given_row, write_row, write_targets
+from .kernel import (
+    PLAN_ARGUMENTS,
+    TARGET_ARGUMENTS,
+    change_of,
+    divided,
+    given_row,
+    sample_index,
+    seed_of,
+    write_row,
+    write_targets,
+)
 from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value, mixed_value
@@ -339,14 +349,13 @@ def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
 
 
 RUN_TIME = [
-    *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
-    *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
+    *PLAN_ARGUMENTS,
     *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased"),
     *("images", "out", "images_sample", "images_channel", "images_row", "images_pixel"),
     *("out_sample", "out_channel", "out_row", "out_pixel"),
     *("groups", "inner", "inner_magic", "inner_shift", "middle", "middle_magic", "middle_shift"),
     *("wide", "channels"),
-    *("labels", "targets", "num_classes", "scale", "off", "on"),
+    *TARGET_ARGUMENTS,
 ]
 
 
@@ -423,13 +432,10 @@ def augment_kernel(
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
-    index = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    index = sample_index()
     if index >= batch:
         return
-    if device_seed is not None:
-        seed = tl.load(device_seed)
-    else:
-        seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+    seed = seed_of(seed_low, seed_high, device_seed)
 
     # The view.
     choices = (translate_y, translate_x, min_boxes, boxes, first_erased)

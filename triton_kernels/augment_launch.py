@@ -14,19 +14,17 @@ from .._ops import AUGMENTED_DTYPES, FEW_CHANNELS, Draw, EraseOrder, Erasing, Vi
 from .._validation import MAX_INT32
 from .augment_kernel import augment_kernel
 from .launch import (
-    COLUMNS_PER_THREAD,
     MAX_FAST_DIVISION,
-    MAX_GRID_Y,
     MAX_THREADS,
     Labels,
     Launch,
     clamp,
     divider,
     draws_only_cutmix,
+    launch_sizes,
     lowest_bit,
     next_power_of_2,
     plan_arguments,
-    seed_arguments,
     target_arguments,
 )
 
@@ -210,15 +208,10 @@ def augment_launch(
     """
     images, out = pixels or (None, None)
     pixel_numbers, walk = pixel_arguments(images, out)
-    classes = targets.targets.shape[1] if targets is not None else 1
-    threads = walk.threads if pixels else clamp(next_power_of_2(classes) // COLUMNS_PER_THREAD, 32, MAX_THREADS)
-    target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
-    grid_z = -(-batch // MAX_GRID_Y)
-    grid = max(walk.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
+    grid, threads, target_block = launch_sizes(batch, walk.chunks, walk.threads if pixels else 0, targets)
     erasing = values.erasing if values is not None else Erasing()
-    head = plan_arguments(plan, draw, batch, height, width)
     arguments = (
-        *(*head[:-6], *seed_arguments(seed), *head[-3:]),
+        *plan_arguments(plan, draw, seed, batch, height, width),
         *view_arguments(views, drawn_by),
         *(*pixel_numbers, *constant_arguments(values)),
         *target_arguments(targets),

@@ -182,9 +182,9 @@ def test_empty_images_still_have_targets(executed, shape):
 # 72 are the values: a byte taken out of its word, converted, - mean, * scale, and two elements rounded by one
 # instruction. About 30 are those by which a thread works out its sample's row of the plan, two draws of Philox above
 # all, spread over the pixels of its program; the rest finds vectors and compares them with the box. Blocks that a box
-# meets read two samples, which is 50 more on average. Pixels that do not lie as they are written, or that may be mirrored, are
-# loaded one by one, each with an address and, where it may be shifted, a comparison of its own. Moves between
-# registers, which are no machine code, count as well.
+# meets read two samples, which is 50 more on average. Pixels that do not lie as they are written, or that may be
+# mirrored, are loaded one by one, each with an address and, where it may be shifted, a comparison of its own. Moves
+# between registers, which are no machine code, count as well.
 
 COSTS = {  # bounds, views, layouts of images and out, instructions
     "keep": ("keep", PLAIN, 0, 0, 155),
