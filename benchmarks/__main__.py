@@ -1,6 +1,7 @@
 """The commands of the benchmarks, each with a --help of its own.
 
 python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
+python benchmarks tail           the batch tail alone, on the CPU
 python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
 python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
 python benchmarks train          what mixing does to a small network; data: gets the images for it
@@ -19,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 MODULES = {
     "cpu": "suite",
     "gpu": "suite",
+    "tail": "suite",
     "kernels": "kernels",
     "launches": "launches",
     "train": "train",
@@ -26,7 +28,7 @@ MODULES = {
     "cuda-report": "cuda_report",
     "ptx-report": "ptx_report",
 }
-DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+DEVICES = {"cpu": "cpu", "gpu": "cuda", "tail": "cpu"}
 
 
 def main() -> None:
@@ -38,11 +40,11 @@ def main() -> None:
     )
     parser.add_argument("command", choices=MODULES, help=argparse.SUPPRESS)
     command = parser.parse_args(sys.argv[1:2]).command
-    if command == "cpu":
+    if DEVICES.get(command) == "cpu":
         import_module("benchmarks.machine").keep_freed_memory()
     run = import_module(f"benchmarks.{MODULES[command]}").main
     if command in DEVICES:
-        run = partial(run, DEVICES[command])
+        run = partial(run, DEVICES[command], tail_alone=command == "tail")
     run(sys.argv[2:])
 
 

@@ -28,13 +28,29 @@ class Case:
     classes: int = 1000
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.batch, CHANNELS, self.size, self.size
+
+    @property
     def image_bytes(self) -> int:
         """Of the whole batch: one pass over the images."""
-        return self.batch * CHANNELS * self.size**2 * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def out_dtype(self) -> torch.dtype:
+        return self.dtype
+
+    @property
+    def out_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def layout(self) -> str:
         return "channels-last" if self.channels_last else "NCHW"
+
+    @property
+    def kind(self) -> str:
+        return f"{self.dtype_name}, {self.layout}"
 
     @property
     def dtype_name(self) -> str:
@@ -96,19 +112,31 @@ class Inputs(NamedTuple):
     images: Tensor  # (B, 3, size, size)
     labels: Tensor  # int64 (B,)
     soft_labels: Tensor  # float32 (B, K)
-    out: Tensor  # like images
+    out: Tensor  # of the images' shape, to write to
 
 
 def random_inputs(case: Case, device: torch.device, seed: int = 0) -> Inputs:
     """Images of random values (0..255), labels, soft labels, and somewhere to write to."""
     draw = torch.Generator(device).manual_seed(seed)
-    shape = (case.batch, CHANNELS, case.size, case.size)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=draw, device=device).to(case.dtype)
+    images = torch.randint(256, case.shape, dtype=torch.uint8, generator=draw, device=device).to(case.dtype)
     if case.channels_last:
         images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(case.classes, (case.batch,), generator=draw, device=device)
     soft_labels = torch.rand(case.batch, case.classes, generator=draw, device=device).softmax(1)
-    return Inputs(images, labels, soft_labels, torch.zeros_like(images))
+    return Inputs(images, labels, soft_labels, _out(case, device).zero_())
+
+
+def _out(case: Case, device: torch.device) -> Tensor:
+    return torch.empty(case.shape, dtype=case.out_dtype, device=device, memory_format=case.out_format)
+
+
+def meta_inputs(case: Case) -> Inputs:
+    """The same without values, on a device that has none."""
+    meta = torch.device("meta")
+    layout = torch.channels_last if case.channels_last else torch.contiguous_format
+    images = torch.empty(case.shape, dtype=case.dtype, device=meta, memory_format=layout)
+    labels = torch.empty(case.batch, dtype=torch.int64, device=meta)
+    return Inputs(images, labels, torch.empty(case.batch, case.classes, device=meta), _out(case, meta))
 
 
 MOST_ROTATED = 256

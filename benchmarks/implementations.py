@@ -56,6 +56,7 @@ class Implementation:
         dense: its targets as float (B, K), given them and K; not timed.
         rounds_lam: it holds lambda in the images' dtype, so that targets are no more exact than that.
         centre_only: measured at the centre of the grid alone.
+        least_passes: image_passes, where it is another than that of CutMix.
     """
 
     name: str
@@ -68,10 +69,13 @@ class Implementation:
     dense: Callable[[Any, int], Tensor] = _as_returned
     rounds_lam: bool = False
     centre_only: bool = False
+    least_passes: float | None = None
 
     @property
     def image_passes(self) -> float:
         """The fewest reads and writes of the whole image tensor that the job takes: (B, C, H, W) bytes each."""
+        if self.least_passes is not None:
+            return self.least_passes
         return 2 * MEAN_BOX_SHARE if self.in_place or self.name == BOX_COPY else 2.0
 
 
@@ -130,13 +134,18 @@ def _ours(
 MODES = ("out of place", "out=", "in place")
 
 
+def backends_on(device: torch.device) -> list[str]:
+    """Best first."""
+    runs_on = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}[device.type]
+    return [backend for backend in available_backends() if backend in runs_on]
+
+
 def _all_of_ours(device: torch.device) -> list[Implementation]:
     """The best backend in every mode; at the centre also its other scope and labels, and the other backends.
 
     On a GPU, whose graphs freeze what the host draws, also the modes that draw their seed in the graph.
     """
-    runs_on = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}[device.type]
-    best, *others = [backend for backend in available_backends() if backend in runs_on]
+    best, *others = backends_on(device)
     ours = partial(_ours, host_seed=True) if device.type == "cuda" else _ours
     found = [ours(mode, best) for mode in MODES]
     if device.type == "cuda":
@@ -250,6 +259,17 @@ def _snippets() -> list[Implementation]:
     ]
 
 
+def in_box(images: Tensor, y0: Tensor, x0: Tensor, y1: Tensor, x1: Tensor) -> Tensor:
+    """Whether pixels lie in boxes (B,) or (1,), as a mask that broadcasts to images (B, C, H, W)."""
+
+    def within(length: int, start: Tensor, end: Tensor) -> Tensor:
+        position = torch.arange(length, device=images.device)
+        return (position >= start[:, None]) & (position < end[:, None])
+
+    height, width = images.shape[-2:]
+    return within(height, y0, y1)[:, None, :, None] & within(width, x0, x1)[:, None, None, :]
+
+
 def plain_cutmix(images: Tensor, labels: Tensor, classes: int, per_sample: bool) -> tuple[Tensor, Tensor]:
     """CutMix as one would write it for a compiler: tensors only, nothing that makes the host wait."""
     batch, _, height, width = images.shape
@@ -262,22 +282,22 @@ def plain_cutmix(images: Tensor, labels: Tensor, classes: int, per_sample: bool)
         extent = (half * length).long()
         return (centre - extent).clamp(min=0), (centre + extent).clamp(max=length)
 
-    def within(length: int, start: Tensor, end: Tensor) -> Tensor:
-        position = torch.arange(length, device=device)
-        return (position >= start[:, None]) & (position < end[:, None])
-
     (y0, y1), (x0, x1) = side(height), side(width)
-    pasted = within(height, y0, y1)[:, None, :, None] & within(width, x0, x1)[:, None, None, :]
+    pasted = in_box(images, y0, x0, y1, x1)
     lam = 1 - ((y1 - y0) * (x1 - x0))[:, None] / (height * width)
     own = (labels[:, None] == torch.arange(classes, device=device)).float()
     return torch.where(pasted, images.flip(0), images), lam * own + (1 - lam) * own.flip(0)
 
 
-def _compiled() -> list[Implementation]:
-    # One compilation serves every batch and image size; a dtype or a batch of one takes another.
+def compile_once(function: Callable) -> Callable:
+    """One compilation serves every batch and image size; a dtype or a batch of one takes another."""
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    compiled = torch.compile(plain_cutmix, dynamic=True)
+    return torch.compile(function, dynamic=True)
+
+
+def _compiled() -> list[Implementation]:
+    compiled = compile_once(plain_cutmix)
 
     def of(name: str, per_sample: bool) -> Implementation:
         def prepare(case: Case) -> Call:

@@ -1,7 +1,8 @@
 """Checks, measures, and writes the results as JSON, Markdown and pictures. How and why: README.md beside this file.
 
-python benchmarks cpu             this machine's CPU, in under ten minutes on two cores
+python benchmarks cpu             this machine's CPU, in a quarter of an hour on two cores
 python benchmarks gpu             its GPU
+python benchmarks tail            the batch tail alone, on the CPU
 python benchmarks cpu --quick     does everything once on tiny batches; the numbers mean nothing
 python benchmarks cpu --redraw    tables and pictures again, from the JSON that is there
 """
@@ -14,23 +15,25 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from . import plots, tables
+from . import plots, tables, tail
+from .bench import Bench
 from .checks import check_all
 from .command_line import add_limits, lines_to, make_parser
 from .counted import BOXES, count_peers, read_ours
 from .cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
 from .goals import judge, judge_overhead
-from .grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines, rotation
-from .implementations import Implementation, all_implementations, chosen
-from .machine import RESULTS, ROOT, clocks, describe
+from .grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines
+from .implementations import all_implementations, chosen
+from .machine import RESULTS, ROOT, describe
 from .overhead import SMALL, call_overhead
-from .timing import Effort, Stopwatches, Timing, time_in_turn
-from .training_step import training_steps
+from .timing import Effort, Timing
+from .training_step import mixing_steps
 
 
 class Plan(NamedTuple):
@@ -43,13 +46,25 @@ class Plan(NamedTuple):
     losses: tuple[Sizes, ...]
     boxes: int  # that counts are averaged over
     compile: bool
+    tail: tail.Plan
 
 
-FULL = Plan(CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, FULL_SIZES, BOXES, True)
-QUICK = Plan(
-    QUICK_CENTRE, quick_lines(), Effort(0.1, 2, 5), {"batch": 4, "size": 32, "steps": 1}, QUICK_SIZES, 2, False
+FULL = Plan(
+    CENTRE, lines(), Effort(10.0, 5, 60), {"batch": 32, "size": 224, "steps": 5}, FULL_SIZES, BOXES, True, tail.FULL
 )
-ON_A_GPU = FULL._replace(effort=Effort(6.0, 5, 60, warm_up=1.0), step={"batch": 128, "size": 224, "steps": 3})
+QUICK = Plan(
+    QUICK_CENTRE,
+    quick_lines(),
+    Effort(0.1, 2, 5),
+    {"batch": 4, "size": 32, "steps": 1},
+    QUICK_SIZES,
+    2,
+    False,
+    tail.QUICK,
+)
+ON_A_GPU = FULL._replace(
+    effort=Effort(6.0, 5, 60, warm_up=1.0), step={"batch": 128, "size": 224, "steps": 3}, tail=tail.ON_A_GPU
+)
 
 
 class Suite:
@@ -60,8 +75,8 @@ class Suite:
     """
 
     def __init__(self, device: torch.device, plan: Plan, deadline: float, tell: Callable[[dict], None]) -> None:
-        self.device, self.plan, self.deadline, self.tell = device, plan, deadline, tell
-        self.stopwatches = Stopwatches(device)
+        self.device, self.plan = device, plan
+        self.bench = Bench(device, plan.effort, deadline, tell)
         self.on_lines: dict[Case, list[str]] = {}
         for line, cases in plan.lines.items():
             for case in cases:
@@ -80,23 +95,22 @@ class Suite:
             "cells": [],
         }
 
-    def no_time_for(self, seconds: float) -> bool:
-        return time.monotonic() + seconds > self.deadline
-
     def run(self) -> None:
         """In the order in which it is worth waiting for."""
         cases = sorted(self.on_lines, key=lambda case: case != self.plan.centre)
-        timings = {}
+        timings: dict[Case, dict[str, Timing]] = {}
         for number, case in enumerate(cases, 1):
-            if self.no_time_for(self.plan.effort.warm_up + 1.5 * self.plan.effort.seconds):
+            if self.bench.no_time_for(self.plan.effort.warm_up + 1.5 * self.plan.effort.seconds):
                 self.results.setdefault("no_time_for", []).append(str(case))
                 continue
             print(f"timing {number} of {len(cases)}: {case}", flush=True)
-            timings[case] = self.measure_batch(case)
+            implementations = chosen(self.implementations, case, self.plan.centre)
+            cell, timings[case] = self.bench.measure(case, self.on_lines[case], implementations)
+            self.results["cells"].append(cell)
         order = [case.as_dict() for case in self.on_lines]
         self.results["cells"].sort(key=lambda cell: order.index(cell["case"]))
-        if self.stopwatches.failed_captures:
-            self.results["failed_captures"] = self.stopwatches.failed_captures
+        if self.bench.stopwatches.failed_captures:
+            self.results["failed_captures"] = self.bench.stopwatches.failed_captures
 
         plan, device, results = self.plan, self.device, self.results
         counted = count_peers(self.implementations, plan.centre, plan.boxes) + read_ours(RESULTS / "ptx_report.json")
@@ -104,9 +118,9 @@ class Suite:
         for name, measure in (
             ("overhead", self.measure_overhead),
             ("step", self.measure_steps),
-            ("losses", lambda: loss_times(plan.losses, device, plan.effort, self.stopwatches)),
+            ("losses", lambda: loss_times(plan.losses, device, plan.effort, self.bench.stopwatches)),
         ):
-            if self.no_time_for(2 * plan.effort.seconds):
+            if self.bench.no_time_for(2 * plan.effort.seconds):
                 results.setdefault("no_time_for", []).append(name)
                 continue
             print(f"timing {name}", flush=True)
@@ -117,47 +131,12 @@ class Suite:
         if device.type == "cpu" and "overhead" in results:
             results["targets"] = judge(timings) + judge_overhead(results["overhead"]["by"])
 
-    def measure_batch(self, case: Case) -> dict[str, Timing]:
-        implementations = chosen(self.implementations, case, self.plan.centre)
-        watches = self.stopwatches.make(
-            {one.name: one.prepare(case) for one in implementations}, rotation(case, self.device)
-        )
-        before = self.clocks()
-        timings = time_in_turn(watches, self.plan.effort)
-        cell = as_cell(case, self.on_lines[case], implementations, timings)
-        if before:
-            cell["clocks"] = {"before": before, "after": self.clocks()}
-        self.results["cells"].append(cell)
-        self.tell(cell)
-        return timings
-
-    def clocks(self) -> dict[str, str]:
-        return clocks() if self.device.type == "cuda" else {}
-
     def measure_overhead(self) -> dict:
         by = call_overhead(self.implementations, self.device, self.plan.effort)
         return {"case": SMALL.as_dict(), "by": by}
 
     def measure_steps(self) -> dict:
-        return {**self.plan.step, "by": training_steps(self.implementations, self.device, **self.plan.step)}
-
-
-def as_cell(case: Case, on: list[str], implementations: list[Implementation], timings: dict[str, Timing]) -> dict:
-    """One batch of the grid: what each side is, its timing, and its speed over the fewest bytes for the job."""
-    rows = {}
-    for one in implementations:
-        timing = timings[one.name]
-        rows[one.name] = {
-            "kind": one.kind,
-            "scope": one.scope,
-            "in_place": one.in_place,
-            "includes": one.includes,
-            "centre_only": one.centre_only,
-            **timing.as_dict(),
-            "images_per_s": case.batch / timing.median,
-            "gb_per_s": one.image_passes * case.image_bytes / timing.median / 1e9,
-        }
-    return {"case": case.as_dict(), "lines": on, "timings": rows}
+        return {**self.plan.step, "by": mixing_steps(self.implementations, self.device, **self.plan.step)}
 
 
 def write(results: dict, folder: Path) -> None:
@@ -186,8 +165,8 @@ def show(results: dict, folder: Path) -> None:
     print(f"\nThe results are in {os.path.relpath(folder)}: {name}.json, {name}.md and pictures.")
 
 
-def main(device: str, arguments: Sequence[str]) -> None:
-    """Measures on "cpu" or "cuda"."""
+def main(device: str, arguments: Sequence[str], *, tail_alone: bool = False) -> None:
+    """Measures on "cpu" or "cuda", everything or the batch tail alone."""
     parser = make_parser(__doc__)
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by default")
     parser.add_argument("--quick", action="store_true", help="tiny batches; writes to build/benchmarks, not the README")
@@ -201,20 +180,32 @@ def main(device: str, arguments: Sequence[str]) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     folder = args.output or (ROOT / "build" / "benchmarks" if args.quick else RESULTS)
-    if args.redraw:
-        results = json.loads((folder / f"{device}.json").read_text())
-        write(results, folder)
-        show(results, folder)
-        return
-
     warnings.filterwarnings("ignore", module="kornia")
 
     plan = QUICK if args.quick else FULL if device == "cpu" else ON_A_GPU
-    suite = Suite(torch.device(device), plan, started + args.seconds, lines_to(args.lines))
-    try:
-        suite.run()
-    finally:
-        write(suite.results, folder)
-    show(suite.results, folder)
-    if suite.results["ours_wrong"]:
-        sys.exit(f"Wrong results: {', '.join(suite.results['ours_wrong'])}.")
+    deadline, tell = started + args.seconds, lines_to(args.lines)
+    parts: list[Callable[[], list[str]]] = [
+        *([] if tail_alone else [partial(run_all, device, plan, folder, deadline, tell, args.redraw)]),
+        partial(tail.run_all, device, plan.tail, folder, deadline, tell, args.redraw),
+    ]
+    wrong = [name for part in parts for name in part()]
+    if wrong:
+        sys.exit(f"Wrong results: {', '.join(wrong)}.")
+
+
+def run_all(
+    device: str, plan: Plan, folder: Path, deadline: float, tell: Callable[[dict], None], redraw: bool
+) -> list[str]:
+    """All but the batch tail: measured or, to be drawn again, read. Returns those of ours that were wrong."""
+    if redraw:
+        results = json.loads((folder / f"{device}.json").read_text())
+        write(results, folder)
+    else:
+        suite = Suite(torch.device(device), plan, deadline, tell)
+        results = suite.results
+        try:
+            suite.run()
+        finally:
+            write(results, folder)
+    show(results, folder)
+    return results["ours_wrong"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from .chains import TORCHVISION as TORCHVISION_CHAIN
 from .cross_entropy import SOFT
 from .implementations import BOX_COPY, CLONE, COPY, NO_MIXING, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
 
@@ -38,15 +39,15 @@ def spread(timing: dict) -> str:
     return f"{duration(timing['median_s'])} ({duration(timing['q1_s'])} .. {duration(timing['q3_s'])})"
 
 
-def speed_table(cell: dict, *, only: Iterable[str] | None = None) -> str:
+def speed_table(cell: dict, *, only: Iterable[str] | None = None, torchvision: str = TORCHVISION) -> str:
     """Everything that was measured on one batch: peers, ours, ceilings, the fastest of each last.
 
-    The speed-up is over torchvision, where both were timed by the same clock.
+    The speed-up is over torchvision, by its name there, where both were timed by the same clock.
     """
     timings = cell["timings"]
     names = [name for name in timings if only is None or name in only]
     names.sort(key=lambda name: (("peer", "ours", "ceiling").index(timings[name]["kind"]), -timings[name]["median_s"]))
-    baseline = timings.get(TORCHVISION)
+    baseline = timings.get(torchvision)
     rows = []
     for name in names:
         timing = timings[name]
@@ -98,7 +99,7 @@ def fraction_of_ceiling(timings: dict[str, dict], mode: str) -> float | None:
 
 
 def ceiling_table(cells: list[dict]) -> str:
-    """The share of its ceiling that each of our modes reaches, by dtype and layout."""
+    """The fraction of its ceiling that each of our modes reaches, by dtype and layout."""
     rows = []
     for cell in cells:
         shares = (fraction_of_ceiling(cell["timings"], mode) for mode in CEILING_OF)
@@ -118,8 +119,8 @@ def overhead_table(overhead: dict[str, dict]) -> str:
     return table(("who", "a call (quartiles)"), [(name, spread(timing)) for name, timing in rows])
 
 
-def step_table(step: dict) -> str:
-    plain = step["by"][NO_MIXING]["step_s"]
+def step_table(step: dict, baseline: str = NO_MIXING) -> str:
+    plain = step["by"][baseline]["step_s"]
     rows = [
         (
             name,
@@ -129,7 +130,7 @@ def step_table(step: dict) -> str:
         )
         for name, phase in step["by"].items()
     ]
-    return table(("mixed by", "load", "mix", "train", "step", "mix's share", "step / no mixing"), rows)
+    return table(("mixed by", "load", "mix", "train", "step", "mix's fraction", f"step / {baseline}"), rows)
 
 
 def loss_table(cells: list[dict]) -> str:
@@ -172,6 +173,46 @@ def counted_table(rows: list[dict]) -> str:
         ],
         numbers_from=3,
     )
+
+
+def counted_chains_table(rows: list[dict]) -> str:
+    """Kernels, copies from the host, and bytes read and written for each element of the images."""
+    return table(
+        ("a batch's tail", "by", "kernels", "host-to-device copies", "bytes an element"),
+        [
+            (
+                row["job"],
+                row["name"],
+                *(f"{number:.3g}" for number in (row["image_kernels"] + row["label_kernels"], row["transfers"])),
+                f"{row['image_passes']:.3g}",
+            )
+            for row in rows
+        ],
+        numbers_from=2,
+    )
+
+
+def ratio_table(cells: list[dict], name: str) -> str:
+    """How many times as long as ours everybody takes, by job and layout; quartiles by quartiles for the spread."""
+    others = list(dict.fromkeys(other for cell in cells for other in cell["timings"] if other != name))
+
+    def ratio(timings: dict, other: str) -> str:
+        if other not in timings or timings[other]["method"] != timings[name]["method"]:
+            return "-"
+        ours, theirs = timings[name], timings[other]
+        low, high = theirs["q1_s"] / ours["q3_s"], theirs["q3_s"] / ours["q1_s"]
+        return f"{theirs['median_s'] / ours['median_s']:.3g} ({low:.3g} .. {high:.3g})"
+
+    rows = [
+        (
+            cell["case"]["job"],
+            f"{cell['case']['size']} pixels, {cell['case']['layout']}",
+            spread(cell["timings"][name]),
+            *(ratio(cell["timings"], other) for other in others),
+        )
+        for cell in cells
+    ]
+    return table(("job", "on", name, *others), rows, numbers_from=2)
 
 
 def machine_line(machine: dict) -> str:
@@ -219,7 +260,7 @@ def report(results: dict) -> str:
     ]
     if results.get("targets"):
         parts += ["## Targets", targets_table(results["targets"])]
-    parts += ["## Share of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
     if "overhead" in results:
         parts += [
             "## One call at a batch of one",
@@ -261,31 +302,70 @@ def report(results: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def tail_report(results: dict, ours: str) -> str:
+    """Everything that was measured of the batch tail, as one document."""
+    cells = [cell for cell in results["cells"] if ours in cell["timings"]]
+    parts = [
+        f"# The batch tail, measured on {results['device']}",
+        machine_line(results["machine"]),
+        f"{results['checks']} checks of meaning {'came' if results['wrong'] else 'passed'} before anything was timed. "
+        "How: [../README.md](../README.md#the-batch-tail).",
+        *not_measured(results),
+    ]
+    if results.get("targets"):
+        parts += ["## Targets", targets_table(results["targets"])]
+    if cells:
+        batch, channels = (cells[0]["case"][key] for key in ("batch", "channels"))
+        parts += [
+            "## How many times as long as ours",
+            f"{batch} x {channels} uint8 images to bfloat16: medians of ours, and what the others take over them, with "
+            "the ratios of opposite quartiles.",
+            ratio_table(cells, ours),
+        ]
+    for step in results.get("steps", []):
+        parts += [
+            f"## A training step on {step['size']} pixels",
+            f"ResNet-18 under bfloat16 autocast, channels-last, on {step['batch']} photographs, medians of "
+            f"{step['steps']} steps each, in turn; the mix is {step['job']}.",
+            step_table(step, TORCHVISION_CHAIN),
+        ]
+    if "counted" in results:
+        parts += ["## Counted, not timed", counted_chains_text(results["counted"])]
+    parts.append("## Every batch")
+    for cell in results["cells"]:
+        title = f"### {cell['case']['job']}: {case_name(cell['case'])}"
+        parts += [title, *clock_line(cell), speed_table(cell, torchvision=TORCHVISION_CHAIN)]
+    return "\n\n".join(parts) + "\n"
+
+
+def counted_chains_text(counted: dict) -> str:
+    case = counted["case"]
+    shape = " x ".join(str(case[key]) for key in ("batch", "channels", "size", "size"))
+    return (
+        f"{shape} uint8, {case['layout']}, bfloat16. One operation that PyTorch dispatches is taken for one kernel "
+        "that reads its inputs and writes its outputs once, the fewest possible; means over the draws.\n\n"
+        + counted_chains_table(counted["rows"])
+    )
+
+
 def pictures(device: str, folder: str) -> list[str]:
     return [
         f"![Throughput over batch size]({folder}{device}_throughput.png)",
         f"![Time over bytes]({folder}{device}_time_over_bytes.png)",
-        f"![Share of the ceiling]({folder}{device}_share_of_ceiling.png)",
+        f"![Fraction of the ceiling]({folder}{device}_share_of_ceiling.png)",
     ]
 
 
 def readme_section(results: dict) -> str:
-    """What the README shows: the centre, the throughput and the counts."""
+    """What the README shows: the centre and the throughput."""
     centre = centre_cell(results)
     shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
-    counted = []
-    if "counted" in results:
-        counted = [
-            "Kernels and bytes of one call on a GPU, counted and not timed:",
-            counted_table(results["counted"]["rows"]),
-        ]
     parts = [
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
         speed_table(centre, only=shown),
         pictures(device, "benchmarks/results/")[0],
         *not_measured(results),
-        *counted,
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
     ]
     return "\n\n".join(parts)

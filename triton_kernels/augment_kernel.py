@@ -30,7 +30,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import EraseValue
+from .._ops import COLOUR_ROWS, EraseValue
 from .kernel import (
     PLAN_ARGUMENTS,
     TARGET_ARGUMENTS,
@@ -46,11 +46,13 @@ from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value, mixed_value
 from .views import (
+    coloured_value,
     contains,
     noise,
     normalized,
     sample_box,
     sample_box_count,
+    sample_colour,
     sample_geometry,
     source_x,
     source_y,
@@ -60,41 +62,42 @@ from .views import (
 
 ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
 ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
+QUADRUPLES_OF_COLOUR = tl.constexpr(COLOUR_ROWS)
 
 # ---- Views
 
 
 @triton.jit
-def load_quadruple(views, index, number, boxes):
+def load_quadruple(views, index, number, quadruples):
     """A quadruple of a packed view."""
-    quadruple = views + (index.to(tl.int64) * (boxes + 1) + number) * 4
+    quadruple = views + (index.to(tl.int64) * quadruples + number) * 4
     return tl.load(quadruple), tl.load(quadruple + 1), tl.load(quadruple + 2), tl.load(quadruple + 3)
 
 
 @triton.jit
-def store_quadruple(views, index, number, boxes, values):
+def store_quadruple(views, index, number, quadruples, values):
     """Writes a quadruple of a packed view."""
     column = tl.arange(0, 4)
     value = tl.where(column == 0, values[0], values[1])
     value = tl.where(column == 2, values[2], value)
     value = tl.where(column == 3, values[3], value)
-    tl.store(views + (index.to(tl.int64) * (boxes + 1) + number) * 4 + column, value)
+    tl.store(views + (index.to(tl.int64) * quadruples + number) * 4 + column, value)
 
 
 @triton.jit
-def erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED: tl.constexpr):
+def erased_box(views, sampling, seed, index, number, count, quadruples, SAMPLED: tl.constexpr):
     """An erased box of a sample that has `count`, drawn or loaded."""
     if SAMPLED:
         box = sample_box(sampling, seed, index, number, count)
     else:
-        y0, x0, y1, x1 = load_quadruple(views, index, 1 + number, boxes)
+        y0, x0, y1, x1 = load_quadruple(views, index, 1 + number, quadruples)
         there = number < count
         box = tl.where(there, y0, 0), tl.where(there, x0, 0), tl.where(there, y1, 0), tl.where(there, x1, 0)
     return box
 
 
 @triton.jit
-def view_of(views, sampling, seed, index, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+def view_of(views, sampling, seed, index, boxes, quadruples, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
     """A sample's geometry and number of erased boxes, and whether its view may be followed."""
     height, width = sampling[3], sampling[4]
     if SAMPLED:
@@ -104,37 +107,74 @@ def view_of(views, sampling, seed, index, boxes, SAMPLED: tl.constexpr, BOXES: t
         if BOXES > 0:
             count = sample_box_count(sampling, seed, index)
     else:
-        flip, dy, dx, _ = load_quadruple(views, index, 0, boxes)
+        flip, dy, dx, _ = load_quadruple(views, index, 0, quadruples)
         geometry = flip, dy, dx
         valid = valid_geometry(geometry, height, width)
         count = boxes
         if BOXES > 0:
             for number in range(boxes):
-                valid = valid & valid_box(load_quadruple(views, index, 1 + number, boxes), height, width)
+                valid = valid & valid_box(load_quadruple(views, index, 1 + number, quadruples), height, width)
     return geometry, count, valid
 
 
 @triton.jit
-def write_view(views, sampling, seed, index, boxes, geometry, count, BOXES: tl.constexpr):
-    """Writes a sample's drawn view."""
-    flip, dy, dx = geometry
-    store_quadruple(views, index, 0, boxes, (flip, dy, dx, 0))
-    if BOXES > 0:
-        for number in range(boxes):
-            store_quadruple(views, index, 1 + number, boxes, sample_box(sampling, seed, index, number, count))
+def load_matrix(rows):
+    """Three rows of a colour matrix."""
+    return (
+        (tl.load(rows), tl.load(rows + 1), tl.load(rows + 2), tl.load(rows + 3)),
+        (tl.load(rows + 4), tl.load(rows + 5), tl.load(rows + 6), tl.load(rows + 7)),
+        (tl.load(rows + 8), tl.load(rows + 9), tl.load(rows + 10), tl.load(rows + 11)),
+    )
 
 
 @triton.jit
-def looked_at(view, followed, views, sampling, seed, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
-    """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them.
-    One that is not followed is seen as it is."""
-    index, (flip, dy, dx), count = view
+def colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED: tl.constexpr):
+    """The three rows of a sample's colour matrix, drawn, or loaded from the matrices or the views that are given."""
+    if SAMPLED and colours is None:
+        matrix = sample_colour(factors, seed, index)
+    elif SAMPLED:
+        matrix = load_matrix(colours + index.to(tl.int64) * 12)
+    else:
+        rows = views + (index.to(tl.int64) * quadruples + 1 + boxes) * 4
+        matrix = load_matrix(rows.to(tl.pointer_type(tl.float32), bitcast=True))
+    return matrix
+
+
+@triton.jit
+def write_view(views, sampling, seed, index, boxes, quadruples, geometry, count, BOXES: tl.constexpr):
+    """Writes a sample's drawn view, but for its colour."""
+    flip, dy, dx = geometry
+    store_quadruple(views, index, 0, quadruples, (flip, dy, dx, 0))
+    if BOXES > 0:
+        for number in range(boxes):
+            store_quadruple(views, index, 1 + number, quadruples, sample_box(sampling, seed, index, number, count))
+
+
+@triton.jit
+def write_colour(views, index, boxes, quadruples, colour):
+    """Writes a sample's colour matrix."""
+    for number in tl.static_range(QUADRUPLES_OF_COLOUR):
+        red, green, blue, offset = colour[number]
+        store_quadruple(
+            views, index, 1 + boxes + number, quadruples,
+            (
+                red.to(tl.int32, bitcast=True), green.to(tl.int32, bitcast=True), blue.to(tl.int32, bitcast=True),
+                offset.to(tl.int32, bitcast=True),
+            ),
+        )  # fmt: skip
+
+
+@triton.jit
+def looked_at(view, followed, views, sampling, seed, quadruples, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+    """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them,
+    whether it is followed, and its colour. One that is not followed is seen as it is."""
+    index, (flip, dy, dx), count, colour = view
     geometry = tl.where(followed, flip, 0), tl.where(followed, dy, 0), tl.where(followed, dx, 0)
     count = tl.where(followed, count, 0)
     first = (count, count, count, count)
     if BOXES > 0:
-        first = erased_box(views, sampling, seed, index, 0, count, boxes, SAMPLED)
-    return index, geometry, count, first
+        first = erased_box(views, sampling, seed, index, 0, count, quadruples, SAMPLED)
+    return index, geometry, count, first, followed, colour
 
 
 # ---- Pixels
@@ -177,14 +217,14 @@ def erase(
     values, view, packed, seed, place, constant, SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr
 ):  # fmt: skip
     """Values with those in a sample's erased boxes erased."""
-    index, _, count, first = view
-    views, sampling, boxes = packed
+    index, _, count, first, _, _ = view
+    views, sampling, quadruples = packed
     width = sampling[4]
     if BOXES > 0:
         values = erase_box(values, first, 0, seed, index, place, constant, width, VALUE)
     if BOXES > 1:
         for number in range(1, count):
-            box = erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED)
+            box = erased_box(views, sampling, seed, index, number, count, quadruples, SAMPLED)
             values = erase_box(values, box, number, seed, index, place, constant, width, VALUE)
     return values
 
@@ -280,13 +320,13 @@ def load_elements(
 
 
 @triton.jit
-def load_pixels(
+def raw_values(
     images, view, place, vector, strides, mask, needs, height, width,
     ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Values of pixels of a sample through its flip and offset. Vectors of which no pixel is needed are not read."""
-    _, geometry, _, _ = view
+    """Pixels of a sample through its flip and offset. Vectors of which no pixel is needed are not read."""
+    geometry = view[1]
     rows, y, _, steps, channel_of = place
     x, channel, part = vector
     first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
@@ -321,6 +361,71 @@ def load_pixels(
 
 
 @triton.jit
+def raw_channel(
+    images, view, place, vector, strides, mask, needs, height, width, CHANNEL: tl.constexpr,
+    ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """One channel of the pixels of which raw_values has any."""
+    rows, y, _, steps, channel_of = place
+    x, _, part = vector
+    if INTERLEAVED:
+        first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
+        last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
+        mask = mask & is_needed(needs, y, x + first, x + last)
+        y, x = source_y(view[1], y), source_x(view[1], x + steps, width)
+        mask = mask & (y.to(tl.uint32, bitcast=True) < height) & (x.to(tl.uint32, bitcast=True) < width)
+        channel_stride, row_stride, pixel_stride = strides
+        offset = y.to(INDEX) * row_stride + x.to(INDEX) * pixel_stride + CHANNEL * channel_stride
+        return element_value(tl.load(images + offset, mask=mask, other=0), ELEMENT)
+    else:
+        place = (rows, y, x, steps, channel_of - channel_of + CHANNEL)
+        return raw_values(
+            images, view, place, (x, CHANNEL, CHANNEL), strides, mask, needs, height, width,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+
+
+@triton.jit
+def seen(
+    images, view, place, vector, strides, mask, needs, height, width, COLOURED: tl.constexpr,
+    ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Values of a sample's pixels through its view, but for its erased boxes, before they are normalised."""
+    if COLOURED:
+        channel = place[4]
+        followed, (of_red, of_green, of_blue) = view[4], view[5]
+        red = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 0,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        green = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 1,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        blue = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 2,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        WHITE: tl.constexpr = 255.0 if tl.uint8 == ELEMENT else 1.0
+        row = (
+            tl.where(channel == 0, of_red[0], tl.where(channel == 1, of_green[0], of_blue[0])),
+            tl.where(channel == 0, of_red[1], tl.where(channel == 1, of_green[1], of_blue[1])),
+            tl.where(channel == 0, of_red[2], tl.where(channel == 1, of_green[2], of_blue[2])),
+            tl.where(channel == 0, of_red[3], tl.where(channel == 1, of_green[3], of_blue[3])),
+        )
+        raw = tl.where(channel == 0, red, tl.where(channel == 1, green, blue))
+        raw = tl.where(followed, coloured_value(row, red, green, blue, WHITE), raw)
+    else:
+        raw = raw_values(
+            images, view, place, vector, strides, mask, needs, height, width,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+    return raw
+
+
+@triton.jit
 def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.constexpr):
     """Rounds values and stores them, a vector by one instruction."""
     BYTES: tl.constexpr = VECTOR * ELEMENT.primitive_bitwidth // 8
@@ -350,7 +455,7 @@ def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
 
 RUN_TIME = [
     *PLAN_ARGUMENTS,
-    *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased"),
+    *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased", "colours"),
     *("images", "out", "images_sample", "images_channel", "images_row", "images_pixel"),
     *("out_sample", "out_channel", "out_row", "out_pixel"),
     *("groups", "inner", "inner_magic", "inner_shift", "middle", "middle_magic", "middle_shift"),
@@ -376,7 +481,7 @@ def augment_kernel(
     batch: tl.int32,
     height: tl.int32,
     width: tl.int32,
-    # The views: int32 (batch, 1 + boxes, 4), sampled or given.
+    # The views: int32 (batch, 1 + boxes, 4), or with three more rows of COLOURED ones, sampled or given.
     views,
     aspects,
     parameters,  # a tuple of float32
@@ -385,6 +490,10 @@ def augment_kernel(
     translate_x: tl.int32,
     min_boxes: tl.int32,
     first_erased: tl.int32,
+    # Colour matrices, float32 (batch, 3, 4), or None to draw them by the least and greatest factors, a tuple of
+    # float32, which is None where no colour is drawn.
+    colours,
+    factors,
     # The images, as unsigned integers; strides in elements. Groups are of VECTOR pixels, or of VECTOR channels.
     images,
     out,
@@ -419,6 +528,7 @@ def augment_kernel(
     ERASE_VALUE: tl.constexpr,
     ERASE_BEFORE: tl.constexpr,  # mixing
     GEOMETRY: tl.constexpr,  # whether a sample may be mirrored or shifted
+    COLOURED: tl.constexpr,
     ONLY_CUTMIX: tl.constexpr,  # whether there can be no other kind
     ELEMENT: tl.constexpr,  # of the images
     OUT_ELEMENT: tl.constexpr,
@@ -440,10 +550,16 @@ def augment_kernel(
     # The view.
     choices = (translate_y, translate_x, min_boxes, boxes, first_erased)
     sampling = (aspects, parameters, choices, height, width)
-    geometry, count, valid = view_of(views, sampling, seed, index, boxes, SAMPLED, BOXES)
+    quadruples = boxes + 1
+    if COLOURED:
+        quadruples = boxes + 1 + QUADRUPLES_OF_COLOUR
+    geometry, count, valid = view_of(views, sampling, seed, index, boxes, quadruples, SAMPLED, BOXES)
     if SAMPLED:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
-            write_view(views, sampling, seed, index, boxes, geometry, count, BOXES)
+            write_view(views, sampling, seed, index, boxes, quadruples, geometry, count, BOXES)
+            if COLOURED:
+                colour = colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED)
+                write_colour(views, index, boxes, quadruples, colour)
     # The row of the plan, and the partner's, which says whether they are a pair.
     if plan is not None:
         if quantiles is not None:
@@ -456,7 +572,9 @@ def augment_kernel(
             row, valid_own_row = given_row(plan, index, batch, height, width, True)
             valid = valid & valid_own_row
         partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
-        their_geometry, their_count, their_valid = view_of(views, sampling, seed, partner, boxes, SAMPLED, BOXES)
+        their_geometry, their_count, their_valid = view_of(
+            views, sampling, seed, partner, boxes, quadruples, SAMPLED, BOXES
+        )
         valid = valid & (their_valid | ~has_partner(row[3]))
         change = change_of(row, valid, height, width)
         together = index != index
@@ -479,16 +597,23 @@ def augment_kernel(
         CHOOSES_FIRST: tl.constexpr = ONLY_CUTMIX and not (ERASE_BEFORE and BOXES > 0)
         kind, _, box = change
         uses_partner = together | has_partner(kind)
-        own_view = looked_at((index, geometry, count), valid, views, sampling, seed, boxes, SAMPLED, BOXES)
-        their_view = looked_at(
-            (partner, their_geometry, their_count), uses_partner, views, sampling, seed, boxes, SAMPLED, BOXES
+        own_colour, their_colour = (), ()
+        if COLOURED:
+            own_colour = colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED)
+            their_colour = colour_of(views, colours, factors, seed, partner, boxes, quadruples, SAMPLED)
+        own_view = looked_at(
+            (index, geometry, count, own_colour), valid, views, sampling, seed, quadruples, SAMPLED, BOXES
         )
+        their_view = looked_at(
+            (partner, their_geometry, their_count, their_colour), uses_partner, views, sampling, seed, quadruples,
+            SAMPLED, BOXES,
+        )  # fmt: skip
         own_images = images + index.to(tl.int64) * images_sample
         their_images = images + partner.to(tl.int64) * images_sample
         own_out = out + index.to(tl.int64) * out_sample
         their_out = out + partner.to(tl.int64) * out_sample
         strides = (images_channel.to(INDEX), images_row.to(INDEX), images_pixel.to(INDEX))
-        packed = (views, sampling, boxes)
+        packed = (views, sampling, quadruples)
         out_strides = (out_channel.to(INDEX), out_row.to(INDEX), out_pixel.to(INDEX))
 
         # The programs of a pair that is blended take half of the positions each: the first sample's the first half.
@@ -531,8 +656,8 @@ def augment_kernel(
                 mean, scale_of, erased, fill = constants_of(few, wide, channels, channel_of, mask, CHANNELS)
                 place = (rows, y, x, steps, channel_of)
                 needs = (together | reads_own(kind) | (kind == KEEP), box, False)
-                own = load_pixels(
-                    own_images, own_view, place, vector, strides, mask, needs, height, width,
+                own = seen(
+                    own_images, own_view, place, vector, strides, mask, needs, height, width, COLOURED,
                     ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                 )  # fmt: skip
                 if not CHOOSES_FIRST:
@@ -543,8 +668,8 @@ def augment_kernel(
                 values = own
                 if together | (has_partner(kind) & meets(box, rows)):
                     needs = (together, box, True)
-                    theirs = load_pixels(
-                        their_images, their_view, place, vector, strides, mask, needs, height, width,
+                    theirs = seen(
+                        their_images, their_view, place, vector, strides, mask, needs, height, width, COLOURED,
                         ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                     )  # fmt: skip
                     if not CHOOSES_FIRST:

@@ -38,6 +38,10 @@ void sample_views(const AugmentCall& call) {
                 const Box box = sample_box(views.sampling, call.plan.seed, index, number, count);
                 std::memcpy(view + (1 + number) * Views::kQuadruple, &box, sizeof box);
             }
+            for (int32_t row = 0; views.coloured && row < kColourRows; ++row) {
+                const ColourRow colour = sample_colour(views.sampling, call.plan.seed, index, row);
+                std::memcpy(view + (1 + views.boxes + row) * Views::kQuadruple, &colour, sizeof colour);
+            }
         }
     });
 }
@@ -50,6 +54,7 @@ struct Seen {
     Geometry geometry;
     const Box* erased;
     int32_t boxes;
+    const ColourRow* colour;  // the rows of its matrix; null where it is not coloured
 };
 
 // One that cannot be followed is kept, and seen as it is.
@@ -78,7 +83,8 @@ enum Constant : int32_t { kMean = 0, kScale = 1, kErase = 2, kFill = 3 };
 struct Work {
     const AugmentCall& call;
     RowOrder order;
-    std::vector<Box> boxes;
+    std::vector<Box> quadruples;  // of the packed views
+    std::vector<ColourRow> colours;
     std::vector<Seen> seen;
     std::vector<Followed> samples;
     Floats mean, scale;  // of the elements of a row
@@ -89,14 +95,20 @@ struct Work {
     explicit Work(const AugmentCall& of) : call(of) {
         const Plan& plan = call.plan;
         const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
-        const int64_t quadruples = 1 + int64_t{call.views.boxes};
-        boxes.resize(static_cast<size_t>(plan.batch * quadruples));
-        if (!boxes.empty()) std::memcpy(boxes.data(), packed, boxes.size() * sizeof(Box));
+        const int64_t quadruples_each = call.views.quadruples(), rows_each = call.views.coloured ? kColourRows : 0;
+        quadruples.resize(static_cast<size_t>(plan.batch * quadruples_each));
+        if (!quadruples.empty()) std::memcpy(quadruples.data(), packed, quadruples.size() * sizeof(Box));
+        colours.resize(static_cast<size_t>(plan.batch * rows_each));
         std::vector<bool> valid_views;
         for (int32_t i = 0; i < plan.batch; ++i) {
-            const Box* view = boxes.data() + i * quadruples;
-            Seen one = {i, {}, view + 1, call.views.boxes};
+            const Box* view = quadruples.data() + i * quadruples_each;
+            Seen one = {i, {}, view + 1, call.views.boxes, nullptr};
             std::memcpy(&one.geometry, view, sizeof one.geometry);
+            if (call.views.coloured) {
+                ColourRow* colour = colours.data() + i * rows_each;
+                std::memcpy(colour, one.erased + one.boxes, kColourRows * sizeof *colour);
+                one.colour = colour;
+            }
             seen.push_back(one);
             valid_views.push_back(valid_geometry(one.geometry, plan.height, plan.width) &&
                                   std::all_of(one.erased, one.erased + one.boxes,
@@ -119,7 +131,7 @@ struct Work {
                 scale[at] = constant(kScale, channel);
             }
 #if CUTMIX_X86
-        if (call.images.in_dtype != Dtype::kU8 || !has_avx512_vbmi()) return;
+        if (call.images.in_dtype != Dtype::kU8 || call.views.coloured || !has_avx512_vbmi()) return;
         if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
         if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
 #endif
@@ -265,12 +277,13 @@ struct Span {
 
 // Rooms for one row of one thread.
 struct Scratch {
-    std::vector<uint32_t> raw, lines, out;  // of the widest element
+    std::vector<uint32_t> raw, lines, coloured, out;  // of the widest element
     Floats values, partner;
 
     explicit Scratch(const RowOrder& order)
         : raw(static_cast<size_t>(order.size())),
           lines(raw.size()),
+          coloured(raw.size()),
           out(raw.size()),
           values(raw.size()),
           partner(raw.size()) {}
@@ -319,7 +332,26 @@ CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Spa
 }
 #endif
 
-// Pixels [span) of row y, which lie in the image, normalised.
+// Three lines of raw elements, `apart` from each other, through a colour matrix and normalised.
+template <typename In, typename Out>
+inline void colour_lines(const Work& work, const ColourRow* colour, const typename In::Bits* lines, int64_t apart,
+                         typename Out::Bits* values, int64_t values_apart, int64_t count) {
+    const float white = white_of(work.call.images.in_dtype);
+    const typename In::Bits* __restrict reds = lines;
+    const typename In::Bits* __restrict greens = lines + apart;
+    const typename In::Bits* __restrict blues = lines + 2 * apart;
+    for (int32_t channel = 0; channel < kColourRows; ++channel) {
+        const ColourRow row = colour[channel];
+        const float mean = work.constant(kMean, channel), scale = work.constant(kScale, channel);
+        typename Out::Bits* __restrict to = values + channel * values_apart;
+        for (int64_t k = 0; k < count; ++k) {
+            const float red = In::value(reds[k]), green = In::value(greens[k]), blue = In::value(blues[k]);
+            to[k] = Out::of(normalized(coloured_value(row, red, green, blue, white), mean, scale));
+        }
+    }
+}
+
+// Pixels [span) of row y, which lie in the image, coloured and normalised.
 template <typename In, typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
@@ -348,7 +380,7 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
     const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
         normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
     };
-    if (order.packed) {
+    if (order.packed && !seen.colour) {
         if (!packed) {
             interleave(lines, apart, room<T>(scratch.raw), count, channels);
             lines = room<T>(scratch.raw);
@@ -359,6 +391,13 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
         separate(lines, room<T>(scratch.raw), count, count, channels);
         lines = room<T>(scratch.raw);
         apart = count;
+    }
+    if (seen.colour) {
+        typename Out::Bits* to = values + order.at(0, span.begin);
+        if (!order.packed) return colour_lines<In, Out>(work, seen.colour, lines, apart, to, order.width, count);
+        auto* planar = room<typename Out::Bits>(scratch.coloured);
+        colour_lines<In, Out>(work, seen.colour, lines, apart, planar, count, count);
+        return interleave(planar, count, to, count, channels);
     }
     for (int32_t channel = 0; channel < channels; ++channel)
         normalize(lines + channel * apart, order.at(channel, span.begin), count);
@@ -458,7 +497,9 @@ inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, S
     for (const Span missing : {Span{span.begin, inside.begin}, Span{inside.end, span.end}})
         if (missing.size() > 0)
             fill_span<Out>(order, missing, values, [&](int32_t channel) {
-                return normalized(0.0f, work.constant(kMean, channel), work.constant(kScale, channel));
+                const float white = white_of(work.call.images.in_dtype);
+                const float raw = seen.colour ? coloured_value(seen.colour[channel], 0.0f, 0.0f, 0.0f, white) : 0.0f;
+                return normalized(raw, work.constant(kMean, channel), work.constant(kScale, channel));
             });
     if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
 }
@@ -555,7 +596,7 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
         const int64_t sample = row / work.call.plan.height;
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
-        const Seen as_it_is = {sample, {}, nullptr, 0}, &seen = followed.valid ? work.seen[sample] : as_it_is;
+        const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
         const uint8_t* from = bytes_of_row(work, {followed, seen, y}, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {
@@ -570,13 +611,20 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
 void augment_rows_anywhere(const Work& work, int64_t begin, int64_t end) { augment_rows<Writer>(work, begin, end); }
 
 #if CUTMIX_X86
-// flatten: what is called is compiled for the processor as well.
-CUTMIX_AVX2 __attribute__((flatten)) void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
+// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// function take minutes to compile.
+#ifdef __SANITIZE_ADDRESS__
+#define CUTMIX_FLATTEN
+#else
+#define CUTMIX_FLATTEN __attribute__((flatten))
+#endif
+
+CUTMIX_AVX2 CUTMIX_FLATTEN void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
     augment_rows<Writer>(work, begin, end);
 }
 
 template <bool kPastCaches>
-CUTMIX_AVX512 __attribute__((flatten)) void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
+CUTMIX_AVX512 CUTMIX_FLATTEN void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
     augment_rows<LineWriter<kPastCaches>>(work, begin, end);
 }
 #endif

@@ -65,8 +65,9 @@ CUTMIX_VBMI inline void look_up(const ByteTable& table, const uint8_t* from, boo
         const int64_t rest = std::min<int64_t>(64, count - k);
         const auto address = reinterpret_cast<uintptr_t>(from) + (flip ? -k - 63 : k);
         const __mmask64 there = flip ? ~first_bits(64 - rest) : first_bits(rest);  // nothing else is read
-        const __m512i bytes =
-            _mm512_permutexvar_epi8(order, _mm512_maskz_loadu_epi8(there, reinterpret_cast<const void*>(address)));
+        // Masked by all ones, because GCC warns of the undefined vector inside permutexvar.
+        const __m512i bytes = _mm512_maskz_permutexvar_epi8(
+            ~0ull, order, _mm512_maskz_loadu_epi8(there, reinterpret_cast<const void*>(address)));
         const __m512i lows = look_up64(low, bytes), highs = look_up64(high, bytes);
         _mm512_mask_storeu_epi16(to + k, static_cast<__mmask32>(first_bits(rest)), _mm512_unpacklo_epi8(lows, highs));
         if (rest > 32)
@@ -98,7 +99,7 @@ CUTMIX_VBMI inline void interleave_words(const uint16_t* from, int64_t apart, ui
         __m512i lines[3];
         for (int32_t line = 0; line < 3; ++line) lines[line] = _mm512_maskz_loadu_epi16(there, from + line * apart + k);
         for (int32_t vector = 0; vector < 3; ++vector) {
-            __m512i words = _mm512_permutexvar_epi16(pixels[vector], lines[0]);
+            __m512i words = _mm512_maskz_permutexvar_epi16(~0u, pixels[vector], lines[0]);
             words = _mm512_mask_permutexvar_epi16(words, kOrder.second[vector], pixels[vector], lines[1]);
             words = _mm512_mask_permutexvar_epi16(words, kOrder.third[vector], pixels[vector], lines[2]);
             _mm512_mask_storeu_epi16(to + 3 * k + 32 * vector,

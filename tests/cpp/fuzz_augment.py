@@ -1,5 +1,6 @@
 """Calls the batch tail's CPU ops at random, as fuzz_ops.py does those of mixing: tensors of exactly the memory they
-need, wrong plans, views and labels among them, every result equal to the reference's."""
+need, rows below and above the length of vectors, wrong plans, views and labels, every result equal to the
+reference's."""
 
 import random
 import sys
@@ -28,6 +29,13 @@ def any_images(dtype: torch.dtype, sizes: list[int]) -> torch.Tensor:
     return images
 
 
+def any_colours(batch: int) -> torch.Tensor:
+    """Colour matrices, some of them with entries that are no finite numbers."""
+    colours = torch.randn(batch, 3, 4)
+    colours[torch.rand(colours.shape) < 0.05] = random.choice([torch.inf, -torch.inf, torch.nan, 1e38])
+    return colours
+
+
 def any_views(batch: int, height: int, width: int) -> torch.Tensor:
     """Views that mostly make sense."""
     boxes = random.randrange(4)
@@ -46,7 +54,7 @@ def any_views(batch: int, height: int, width: int) -> torch.Tensor:
 def step() -> None:
     dtype = random.choice(DTYPES)
     sizes = [random.choice([0, 1, 2, 3, 6]), random.choice([1, 1, 3, 3, 4, 5, 17])]
-    sizes += [random.choice([0, 1, 2, 7, 16, 33]) for _ in range(2)]
+    sizes += [random.choice([0, 1, 2, 7, 16, 33]), random.choice([0, 1, 2, 7, 16, 33, random.randint(34, 200)])]
     images = any_images(dtype, sizes)
     batch, channels, height, width = sizes
     classes = random.choice([1, 5, 17])
@@ -58,21 +66,29 @@ def step() -> None:
         erasing = [0, random.randrange(2)]
     else:
         constants, erasing = torch.rand(4, channels) * 2 - 0.5, [random.randrange(3), random.randrange(2)]
+        if random.random() < 0.2:  # subnormal or not finite when they are stored
+            constants *= random.choice([1e-42, 1e30, float("inf")])
     seed = torch.tensor([random.getrandbits(64) - 2**63])
     least, most = sorted(random.randrange(4) for _ in range(2))
     low, high = sorted(random.choice([0.0, 0.02, 0.4, 1.0]) for _ in range(2))
     tables = torch.rand(1, 4097)
     flip, erase = random.choice([0.0, 0.5, 1.0]), random.choice([0.0, 0.7, 1.0])
-    parameters = flip, erase, low, high, random.choice([0.0, 1.0, 4.0])
-    choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3)
+    coloured = channels == 3 and random.random() < 0.5
+    colours = any_colours(batch) if coloured and random.random() < 0.5 else None
+    factors = [factor for _ in range(3) for factor in sorted(random.choice([0.0, 0.5, 1.0, 3.0]) for _ in range(2))]
+    parameters = flip, erase, low, high, random.choice([0.0, 1.0, 4.0]), *factors, random.choice([0.0, 0.5, 1.0])
+    choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3), int(coloured)
     bounds = sorted(random.choice([0.0, 0.3, 0.6, 1.0]) for _ in range(3))
     sampling = [random.randrange(3), random.randrange(4), random.randrange(2), random.randrange(2)]
     drawn_by = seed, quantiles(tuple(random.choices(LAWS, k=3)), images.device), bounds, sampling
-    views_by = tables, parameters, choices
+    views_by = tables, colours, parameters, choices
+    views = any_views(batch, height, width)
+    if coloured:
+        views = torch.cat([views, any_colours(batch).view(torch.int32)], dim=1)
     ways = {
         "augment": (labels, *drawn_by, *views_by, *targets, constants, erasing),
         "apply_views": (
-            labels, any_plan(batch, height, width), any_views(batch, height, width), seed, *targets, constants, erasing
+            labels, any_plan(batch, height, width), views, coloured, seed, *targets, constants, erasing
         ),
     }  # fmt: skip
     for op, arguments in ways.items():

@@ -1,7 +1,8 @@
 """Calls the CPU ops at random, on tensors of exactly the memory they need, with wrong plans and labels among them.
 
-test_sanitizers.py runs it on a build with the address and undefined-behaviour sanitizers; every result has to equal the
-reference's as well. Ops are called directly, past the checks in Python.
+test_sanitizers.py runs it on a build with the address and undefined-behaviour sanitizers, test_capabilities.py on the
+vectors of every processor; every result has to equal the reference's as well. Ops are called directly, past the checks
+in Python.
 """
 
 import random

@@ -20,15 +20,17 @@ from cutmix_cuda.triton_kernels import augment_launch, augment_ops  # noqa: E402
 from cutmix_cuda.triton_kernels.launch import Labels, Launch  # noqa: E402
 
 from cutmix_cuda import reference_augment  # noqa: E402
-from cutmix_cuda._ops import Draw, Erasing, Kind, Sampling  # noqa: E402
+from cutmix_cuda._ops import Draw, Erasing, Kind, Sampling, ViewChoices, ViewParameters  # noqa: E402
 
-from ..helpers import Backend, assert_same_bits, packed, random_labels  # noqa: E402
+from ..helpers import Backend, assert_same_bits, packed, random_labels, strided  # noqa: E402
 from ..ops.test_augment import (  # noqa: E402
     ALL_KINDS,
     BAD_BOXES,
     BAD_VIEWS,
     BOUNDS,
+    COLOURED,
     EVERYTHING,
+    EVERYTHING_COLOURED,
     PLAIN,
     constants_for,
     draw_arguments,
@@ -46,6 +48,7 @@ from .triton_compile import compiled, execute, specialization  # noqa: E402
 ARCHITECTURE = 90
 TRITON = Backend("triton", "cpu")
 ONE_BOX = EVERYTHING._replace(boxes=(1, 1))
+ONE_BOX_COLOURED = EVERYTHING_COLOURED._replace(boxes=(1, 1))
 FLIPS_AND_SHIFTS = DrawnViews(flip=0.5, translate=(4, 4))
 
 
@@ -129,6 +132,31 @@ def test_nothing_but_cutmix(executed, order):
     assert executed[0].launch.options["ONLY_CUTMIX"]
 
 
+COLOURED_FORMS = {  # dtype and layout of images, dtype and layout of out, views
+    "planes": (torch.uint8, 0, torch.bfloat16, 0, COLOURED),
+    "pixels of planes": (torch.uint8, 0, torch.bfloat16, 1, ONE_BOX_COLOURED),
+    "planes of pixels of floats": (torch.float16, 1, torch.float32, 0, ONE_BOX_COLOURED),
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout", "out_dtype", "memory_format", "how"), COLOURED_FORMS.values(), ids=COLOURED_FORMS
+)
+def test_colour(executed, dtype, layout, out_dtype, memory_format, how):
+    images = some_images((8, 3, 6, 16)) if dtype == torch.uint8 else (some_images((8, 3, 6, 16)) / 255).to(dtype)
+    images = images.contiguous(memory_format=torch.channels_last if layout else torch.contiguous_format)
+    arguments = arguments_of(images, ALL_KINDS, how)
+    if dtype != torch.uint8:
+        arguments[7] = torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(0))  # given colours
+    *_, plan, views = assert_as_reference("augment", *arguments, out_dtype, memory_format)
+    assert set(plan[:, 6].tolist()) >= {Kind.cutmix, Kind.mixup, Kind.cutout}
+    assert executed[0].launch.options["COLOURED"]
+    if how is COLOURED:
+        views[3, 0, 0] = 2
+        given = *arguments[:2], plan, views, True, arguments[2], *arguments[-5:], out_dtype, memory_format
+        assert_as_reference("apply_views", *given)
+
+
 def test_images_and_out_of_any_strides(executed):
     """What lies between the elements of out is not written to, and images that are not dense are not copied."""
     images = some_images((3, 3, 7, 20))[:, :, 1:, 2::2]
@@ -144,7 +172,7 @@ def test_images_and_out_of_any_strides(executed):
 
 
 def test_what_leads_outside_is_not_followed(executed):
-    """Given views and plans with every fault, of which none leads out of bounds."""
+    """Given views and plans with every fault, of which none leads out of bounds; in memory of any strides."""
     batch, shape = 32, (32, 1, 6, 9)
     images, labels = some_images(shape), random_labels(batch, 5)
     plan, views = expected_draws(shape, ALL_KINDS, ONE_BOX)
@@ -156,7 +184,8 @@ def test_what_leads_outside_is_not_followed(executed):
     rows[13, 0], rows[14, 3], rows[15, 6] = batch, 7, 9
     values = some_values(1, "channel")
     rest = 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
-    _, targets = assert_as_reference("apply_views", images, labels, rows, packed_bad, torch.tensor([3]), *rest)
+    given = map(strided, (labels, rows, packed_bad))
+    _, targets = assert_as_reference("apply_views", images, *given, False, torch.tensor([3]), *rest)
     assert targets.isnan().any(1)[[*range(12), 13, 14, 15]].all() and not targets.isnan().all()
 
 
@@ -164,11 +193,12 @@ def test_views_without_images(executed):
     """Of many samples, with boxes that take several tries, by seeds of any bits."""
     table = draw_arguments(TRITON, ALL_KINDS, EVERYTHING)[4]
     for seed in (0, -1, 2**40 + 5):
-        for how in (EVERYTHING, DrawnViews(0.3, 1.0, (0.4, 0.9), 3.3, (99, 0), (0, 3), 7)):
-            arguments = torch.tensor([seed]), 70, 20, 31, table, how.parameters, how.choices
+        for how in (EVERYTHING, DrawnViews(0.3, 1.0, (0.4, 0.9), 3.3, (99, 0), (0, 3), 7), COLOURED):
+            arguments = torch.tensor([seed]), 70, 20, 31, table, None, how.parameters, how.choices
             (views,) = assert_as_reference("sample_views", *arguments)
-    assert (views[7:, 1:].sum(2) == 0).any() and views[7:, 3].any()
-    assert len(executed) == 6
+            if how.boxes[1] == 3:
+                assert (views[7:, 1:].sum(2) == 0).any() and views[7:, 3].any()
+    assert len(executed) == 9
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (3, 0, 4, 5), (3, 3, 0, 5), (3, 3, 4, 0)])
@@ -233,8 +263,8 @@ def test_costs(executed, tmp_path, kind, how, layout, memory_format, most):
 
 def training_launch(batch: int, seed: int | Tensor = 1, bounds: tuple[float, ...] = ALL_KINDS, **changes) -> Launch:
     """The launch of CUDA tensors of any size: meta tensors have no memory, and sizes are all that matters."""
-    parameters = {"flip_below": 0.5, "erase_below": 0.3, "min_area": 0.02, "max_area": 0.3, "max_aspect": 3.3}
-    choices = {"translate_y": 4, "translate_x": 4, "min_boxes": 1, "max_boxes": 1, "first_erased": 0}
+    parameters = ViewParameters(0.5, 0.3, 0.02, 0.3, 3.3)._asdict()
+    choices = ViewChoices(4, 4, 1, 1)._asdict()
     parameters |= {name: value for name, value in changes.items() if name in parameters}
     choices |= {name: value for name, value in changes.items() if name in choices}
     with torch.device("meta"):
@@ -244,8 +274,8 @@ def training_launch(batch: int, seed: int | Tensor = 1, bounds: tuple[float, ...
         quantiles, table = torch.empty(3, 4097), torch.empty(1, 4097)
     seed = seed if isinstance(seed, Tensor) else torch.tensor([seed])
     return augment_launch.augment_launch(
-        *(batch, 224, 224, seed, plan, Draw(seed, quantiles, bounds, Sampling(0, 3, 0, 1)), views),
-        augment_launch.DrawnViews(table, list(parameters.values()), list(choices.values())),
+        *(batch, 224, 224, seed, plan, Draw(seed, quantiles, bounds, Sampling(0, 3, 0, 1)), views, False),
+        augment_launch.DrawnViews(table, None, list(parameters.values()), list(choices.values())),
         augment_launch.Values(some_values(3).constants, Erasing()),
         (images, out),
         Labels(labels, targets, 0.1),

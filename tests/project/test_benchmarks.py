@@ -306,10 +306,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, one_thread):
+def test_quick_run_leaves_numbers_tables_and_pictures(tmp_path, one_thread, monkeypatch):
+    asked = []  # the batch tail is the business of test_tail_benchmark.py
+    monkeypatch.setattr(suite.tail, "run_all", lambda *arguments: asked.append(arguments[:2]) or [])
     suite.main("cpu", ["--quick", "--output", str(tmp_path)])
 
     results = json.loads((tmp_path / "cpu.json").read_text())
+    assert asked == [("cpu", suite.QUICK.tail)]
     assert results["machine"]["threads"] == 1
     assert results["checks"] > 30
     assert results["missing"] == {}

@@ -231,3 +231,51 @@ def test_segmentation_counts_as_by_hand():
     batch = torch.zeros(1, 3, 1, 5, dtype=torch.uint8), mask[None]
     score = segmentation.mean_iou(Network(), 3, [batch], torch.device("cpu"))
     assert score == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+# ---- semi_supervised.py
+
+
+def test_semi_supervised_runs(image_folder):
+    options = {
+        "labels": 2,
+        "model": "squeezenet1_1",
+        "epochs": 2,
+        "batch-size": 4,
+        "size": 32,
+        "workers": 0,
+        "device": "cpu",
+    }
+    named = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert 0 <= example("semi_supervised").main([str(image_folder), *named]) <= 1
+
+
+def test_semi_supervised_chooses_labels_by_class():
+    assert example("semi_supervised").first_of_each_class([1, 0, 1, 1, 0, 2, 0], 2) == [0, 1, 2, 4, 5]
+
+
+def test_semi_supervised_loss_is_as_by_hand():
+    """Whatever the boxes: a teacher that always answers the same is to be answered the same on mixed images."""
+    semi_supervised = example("semi_supervised")
+    logits, answers = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.0, 0.0, -0.5])
+    seen = []
+
+    class Network(torch.nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, images):
+            seen.append(images)
+            return self.answer.expand(len(images), -1)
+
+    augment = semi_supervised.Augment(semi_supervised.CutMix(num_classes=3), mean=0.5, std=0.5, seed=0)
+    labelled = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.full((4,), 2)
+    unlabelled = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
+    loss = semi_supervised.loss_of(Network(logits), Network(answers), augment, labelled, unlabelled, weight=3.0)
+    consistency = (logits.softmax(0) - answers.softmax(0)).square().sum()
+    assert loss.item() == pytest.approx(-logits.log_softmax(0)[2].item() + 3 * consistency.item())
+    teachers, students = seen[1:]
+    plain = (unlabelled.float() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(teachers, plain)
+    assert not torch.allclose(students, plain), "the student's are mixed"
