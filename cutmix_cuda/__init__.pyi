@@ -12,6 +12,7 @@ from ._backends import available_backends
 from ._literals import BackendName, LayoutName, PartnerName, PlacementName, ScopeName, TargetsName
 from .augmentation import Mean, Augment as _Augment, normalize_images, sample_views
 from .boxes import MixedBoxes
+from .colour import Colour
 from .distributions import Distribution
 from .erasing import Erase
 from .functional import mix_images, mix_images_, sample_plan
@@ -23,6 +24,7 @@ from .views import Views
 __version__: str
 __all__ = [
     "Augment",
+    "Colour",
     "CutMix",
     "Cutout",
     "Erase",
@@ -158,18 +160,18 @@ class Augment(_Augment, Generic[_Targets]):
     @overload
     def __init__(
         self: Augment[Tensor], mix: None = None, *, mean: Mean | None = None, std: Mean | None = None,
-        flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-        dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-        layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-        backend: BackendName | None = None
+        flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | None = None,
+        erase: Erase | None = None, dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
         self: Augment[_Targets], mix: _Transform[_Targets], *, mean: Mean | None = None, std: Mean | None = None,
-        flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-        dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-        layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-        backend: BackendName | None = None
+        flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | None = None,
+        erase: Erase | None = None, dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __call__(
@@ -531,58 +533,65 @@ def mix_(
 @overload
 def augment(
     images: Tensor, labels: None = None, mix: Transform | None = None, *, mean: Mean | None = None,
-    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[False] = False, backend: BackendName | None = None
+    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0,
+    colour: Colour | Tensor | None = None, erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[False] = False, backend: BackendName | None = None
 ) -> tuple[Tensor, None]: ...
 @overload
 def augment(
     images: Tensor, labels: None = None, mix: Transform | None = None, *, mean: Mean | None = None,
-    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[True], backend: BackendName | None = None
+    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0,
+    colour: Colour | Tensor | None = None, erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[True], backend: BackendName | None = None
 ) -> tuple[Tensor, None, MixPlan, Views]: ...
 @overload
 def augment(
     images: Tensor, labels: Tensor, mix: None = None, *, mean: Mean | None = None, std: Mean | None = None,
-    flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[False] = False, backend: BackendName | None = None
+    flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | Tensor | None = None,
+    erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[False] = False, backend: BackendName | None = None
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def augment(
     images: Tensor, labels: Tensor, mix: None = None, *, mean: Mean | None = None, std: Mean | None = None,
-    flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[True], backend: BackendName | None = None
+    flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | Tensor | None = None,
+    erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[True], backend: BackendName | None = None
 ) -> tuple[Tensor, Tensor, MixPlan, Views]: ...
 @overload
 def augment(
     images: Tensor, labels: Tensor, mix: _Transform[_Targets], *, mean: Mean | None = None, std: Mean | None = None,
-    flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[False] = False, backend: BackendName | None = None
+    flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | Tensor | None = None,
+    erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[False] = False, backend: BackendName | None = None
 ) -> tuple[Tensor, _Targets]: ...
 @overload
 def augment(
     images: Tensor, labels: Tensor, mix: _Transform[_Targets], *, mean: Mean | None = None, std: Mean | None = None,
-    flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: Literal[True], backend: BackendName | None = None
+    flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | Tensor | None = None,
+    erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: Literal[True], backend: BackendName | None = None
 ) -> tuple[Tensor, _Targets, MixPlan, Views]: ...
 @overload
 def augment(
     images: Tensor, labels: Tensor | None = None, mix: Transform | None = None, *, mean: Mean | None = None,
-    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0, erase: Erase | None = None,
-    dtype: torch.dtype | None = None, memory_format: torch.memory_format = torch.preserve_format,
-    layout: LayoutName = "NCHW", seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-    out: Tensor | None = None, return_plan: bool = False, backend: BackendName | None = None
+    std: Mean | None = None, flip: float = 0.0, translate: int | tuple[int, int] = 0,
+    colour: Colour | Tensor | None = None, erase: Erase | None = None, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
+    seed: int | Tensor | None = None, generator: torch.Generator | None = None, out: Tensor | None = None,
+    return_plan: bool = False, backend: BackendName | None = None
 ) -> tuple[Tensor, Tensor | _Targets | None] | tuple[Tensor, Tensor | _Targets | None, MixPlan, Views]: ...
 
 

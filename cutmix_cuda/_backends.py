@@ -80,6 +80,10 @@ def _triton_ops() -> Ops:
     return _triton_kernels().OPS
 
 
+# torch.compile calls a function that is marked as a constant and does not trace it: these import, warn and read files.
+# functools.cache may not wrap them, because torch.compile warns of that.
+
+
 def _try_triton() -> None:
     """Fills in why Triton is missing, if it is."""
     try:
@@ -88,7 +92,7 @@ def _try_triton() -> None:
         _missing["triton"] = str(error)
 
 
-_try_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]  # so that torch.compile does not trace imports
+_try_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _why_missing(name: str) -> str | None:
@@ -104,18 +108,27 @@ def _device_type_of(arguments: tuple[object, ...]) -> str:
     return next((each for each in types if each != "cpu"), "cpu")
 
 
-@cache
-def _warn_of_reference(device_type: str) -> None:
-    """Warns once that the reference runs although nobody asked for it."""
+_warned: set[tuple[str, str | None]] = set()
+
+
+def _warn_of_reference(device_type: str, obstacle: str | None = None) -> None:
+    """Warns once that the reference runs although nobody asked for it. obstacle is what keeps a backend that is there
+    from running."""
     better = [name for name in AUTOMATIC.get(device_type, ()) if name != "reference"]
-    if better:
-        reasons = "; ".join(f"{name}: {_why_missing(name)} (to get it: {HOW_TO_GET[name]})" for name in better)
+    if better and (device_type, obstacle) not in _warned:
+        reasons = "; ".join(
+            f"{name}: {_why_missing(name) or obstacle} (to get it: {HOW_TO_GET[name]})" for name in better
+        )
         warnings.warn(
             f"cutmix_cuda mixes {device_type} tensors by its slow reference, plain PyTorch, because nothing better is "
             f"there. {reasons}. `python -m cutmix_cuda info` tells more; CUTMIX_CUDA_BACKEND=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )
+        _warned.add((device_type, obstacle))
+
+
+_warn_of_reference._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unasked(op: Callable[..., object]) -> Callable[..., object]:
@@ -239,15 +252,20 @@ def check_variable() -> str | None:
     return check_backend(_DEFAULT, "CUTMIX_CUDA_BACKEND")
 
 
-@cache
+_device_obstacles: dict[int | None, str | None] = {}
+
+
 def device_obstacle(index: int | None) -> str | None:
     """Why the compiled CUDA code, if it is there, does not run on a GPU, or None."""
     if _why_missing("cuda"):
         return None
-    return _build.device_obstacle("_cuda", torch.cuda.get_device_capability(index))
+    if index not in _device_obstacles:
+        capability = torch.cuda.get_device_capability(index)
+        _device_obstacles[index] = _build.device_obstacle("_cuda", capability)
+    return _device_obstacles[index]
 
 
-device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]  # so that torch.compile does not trace it
+device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
@@ -259,5 +277,8 @@ def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     if device.type == "cuda" and chosen in (None, "cuda") and (obstacle := device_obstacle(device.index)):
         if chosen is not None:
             raise RuntimeError(f"{name} {chosen!r} is not available on {device}: {obstacle}; {remedy} for what is")
-        chosen = "reference" if _why_missing("triton") else "triton"
+        chosen = "triton"
+        if _why_missing("triton"):
+            chosen = "reference"
+            _warn_of_reference(device.type, obstacle)
     return _OPS[chosen]

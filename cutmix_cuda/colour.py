@@ -16,6 +16,8 @@ Factor = float | tuple[float, float]
 class Colour:
     """Random brightness, contrast and saturation, and random greyscale, drawn for each sample of a batch.
 
+    >>> jitter = Augment(mean=0.5, std=0.25, colour=Colour(brightness=0.4, contrast=0.4, greyscale=0.1))
+
     The arguments are those of torchvision's ``ColorJitter``, and the probability of its ``RandomGrayscale``: factors
     are uniform in [max(0, 1 - x), 1 + x], or between the two numbers given. All of it is one matrix of 3 x 4 a sample,
     which is applied to the raw values in the launch, and the result is clamped to the images' range: 0..255 of uint8,

@@ -28,6 +28,7 @@ from torchvision.transforms import v2
 
 from ._backends import backend_for
 from ._literals import BackendName
+from .augmentation import Augment
 from .functional import cutmix
 from .plan import MixPlan
 from .transforms import CutMix
@@ -48,6 +49,8 @@ CLASSES = tuple(PHOTOGRAPHS)
 TIMED_BATCH, TIMED_SIZE = 128, 224
 TIMED_SECONDS = 3.0
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 COLUMNS, MAX_DRAWN = 8, 32
 CELL_INCHES, ROW_INCHES, DPI = 1.5, 3.6, 100
@@ -177,8 +180,8 @@ def time_in_turn(methods: dict[str, Callable[[], object]], device: torch.device,
     return {name: Timing(values) for name, values in seconds.items()}
 
 
-def timing_table(timings: dict[str, Timing], baseline: str) -> Table:
-    table = Table(title="Images per second", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def timing_table(title: str, timings: dict[str, Timing], baseline: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("call")
     for name in ("images/s", "ms", "quartiles, ms", "speed-up"):
         table.add_column(name, justify="right")
@@ -195,10 +198,15 @@ def timing_table(timings: dict[str, Timing], baseline: str) -> Table:
 
 
 def compare(device: torch.device, alpha: float, backend: BackendName | None, console: Console) -> None:
-    """Prints the speed of ours, out of place and in place, and of torchvision's v2.CutMix on one float32 batch."""
+    """Prints the speed of ours and of torchvision on one batch: of CutMix, and of the whole batch tail."""
     with console.status(f"cropping {TIMED_BATCH} photographs"):
-        images, labels = make_batch(TIMED_BATCH, TIMED_SIZE)
-    images, labels = images.to(device, torch.float32) / 255, labels.to(device)
+        images, labels = (tensor.to(device) for tensor in make_batch(TIMED_BATCH, TIMED_SIZE))
+    compare_mixing(images.float() / 255, labels, alpha, backend, console)
+    compare_tail(images, labels, alpha, backend, console)
+
+
+def compare_mixing(images: Tensor, labels: Tensor, alpha: float, backend: BackendName | None, console: Console) -> None:
+    """Ours, out of place and in place, and torchvision's v2.CutMix on float32 images."""
     scratch = images.clone()
     ours = CutMix(num_classes=len(CLASSES), alpha=alpha, backend=backend)
     in_place = CutMix(num_classes=len(CLASSES), alpha=alpha, backend=backend, inplace=True)
@@ -208,13 +216,31 @@ def compare(device: torch.device, alpha: float, backend: BackendName | None, con
         "CutMix, in place": lambda: in_place(scratch, labels),
         "torchvision v2.CutMix": lambda: theirs(images, labels),
     }
-    timings = time_in_turn(methods, device, console)
+    timings = time_in_turn(methods, images.device, console)
     rounds = len(timings["CutMix"].seconds)
-    console.print(timing_table(timings, "torchvision v2.CutMix"))
+    console.print(timing_table("Images per second", timings, "torchvision v2.CutMix"))
     console.print(
         f"Medians of {rounds} rounds that call the three in turn on {TIMED_BATCH} float32 photographs of "
         f"3x{TIMED_SIZE}x{TIMED_SIZE}, targets included. Ours draws a box for each sample, torchvision one a batch."
     )
+
+
+def compare_tail(images: Tensor, labels: Tensor, alpha: float, backend: BackendName | None, console: Console) -> None:
+    """Augment and torchvision's chain of the same steps, on uint8 images."""
+    mix = CutMix(num_classes=len(CLASSES), alpha=alpha)
+    dtype, layout = torch.bfloat16, torch.channels_last
+    ours = Augment(mix, mean=MEAN, std=STD, dtype=dtype, memory_format=layout, backend=backend)
+    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    theirs = v2.CutMix(num_classes=len(CLASSES), alpha=alpha)
+
+    def chain() -> tuple[Tensor, Tensor]:
+        mixed, targets = theirs(normalize(images), labels)
+        return mixed.to(dtype, memory_format=layout), targets
+
+    calls = {"Augment": lambda: ours(images, labels), "torchvision's chain": chain}
+    timings = time_in_turn(calls, images.device, console)
+    console.print(timing_table("Images per second, the whole batch tail", timings, "torchvision's chain"))
+    console.print("uint8 photographs to normalised, mixed bfloat16 in channels-last, targets included.")
 
 
 def run(args: argparse.Namespace) -> None:

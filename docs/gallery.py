@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cutmix_cuda import Augment, CutMix, Cutout, Erase, Mix, MixUp, Views
+from cutmix_cuda import Augment, Colour, CutMix, Cutout, Erase, Mix, MixUp, Views
 from cutmix_cuda.demo import CLASSES, INK, draw_mixed, make_batch, words_of
 from cutmix_cuda.distributions import Constant
 
@@ -20,7 +20,7 @@ WIDTH_INCHES, ROW_INCHES = 9.0, 2.1
 GRID = {"left": 0.05, "right": 0.998, "bottom": 0.17, "top": 0.99, "wspace": 0.06}
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
-TAIL_BATCH, TAIL_INCHES = 4, (9.0, 8.6)
+TAIL_BATCH, TAIL_INCHES = 4, (10.5, 8.6)
 TAIL_GRID = {"left": 0.005, "right": 0.995, "bottom": 0.045, "top": 0.965, "wspace": 0.06, "hspace": 0.28}
 
 Rows = dict[str, CutMix | Mix | MixUp | Cutout]
@@ -80,15 +80,24 @@ def picture(images: Tensor, labels: Tensor, rows: Rows) -> Figure:
 def tail(images: Tensor, labels: Tensor) -> Figure:
     """The stages of the batch tail, a column each, and in the last one what the model gets."""
     whole = Augment(
-        cutmix(alpha=Constant(0.6)), mean=MEAN, std=STD, flip=0.5, translate=40, erase=Erase(0.7, value="pixel"), seed=5
+        cutmix(alpha=Constant(0.6)),
+        mean=MEAN,
+        std=STD,
+        flip=0.5,
+        translate=40,
+        colour=Colour(brightness=0.4, contrast=0.4, saturation=0.8),
+        erase=Erase(0.7, value="pixel"),
+        seed=5,
     )
     _, targets, plan, views = whole(images, labels, return_plan=True)
     moved = Views.make(len(images), SIZE, SIZE, flip=views.flip, offset=views.offset)
+    coloured = Views.make(len(images), SIZE, SIZE, flip=views.flip, offset=views.offset, colour=views.colour)
     nothing = torch.zeros_like(plan.boxes)
     stages = {
         "from the loader": (images, nothing),
         "shifted and flipped": (Augment().apply_plan(images, views=moved)[0], nothing),
-        "normalised": (whole.apply_plan(images, views=moved)[0], nothing),
+        "coloured": (Augment().apply_plan(images, views=coloured)[0], nothing),
+        "normalised": (whole.apply_plan(images, views=coloured)[0], nothing),
         "erased": (whole.apply_plan(images, views=views, seed=1)[0], views.erased[:, 0]),
         "mixed": (whole.apply_plan(images, None, plan, views, seed=1)[0], plan.boxes),
     }

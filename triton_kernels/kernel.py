@@ -184,8 +184,11 @@ def exchange(
     own_bits, their_bits = bits
     own_kind, own_lam, _ = changes[0]
     their_kind, their_lam, _ = changes[1]
-    own_mask = ((their_bits != 0) & has_partner(their_kind)) | ((own_bits != 0) & reads_own(own_kind))
-    their_mask = ((own_bits != 0) & has_partner(own_kind)) | ((their_bits != 0) & reads_own(their_kind))
+    if fill is None:  # no kind but cutmix: to look at the kinds would cost registers
+        own_mask, their_mask = their_bits != 0, own_bits != 0
+    else:
+        own_mask = ((their_bits != 0) & has_partner(their_kind)) | ((own_bits != 0) & reads_own(own_kind))
+        their_mask = ((own_bits != 0) & has_partner(own_kind)) | ((their_bits != 0) & reads_own(their_kind))
     own_words = tl.load(word_pointers(own, WIDTH), mask=own_mask)
     their_words = tl.load(word_pointers(theirs, WIDTH), mask=their_mask)
     own_new = changed(own_kind, own_lam, own_words, their_words, fill, ELEMENT)

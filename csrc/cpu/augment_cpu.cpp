@@ -80,8 +80,17 @@ using Floats = std::vector<float>;
 
 enum Constant : int32_t { kMean = 0, kScale = 1, kErase = 2, kFill = 3 };
 
+struct Work;
+struct Scratch;
+struct Span;
+
+// The coloured pixels that a span of an output row shows of a row of the image, channel by channel, in scratch.
+using ColourSpan = const float* (*)(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch);
+ColourSpan colour_span_for_processor();
+
 struct Work {
     const AugmentCall& call;
+    ColourSpan colour_span;
     RowOrder order;
     std::vector<Box> quadruples;  // of the packed views
     std::vector<ColourRow> colours;
@@ -92,7 +101,7 @@ struct Work {
     std::vector<ByteTable> tables;  // of the channels, where they are looked up
 #endif
 
-    explicit Work(const AugmentCall& of) : call(of) {
+    explicit Work(const AugmentCall& of) : call(of), colour_span(colour_span_for_processor()) {
         const Plan& plan = call.plan;
         const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
         const int64_t quadruples_each = call.views.quadruples(), rows_each = call.views.coloured ? kColourRows : 0;
@@ -277,14 +286,14 @@ struct Span {
 
 // Rooms for one row of one thread.
 struct Scratch {
-    std::vector<uint32_t> raw, lines, coloured, out;  // of the widest element
-    Floats values, partner;
+    std::vector<uint32_t> raw, lines, out;  // of the widest element
+    Floats coloured, values, partner;
 
-    explicit Scratch(const RowOrder& order)
+    Scratch(const RowOrder& order, bool has_colour)
         : raw(static_cast<size_t>(order.size())),
           lines(raw.size()),
-          coloured(raw.size()),
           out(raw.size()),
+          coloured(has_colour ? raw.size() : 0),
           values(raw.size()),
           partner(raw.size()) {}
 };
@@ -332,26 +341,39 @@ CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Spa
 }
 #endif
 
-// Three lines of raw elements, `apart` from each other, through a colour matrix and normalised.
-template <typename In, typename Out>
-inline void colour_lines(const Work& work, const ColourRow* colour, const typename In::Bits* lines, int64_t apart,
-                         typename Out::Bits* values, int64_t values_apart, int64_t count) {
-    const float white = white_of(work.call.images.in_dtype);
-    const typename In::Bits* __restrict reds = lines;
-    const typename In::Bits* __restrict greens = lines + apart;
-    const typename In::Bits* __restrict blues = lines + 2 * apart;
-    for (int32_t channel = 0; channel < kColourRows; ++channel) {
-        const ColourRow row = colour[channel];
-        const float mean = work.constant(kMean, channel), scale = work.constant(kScale, channel);
-        typename Out::Bits* __restrict to = values + channel * values_apart;
-        for (int64_t k = 0; k < count; ++k) {
-            const float red = In::value(reds[k]), green = In::value(greens[k]), blue = In::value(blues[k]);
-            to[k] = Out::of(normalized(coloured_value(row, red, green, blue, white), mean, scale));
-        }
-    }
+// Lines of pixels, `apart` elements from each other where each is of one channel.
+template <typename T>
+struct Lines {
+    const T* first;
+    int64_t apart;
+};
+
+// The raw pixels that [span) of an output row shows of row y, all of which lie in the image, in their order there.
+template <typename T>
+inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    const Strides& strides = work.call.images.in_strides;
+    const int64_t channels = work.order.channels, count = span.size();
+    const T* lines = source_of<T>(work, seen, y, span.begin);
+    if (!seen.geometry.flip) return {lines, strides.channel};
+    T* to = room<T>(scratch.lines);
+    if (strides.pixel != 1)
+        reverse_pixels(lines, to, count, channels);
+    else
+        for (int64_t channel = 0; channel < channels; ++channel)
+            reverse_line(lines + channel * strides.channel, to + channel * count, count);
+    return {to, count};
 }
 
-// Pixels [span) of row y, which lie in the image, coloured and normalised.
+// The same, channel by channel.
+template <typename T>
+inline Lines<T> planar_lines(const Work& work, const Lines<T>& lines, int64_t count, Scratch& scratch) {
+    if (work.call.images.in_strides.pixel == 1) return lines;
+    T* to = room<T>(scratch.raw);
+    separate(lines.first, to, count, count, work.order.channels);
+    return {to, count};
+}
+
+// Pixels [span) of row y, which lie in the image, normalised.
 template <typename In, typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
@@ -360,47 +382,41 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
     if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
         if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
 #endif
-    const Strides& strides = work.call.images.in_strides;
     const RowOrder& order = work.order;
     const int64_t channels = order.channels, count = span.size();
-    const bool packed = strides.pixel != 1, flip = seen.geometry.flip != 0;
-    const T* lines = source_of<T>(work, seen, y, span.begin);
-    int64_t apart = strides.channel;  // of planar lines
-    if (flip) {
-        T* to = room<T>(scratch.lines);
-        if (packed) {
-            reverse_pixels(lines, to, count, channels);
-        } else {
-            for (int64_t channel = 0; channel < channels; ++channel)
-                reverse_line(lines + channel * apart, to + channel * count, count);
-            apart = count;
-        }
-        lines = to;
-    }
+    Lines<T> lines = straight_lines<T>(work, seen, y, span, scratch);
     const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
         normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
     };
-    if (order.packed && !seen.colour) {
-        if (!packed) {
-            interleave(lines, apart, room<T>(scratch.raw), count, channels);
-            lines = room<T>(scratch.raw);
+    if (order.packed) {
+        if (work.call.images.in_strides.pixel == 1) {
+            interleave(lines.first, lines.apart, room<T>(scratch.raw), count, channels);
+            lines.first = room<T>(scratch.raw);
         }
-        return normalize(lines, order.at(0, span.begin), count * channels);
+        return normalize(lines.first, order.at(0, span.begin), count * channels);
     }
-    if (packed) {
-        separate(lines, room<T>(scratch.raw), count, count, channels);
-        lines = room<T>(scratch.raw);
-        apart = count;
-    }
-    if (seen.colour) {
-        typename Out::Bits* to = values + order.at(0, span.begin);
-        if (!order.packed) return colour_lines<In, Out>(work, seen.colour, lines, apart, to, order.width, count);
-        auto* planar = room<typename Out::Bits>(scratch.coloured);
-        colour_lines<In, Out>(work, seen.colour, lines, apart, planar, count, count);
-        return interleave(planar, count, to, count, channels);
-    }
+    lines = planar_lines(work, lines, count, scratch);
     for (int32_t channel = 0; channel < channels; ++channel)
-        normalize(lines + channel * apart, order.at(channel, span.begin), count);
+        normalize(lines.first + channel * lines.apart, order.at(channel, span.begin), count);
+}
+
+// The same of a coloured sample; colours come as floats, channel by channel.
+template <typename Out>
+inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                               typename Out::Bits* values) {
+    const RowOrder& order = work.order;
+    const int64_t count = span.size();
+    const float* raw = work.colour_span(work, seen, y, span, scratch);
+    const auto normalize = [&](const float* of, int64_t at, int64_t elements) {
+        normalize_line<ElementF32, Out>(of, &work.mean[at], &work.scale[at], values + at, elements);
+    };
+    if (order.packed) {
+        float* packed = room<float>(scratch.raw);
+        interleave(raw, count, packed, count, kColourRows);
+        return normalize(packed, order.at(0, span.begin), count * kColourRows);
+    }
+    for (int32_t channel = 0; channel < kColourRows; ++channel)
+        normalize(raw + channel * count, order.at(channel, span.begin), count);
 }
 
 template <typename Out>
@@ -410,6 +426,7 @@ constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
 template <typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
+    if (seen.colour) return load_coloured_span<Out>(work, seen, y, span, scratch, values);
     if constexpr (kFloats<Out>) {
         switch (work.call.images.in_dtype) {
             case Dtype::kF16:
@@ -423,6 +440,69 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
         }
     }
     load_span<ElementU8, Out>(work, seen, y, span, scratch, values);
+}
+
+// ---- Colour, of whose loops there is one copy for each kind of processor
+
+template <typename In>
+inline void colour_lines(const Lines<typename In::Bits>& lines, const ColourRow* colour, float white,
+                         float* __restrict values, int64_t count) {
+    const typename In::Bits* __restrict reds = lines.first;
+    const typename In::Bits* __restrict greens = lines.first + lines.apart;
+    const typename In::Bits* __restrict blues = lines.first + 2 * lines.apart;
+    const ColourRow red = colour[0], green = colour[1], blue = colour[2];
+    for (int64_t k = 0; k < count; ++k) {
+        const float r = In::value(reds[k]), g = In::value(greens[k]), b = In::value(blues[k]);
+        values[k] = coloured_value(red, r, g, b, white);
+        values[count + k] = coloured_value(green, r, g, b, white);
+        values[2 * count + k] = coloured_value(blue, r, g, b, white);
+    }
+}
+
+template <typename In>
+inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    using T = typename In::Bits;
+    const int64_t count = span.size();
+    const Lines<T> lines = planar_lines(work, straight_lines<T>(work, seen, y, span, scratch), count, scratch);
+    colour_lines<In>(lines, seen.colour, white_of(work.call.images.in_dtype), scratch.coloured.data(), count);
+    return scratch.coloured.data();
+}
+
+inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    switch (work.call.images.in_dtype) {
+        case Dtype::kU8:
+            return colour_span<ElementU8>(work, seen, y, span, scratch);
+        case Dtype::kF16:
+            return colour_span<ElementF16>(work, seen, y, span, scratch);
+        case Dtype::kBF16:
+            return colour_span<ElementBF16>(work, seen, y, span, scratch);
+        default:
+            return colour_span<ElementF32>(work, seen, y, span, scratch);
+    }
+}
+
+const float* colour_span_anywhere(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+
+#if CUTMIX_X86
+CUTMIX_AVX2 __attribute__((flatten))
+const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+
+CUTMIX_AVX512 __attribute__((flatten)) const float* colour_span_avx512(const Work& work, const Seen& seen, int32_t y,
+                                                                       Span span, Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+#endif
+
+ColourSpan colour_span_for_processor() {
+#if CUTMIX_X86
+    if (has_avx512()) return colour_span_avx512;
+    if (has_avx2()) return colour_span_avx2;
+#endif
+    return colour_span_anywhere;
 }
 
 template <typename Out, typename Value>
@@ -586,7 +666,7 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
     const int64_t bytes = bytes_of(images.out_dtype), lines = order.packed ? 1 : order.channels;
     const int64_t line_bytes = order.size() / lines * bytes;
     const bool goes_on = strides.row * bytes == line_bytes;
-    Scratch scratch(order);
+    Scratch scratch(order, work.call.views.coloured);
     std::vector<LineWriter> writers;
     const auto finish = [&] {
         for (LineWriter& writer : writers) writer.finish();

@@ -303,9 +303,9 @@ CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_
     }
 }
 
-template <bool kTheirColours>
+template <bool kWithColour>
 struct PixelUnits {
-    static constexpr bool kColoured = kTheirColours;
+    static constexpr bool kColoured = kWithColour;
 
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
         write_pixel<kColoured>(params, pair, y, unit);
@@ -628,9 +628,9 @@ CUTMIX_HD bool only_mixes(const AugmentParams& params, const CheckedRow& checked
     return !filled && !erases(own, y, x) && !(needs.partner && erases(partner, y, x));
 }
 
-template <typename Element, int kChannels, bool kTheirColours>
+template <typename Element, int kChannels, bool kWithColour>
 struct VectorUnits {
-    static constexpr bool kColoured = kTheirColours;
+    static constexpr bool kColoured = kWithColour;
     using Unit = std::conditional_t<kColoured, ColouredRaw<kChannels>, Raw<kChannels>>;
 
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {

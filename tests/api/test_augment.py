@@ -180,7 +180,7 @@ def test_erase_alone(backend):
     assert 0 < (views.erased[:, 0, 2] > views.erased[:, 0, 0]).sum() < SHAPE[0]
 
 
-@pytest.mark.parametrize("splits", [0, 1, 2, 3])
+@pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_clean_split_is_not_erased(splits):
     """A part of each batch by its size, in one graph for all of them; the others' boxes are as without."""

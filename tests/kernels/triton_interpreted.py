@@ -25,7 +25,7 @@ from ..helpers import (
     soft_labels,
     strided,
 )
-from ..ops.test_augment import ALL_KINDS, EVERYTHING, check_augment, some_images, some_values
+from ..ops.test_augment import ALL_KINDS, EVERYTHING, EVERYTHING_COLOURED, check_augment, some_images, some_values
 from .execution import UNIFORM, bounds_of, fill_of
 
 CLASSES = 5
@@ -288,16 +288,17 @@ def test_direct_calls_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("shape", "last", "dtype", "erase"),
+    ("shape", "last", "dtype", "erase", "how"),
     [
-        ((4, 3, 3, 8), True, torch.bfloat16, ("pixel", "before")),
-        ((3, 6, 3, 4), False, torch.float16, ("channel", "after")),
-        ((3, 1, 5, 5), False, torch.float32, ("constant", "before")),
+        ((4, 3, 3, 8), True, torch.bfloat16, ("pixel", "before"), EVERYTHING),
+        ((3, 6, 3, 4), False, torch.float16, ("channel", "after"), EVERYTHING),
+        ((3, 1, 5, 5), False, torch.float32, ("constant", "before"), EVERYTHING),
+        ((3, 3, 3, 4), False, torch.float32, ("constant", "after"), EVERYTHING_COLOURED),
     ],
 )
-def test_batch_tail(shape, last, dtype, erase):
+def test_batch_tail(shape, last, dtype, erase, how):
     """All of it at once; test_triton_augment.py executes what is compiled of it."""
     images = some_images(shape)
     layout = torch.channels_last if last else torch.contiguous_format
     values = some_values(shape[1], *erase)
-    check_augment(Backend("triton", "cpu"), images, ALL_KINDS, EVERYTHING, values, dtype, layout)
+    check_augment(Backend("triton", "cpu"), images, ALL_KINDS, how, values, dtype, layout)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -203,9 +204,8 @@ def gpus(monkeypatch):
     monkeypatch.setattr(_build, "record", lambda: _build.Record(settings={"GPU architectures": "9.0"}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: ((9, 0), (8, 0))[index or 0])
-    _backends.device_obstacle.cache_clear()
-    yield
-    _backends.device_obstacle.cache_clear()
+    monkeypatch.setattr(_backends, "_device_obstacles", {})
+    monkeypatch.setattr(_backends, "_warned", set())
 
 
 def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
@@ -218,8 +218,28 @@ def test_triton_takes_over_on_a_gpu_without_code(gpus, monkeypatch):
         _backends.ops_for("cuda", second)
     assert _backends.ops_for("triton", second) is _backends._OPS["triton"]
     monkeypatch.setitem(_backends._missing, "triton", "not installed")
-    assert _backends.ops_for(None, second) is _backends._OPS["reference"]
+    with pytest.warns(RuntimeWarning, match="slow reference.*cuda: .* compiled for 9.0.*triton: not installed"):
+        assert _backends.ops_for(None, second) is _backends._OPS["reference"]
     assert _backends.ops_for(None, torch.device("cpu")) is _backends._OPS[None]
+
+
+def test_torch_compile_calls_what_chooses_the_backend(gpus, monkeypatch):
+    """And does not trace it, because it reads files and warns."""
+    monkeypatch.setattr(_backends, "_DEFAULT", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # torch.compile would ask more of a GPU
+
+    def step(number):
+        for index in range(2):
+            _backends.ops_for(None, torch.device("cuda", index))
+        return number + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.compile(step, fullgraph=True, backend="eager")(torch.tensor(1)) == 2
+    monkeypatch.setitem(_backends._missing, "triton", "not installed")
+    torch.compiler.reset()
+    with pytest.warns(RuntimeWarning, match="slow reference"):
+        torch.compile(step, fullgraph=True, backend="eager")(torch.tensor(1))
 
 
 def test_a_gpu_without_code_is_told(gpus, monkeypatch):

@@ -22,7 +22,7 @@ import cutmix_cuda
 from cutmix_cuda import _build
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+MADE = shutil.ignore_patterns(".*", "_build", "_gallery", "build", "dist", "*.egg-info", "*.so", "__pycache__")
 
 
 def load_setup():

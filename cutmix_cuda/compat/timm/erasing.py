@@ -79,6 +79,7 @@ class RandomErasing(nn.Module):
             std=None,
             flip=0.0,
             translate=0,
+            colour=None,
             erase=self.erase,
             dtype=None,
             memory_format=torch.preserve_format,

@@ -96,6 +96,7 @@ class PrefetchLoader:
             std=timm.data.loader.adapt_to_chs(std, channels),
             flip=0.0,
             translate=0,
+            colour=None,
             erase=erase,
             dtype=self.img_dtype,
             memory_format=memory_format,
