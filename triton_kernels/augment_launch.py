@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -170,7 +171,8 @@ def view_arguments(views: Tensor, coloured: bool, drawn_by: DrawnViews | None) -
         return views, None, (0.0,) * FACTORS, boxes, 0, 0, 0, 0, None, None
     translate_y, translate_x, min_boxes, _, first_erased, _ = drawn_by.choices
     table = drawn_by.tables if boxes > 0 else None
-    parameters = tuple(map(float, drawn_by.parameters))
+    single = f"{len(drawn_by.parameters)}f"  # as a GPU gets them; Triton's interpreter leaves numbers in tuples alone
+    parameters = struct.unpack(single, struct.pack(single, *drawn_by.parameters))
     draws_colour = coloured and drawn_by.colours is None
     return (
         *(views, table, parameters[:FACTORS]),
