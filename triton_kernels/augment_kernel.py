@@ -31,7 +31,17 @@ import triton
 import triton.language as tl
 
 from .._ops import COLOUR_ROWS, EraseValue
-from .kernel import change_of, divided, given_row, write_row, write_targets
+from .kernel import (
+    PLAN_ARGUMENTS,
+    TARGET_ARGUMENTS,
+    change_of,
+    divided,
+    given_row,
+    sample_index,
+    seed_of,
+    write_row,
+    write_targets,
+)
 from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value, mixed_value
@@ -168,6 +178,17 @@ def looked_at(view, followed, views, sampling, seed, quadruples, SAMPLED: tl.con
 
 
 # ---- Pixels
+#
+# A place is the first and the last row of a block of pixels, the row of each vector and the column of its first pixel,
+# and for each element how many columns after that it is, and its channel.
+
+
+@triton.jit
+def is_within(box, place):
+    """Whether elements are in a box, which is moved against each vector: an element then costs one subtraction."""
+    _, y, x, step, _ = place
+    y0, x0, y1, x1 = box
+    return contains((y0, x0 - x, y1, x1 - x), y, step)
 
 
 @triton.jit
@@ -179,15 +200,15 @@ def meets(box, rows):
 @triton.jit
 def erase_box(values, box, number, seed, index, place, constant, width, VALUE: tl.constexpr):
     """Values with those in a box erased."""
-    rows, y, x, channel = place
+    rows, y, x, step, channel = place
     if meets(box, rows):
         if VALUE == ERASE_CHANNEL:
             erased = noise(seed, index, number, channel)
         elif VALUE == ERASE_PIXEL:
-            erased = noise(seed, index, y * width + x, channel)
+            erased = noise(seed, index, y * width + (x + step), channel)
         else:
             erased = constant
-        values = tl.where(contains(box, y, x), erased, values)
+        values = tl.where(is_within(box, place), erased, values)
     return values
 
 
@@ -232,13 +253,13 @@ def elements_of(
     place, vector, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, INDEX: tl.constexpr
 ):  # fmt: skip
     """The offsets of elements, which are side by side in each vector."""
-    _, y, x_of, channel_of = place
+    _, y, _, _, channel_of = place
     x, channel, part = vector
     channel_stride, row_stride, pixel_stride = strides
     element = tl.arange(0, VECTOR)[None, :]
     row = y.to(INDEX) * row_stride
     if VECTOR == 1:
-        return row + channel_of * channel_stride + x_of.to(INDEX) * pixel_stride
+        return row + channel_of * channel_stride + x.to(INDEX) * pixel_stride
     elif not INTERLEAVED:
         return row + channel * channel_stride + x + element
     elif CHANNELS > 0:
@@ -249,16 +270,16 @@ def elements_of(
 
 @triton.jit
 def position_of(vector, element, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """Column and channel of an element of each vector. `vector` is the column and the channel of the first, and the
-    part."""
-    x, channel, part = vector
+    """How many columns after the first an element of a vector is, and its channel. `vector` is the column and the
+    channel of the first, and the part."""
+    _, channel, part = vector
     if INTERLEAVED and CHANNELS > 0:
         place = part * VECTOR + element
-        return x + place // CHANNELS, place % CHANNELS
+        return place // CHANNELS, place % CHANNELS
     elif INTERLEAVED:
-        return x, channel + element
+        return element - element, channel + element
     else:
-        return x + element, channel + (element - element)
+        return element, channel + (element - element)
 
 
 @triton.jit
@@ -306,11 +327,11 @@ def raw_values(
 ):  # fmt: skip
     """Pixels of a sample through its flip and offset. Vectors of which no pixel is needed are not read."""
     geometry = view[1]
-    rows, y, x_of, channel_of = place
+    rows, y, _, steps, channel_of = place
     x, channel, part = vector
     first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
     last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
-    mask = mask & is_needed(needs, y, first, last)
+    mask = mask & is_needed(needs, y, x + first, x + last)
     step = 1 + (height - height)
     if GEOMETRY:
         y, x = source_y(geometry, y), source_x(geometry, x, width)
@@ -324,7 +345,7 @@ def raw_values(
         inside = mask
         if GEOMETRY:
             inside = mask & (x.to(tl.uint32, bitcast=True) < width)
-        source = (rows, y, x_of, channel_of)
+        source = (rows, y, x, steps, channel_of)
         vectors = images + elements_of(source, (x, channel, part), strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
         BYTES: tl.constexpr = VECTOR * images.dtype.element_ty.primitive_bitwidth // 8
         raw = tl.load(tl.multiple_of(vectors, (1, BYTES)), mask=inside, other=0)
@@ -346,19 +367,19 @@ def raw_channel(
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """One channel of the pixels of which raw_values has any."""
-    rows, y, x_of, channel_of = place
+    rows, y, _, steps, channel_of = place
     x, _, part = vector
     if INTERLEAVED:
         first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
         last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
-        mask = mask & is_needed(needs, y, first, last)
-        y, x_of = source_y(view[1], y), source_x(view[1], x_of, width)
-        mask = mask & (y.to(tl.uint32, bitcast=True) < height) & (x_of.to(tl.uint32, bitcast=True) < width)
+        mask = mask & is_needed(needs, y, x + first, x + last)
+        y, x = source_y(view[1], y), source_x(view[1], x + steps, width)
+        mask = mask & (y.to(tl.uint32, bitcast=True) < height) & (x.to(tl.uint32, bitcast=True) < width)
         channel_stride, row_stride, pixel_stride = strides
-        offset = y.to(INDEX) * row_stride + x_of.to(INDEX) * pixel_stride + CHANNEL * channel_stride
+        offset = y.to(INDEX) * row_stride + x.to(INDEX) * pixel_stride + CHANNEL * channel_stride
         return element_value(tl.load(images + offset, mask=mask, other=0), ELEMENT)
     else:
-        place = (rows, y, x_of, channel_of - channel_of + CHANNEL)
+        place = (rows, y, x, steps, channel_of - channel_of + CHANNEL)
         return raw_values(
             images, view, place, (x, CHANNEL, CHANNEL), strides, mask, needs, height, width,
             ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
@@ -367,13 +388,13 @@ def raw_channel(
 
 @triton.jit
 def seen(
-    images, view, place, vector, strides, mask, needs, mean, scale, height, width, COLOURED: tl.constexpr,
+    images, view, place, vector, strides, mask, needs, height, width, COLOURED: tl.constexpr,
     ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Pixels of a sample through its view, but for its erased boxes: coloured and normalised."""
+    """Values of a sample's pixels through its view, but for its erased boxes, before they are normalised."""
     if COLOURED:
-        channel = place[3]
+        channel = place[4]
         followed, (of_red, of_green, of_blue) = view[4], view[5]
         red = raw_channel(
             images, view, place, vector, strides, mask, needs, height, width, 0,
@@ -401,7 +422,7 @@ def seen(
             images, view, place, vector, strides, mask, needs, height, width,
             ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
         )  # fmt: skip
-    return normalized(raw, mean, scale)
+    return raw
 
 
 @triton.jit
@@ -415,8 +436,7 @@ def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.co
 def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample with those of its partner, as its row of the plan says."""
     kind, lam, box = change
-    _, y, x, _ = place
-    values = tl.where(contains(box, y, x) & (kind == CUTMIX), theirs, own)
+    values = tl.where(is_within(box, place) & (kind == CUTMIX), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
         if kind == MIXUP:
             values = mixed_value(lam, own, theirs)
@@ -427,22 +447,20 @@ def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
 def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample with its box filled, if its row of the plan says so."""
     kind, _, box = change
-    _, y, x, _ = place
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
         if kind == CUTOUT:
-            values = tl.where(contains(box, y, x), fill, values)
+            values = tl.where(is_within(box, place), fill, values)
     return values
 
 
 RUN_TIME = [
-    *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
-    *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
+    *PLAN_ARGUMENTS,
     *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased", "colours"),
     *("images", "out", "images_sample", "images_channel", "images_row", "images_pixel"),
     *("out_sample", "out_channel", "out_row", "out_pixel"),
     *("groups", "inner", "inner_magic", "inner_shift", "middle", "middle_magic", "middle_shift"),
     *("wide", "channels"),
-    *("labels", "targets", "num_classes", "scale", "off", "on"),
+    *TARGET_ARGUMENTS,
 ]
 
 
@@ -524,13 +542,10 @@ def augment_kernel(
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
-    index = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    index = sample_index()
     if index >= batch:
         return
-    if device_seed is not None:
-        seed = tl.load(device_seed)
-    else:
-        seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+    seed = seed_of(seed_low, seed_high, device_seed)
 
     # The view.
     choices = (translate_y, translate_x, min_boxes, boxes, first_erased)
@@ -578,6 +593,8 @@ def augment_kernel(
     if images is not None:
         INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
         PARTS: tl.constexpr = CHANNELS if CHANNELS > 0 else 1
+        # Where cutmix only chooses between pixels, and nothing was erased in them, what it chose is normalised once.
+        CHOOSES_FIRST: tl.constexpr = ONLY_CUTMIX and not (ERASE_BEFORE and BOXES > 0)
         kind, _, box = change
         uses_partner = together | has_partner(kind)
         own_colour, their_colour = (), ()
@@ -635,26 +652,30 @@ def augment_kernel(
                 if CHANNELS > 0:
                     first_channel = part
                 vector = (x, first_channel, part)
-                x_of, channel_of = position_of(vector, element, VECTOR, CHANNELS, INTERLEAVED)
+                steps, channel_of = position_of(vector, element, VECTOR, CHANNELS, INTERLEAVED)
                 mean, scale_of, erased, fill = constants_of(few, wide, channels, channel_of, mask, CHANNELS)
-                place = (rows, y, x_of, channel_of)
+                place = (rows, y, x, steps, channel_of)
                 needs = (together | reads_own(kind) | (kind == KEEP), box, False)
                 own = seen(
-                    own_images, own_view, place, vector, strides, mask, needs, mean, scale_of, height, width, COLOURED,
+                    own_images, own_view, place, vector, strides, mask, needs, height, width, COLOURED,
                     ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                 )  # fmt: skip
-                if ERASE_BEFORE:
-                    own = erase(own, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                if not CHOOSES_FIRST:
+                    own = normalized(own, mean, scale_of)
+                    if ERASE_BEFORE:
+                        own = erase(own, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                 offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
                 values = own
                 if together | (has_partner(kind) & meets(box, rows)):
                     needs = (together, box, True)
                     theirs = seen(
-                        their_images, their_view, place, vector, strides, mask, needs, mean, scale_of, height, width,
-                        COLOURED, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                        their_images, their_view, place, vector, strides, mask, needs, height, width, COLOURED,
+                        ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                     )  # fmt: skip
-                    if ERASE_BEFORE:
-                        theirs = erase(theirs, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                    if not CHOOSES_FIRST:
+                        theirs = normalized(theirs, mean, scale_of)
+                        if ERASE_BEFORE:
+                            theirs = erase(theirs, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                     values = mixed(change, own, theirs, place, ONLY_CUTMIX)
                     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
                         if together:
@@ -665,6 +686,8 @@ def augment_kernel(
                                     other, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE
                                 )
                             store_values(their_out, offset, other, mask, VECTOR, OUT_ELEMENT)
+                if CHOOSES_FIRST:
+                    values = normalized(values, mean, scale_of)
                 values = cut_out(values, change, place, fill, ONLY_CUTMIX)
                 if not ERASE_BEFORE:
                     values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,25 +15,23 @@ from .._ops import AUGMENTED_DTYPES, COLOUR_ROWS, FEW_CHANNELS, Draw, EraseOrder
 from .._validation import MAX_INT32
 from .augment_kernel import augment_kernel
 from .launch import (
-    COLUMNS_PER_THREAD,
     MAX_FAST_DIVISION,
-    MAX_GRID_Y,
     MAX_THREADS,
     Labels,
     Launch,
     clamp,
     divider,
     draws_only_cutmix,
+    launch_sizes,
     lowest_bit,
     next_power_of_2,
     plan_arguments,
-    seed_arguments,
     target_arguments,
 )
 
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
-SPAN_ELEMENTS = 1 << 15  # that a program writes
+SPAN_ELEMENTS = 1 << 15  # that a program writes, or few more
 
 FACTORS = ViewParameters._fields.index("brightness_least")  # from which on parameters are those of colours
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
@@ -115,7 +114,7 @@ def geometry(shape: tuple[int, int, int, int], layout: Layout, out: Layout) -> G
     groups = inner * middle * outer
     parts = channels if few else 1
     block = clamp(next_power_of_2(groups), max(1, 32 // vector), MAX_THREADS * ELEMENTS_PER_THREAD // vector)
-    span = max(2 * block, SPAN_ELEMENTS // (parts * vector) // (2 * block) * (2 * block))
+    span = -(-SPAN_ELEMENTS // (parts * vector * 2 * block)) * 2 * block
     reaches = [sum((size - 1) * stride for size, stride in zip(shape[1:], each.strides[1:], strict=True))
                for each in (layout, out)]  # fmt: skip
     # Offsets of pixels that a shift leads to outside of the image are worked out, if not followed.
@@ -172,7 +171,8 @@ def view_arguments(views: Tensor, coloured: bool, drawn_by: DrawnViews | None) -
         return views, None, (0.0,) * FACTORS, boxes, 0, 0, 0, 0, None, None
     translate_y, translate_x, min_boxes, _, first_erased, _ = drawn_by.choices
     table = drawn_by.tables if boxes > 0 else None
-    parameters = tuple(map(float, drawn_by.parameters))
+    single = f"{len(drawn_by.parameters)}f"  # as a GPU gets them; Triton's interpreter leaves numbers in tuples alone
+    parameters = struct.unpack(single, struct.pack(single, *drawn_by.parameters))
     draws_colour = coloured and drawn_by.colours is None
     return (
         *(views, table, parameters[:FACTORS]),
@@ -220,15 +220,10 @@ def augment_launch(
     """
     images, out = pixels or (None, None)
     pixel_numbers, walk = pixel_arguments(images, out)
-    classes = targets.targets.shape[1] if targets is not None else 1
-    threads = walk.threads if pixels else clamp(next_power_of_2(classes) // COLUMNS_PER_THREAD, 32, MAX_THREADS)
-    target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
-    grid_z = -(-batch // MAX_GRID_Y)
-    grid = max(walk.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
+    grid, threads, target_block = launch_sizes(batch, walk.chunks, walk.threads if pixels else 0, targets)
     erasing = values.erasing if values is not None else Erasing()
-    head = plan_arguments(plan, draw, batch, height, width)
     arguments = (
-        *(*head[:-6], *seed_arguments(seed), *head[-3:]),
+        *plan_arguments(plan, draw, seed, batch, height, width),
         *view_arguments(views, coloured, drawn_by),
         *(*pixel_numbers, *constant_arguments(values)),
         *target_arguments(targets),

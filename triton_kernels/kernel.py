@@ -48,6 +48,21 @@ def divided(number, magic, shift):
 
 
 @triton.jit
+def sample_index():
+    """The sample of a program, which there may not be: the grid's last layer need not be full."""
+    return tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+
+
+@triton.jit
+def seed_of(seed_low, seed_high, device_seed):
+    """The seed, of two words by value or on the device."""
+    if device_seed is not None:
+        return tl.load(device_seed)
+    else:
+        return (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+
+
+@triton.jit
 def given_row(plan, index, batch, height, width, can_blend):
     """A row of a given plan, and whether it may be followed."""
     row = plan + index.to(tl.int64) * 8
@@ -232,13 +247,17 @@ def write_targets(
     tl.store(targets + index * num_classes + column, value, mask=inside)
 
 
-RUN_TIME = [
+PLAN_ARGUMENTS = [
     *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
     *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
+]
+TARGET_ARGUMENTS = ["labels", "targets", "num_classes", "scale", "off", "on"]
+RUN_TIME = [
+    *PLAN_ARGUMENTS,
     *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
     *("groups", "row_groups", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
     *("fill_low", "fill_high"),
-    *("labels", "targets", "num_classes", "scale", "off", "on"),
+    *TARGET_ARGUMENTS,
 ]
 
 
@@ -295,17 +314,14 @@ def mix_kernel(
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
-    index = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    index = sample_index()
     if index >= batch:
         return
 
     # The row of the plan.
     if quantiles is not None:
         draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
-        if device_seed is not None:
-            seed = tl.load(device_seed)
-        else:
-            seed = (seed_high.to(tl.int64) << 32) | (seed_low.to(tl.int64) & 0xFFFFFFFF)
+        seed = seed_of(seed_low, seed_high, device_seed)
         mapping = partner_map(partner_rule, seed, batch)
         row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
         valid = batch > 0

@@ -102,7 +102,7 @@ def clamp(number: int, low: int, high: int) -> int:
     return max(low, min(number, high))
 
 
-NO_SAMPLING = (0.0,) * KINDS, *Sampling(0, 0, 0, 0)
+NO_BOUNDS, NO_SAMPLING, NO_SEED = (0.0,) * KINDS, Sampling(0, 0, 0, 0), (0, 0, None)
 
 
 def seed_arguments(seed: Tensor) -> tuple:
@@ -112,13 +112,12 @@ def seed_arguments(seed: Tensor) -> tuple:
     return 0, 0, seed
 
 
-def plan_arguments(plan: Tensor | None, draw: Draw | None, batch: int, height: int, width: int) -> tuple:
-    sizes = batch, height, width
-    if draw is None:
-        return plan, None, *NO_SAMPLING, 0, 0, None, *sizes
-    seed, quantiles, bounds, sampling = draw
-    options = tuple(map(float, bounds)), *sampling
-    return plan, quantiles, *options, *seed_arguments(seed), *sizes
+def plan_arguments(
+    plan: Tensor | None, draw: Draw | None, seed: Tensor | None, batch: int, height: int, width: int
+) -> tuple:
+    quantiles, bounds, sampling = (None, NO_BOUNDS, NO_SAMPLING) if draw is None else draw[1:]
+    seeds = NO_SEED if seed is None else seed_arguments(seed)
+    return plan, quantiles, tuple(map(float, bounds)), *sampling, *seeds, batch, height, width
 
 
 class Geometry(NamedTuple):
@@ -196,6 +195,18 @@ def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, Geome
     return (triton.reinterpret(images, seen.word), triton.reinterpret(out, seen.word), *seen.numbers), seen
 
 
+def launch_sizes(
+    batch: int, chunks: int, threads: int, targets: Labels | None
+) -> tuple[tuple[int, int, int], int, int]:
+    """The grid, the threads of a program, and the columns of a chunk of targets, for `chunks` of a sample's pixels by
+    `threads`: 0 where there are no pixels, and the columns decide."""
+    classes = targets.targets.shape[1] if targets is not None else 1
+    threads = clamp(threads or next_power_of_2(classes) // COLUMNS_PER_THREAD, 32, MAX_THREADS)
+    columns = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
+    grid_z = -(-batch // MAX_GRID_Y)
+    return (max(chunks, -(-classes // columns)), -(-batch // grid_z), grid_z), threads, columns
+
+
 def target_arguments(targets: Labels | None) -> tuple:
     if targets is None:
         return None, None, 0, 0, 0, 0
@@ -227,14 +238,11 @@ def mix_launch(
     would.
     """
     images, seen = pixel_arguments(pixels, in_place)
-    classes = targets.targets.shape[1] if targets is not None else 1
-    threads = seen.vectors // WIDE_PER_THREAD if pixels else next_power_of_2(classes) // COLUMNS_PER_THREAD
-    threads = clamp(threads, 32, MAX_THREADS)
-    target_block = clamp(next_power_of_2(classes), 32, threads * COLUMNS_PER_THREAD)
-    grid_z = -(-batch // MAX_GRID_Y)
-    grid = max(seen.chunks, -(-classes // target_block)), -(-batch // grid_z), grid_z
+    pixel_threads = max(seen.vectors // WIDE_PER_THREAD, 32) if pixels else 0
+    grid, threads, target_block = launch_sizes(batch, seen.chunks, pixel_threads, targets)
     only_cutmix = draw is not None and draws_only_cutmix(tuple(draw.bounds))
-    arguments = (*plan_arguments(plan, draw, batch, height, width), *images, *fill, *target_arguments(targets))
+    seed = draw.seed if draw is not None else None
+    arguments = (*plan_arguments(plan, draw, seed, batch, height, width), *images, *fill, *target_arguments(targets))
     options = {
         "IN_PLACE": in_place,
         "ONLY_CUTMIX": only_cutmix,
