@@ -5,8 +5,10 @@ TORCH_CUDA_ARCH_LIST "8.0;9.0+PTX"        GPU architectures; by default DEFAULT_
 CUDA_HOME, CXX                            the CUDA toolkit and the C++ compiler to use
 
 torch is never imported here: its folder is looked up, and the build needs no more than its headers and libraries.
+What was built, and why the rest was not, is written into the package: build.json, which `info` prints.
 """
 
+import json
 import os
 import re
 import runpy
@@ -21,9 +23,10 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
@@ -59,6 +62,14 @@ PACKAGE = "cutmix_cuda"
 # (8.7, 11.0), which before CUDA 13.2 run no other GPU's machine code.
 DEFAULT_ARCHS = "7.0;7.5;8.0;8.6+PTX;8.9;9.0;10.0;12.0"
 MODES = ("cuda", "cpu", "python")
+
+NO_TORCH = """\
+torch was not found. Install it first, where the package is to run. A build that is isolated from that environment, as
+by uv and `python -m build`, does not see it; these two do:
+    pip install "setuptools>=77" && pip install --no-build-isolation .
+    uv pip install "setuptools>=77" && uv pip install --no-build-isolation .
+CUTMIX_CUDA_BUILD=python compiles nothing and needs no torch: Triton then runs on GPUs, and plain PyTorch, which is
+slow, on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -99,30 +110,58 @@ class Plan:
     torch: Torch | None = None
     toolkit: Toolkit | None = None
     archs: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # the reason of each part
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is compiled: a part needs those after it."""
+        return MODES[MODES.index(self.mode) : -1]
+
+    def settings(self) -> dict[str, str]:
+        """What was compiled with what; no folders, because the package travels."""
+        rows = {"CUTMIX_CUDA_BUILD": os.environ.get("CUTMIX_CUDA_BUILD") or "not set"}
+        if self.parts and self.torch:
+            rows |= {
+                "torch": self.torch.version,
+                "C++ compiler": " ".join(cxx_command()),
+                "C++ flags": " ".join(CXX_FLAGS),
+            }
+        if self.toolkit:
+            rows |= {
+                "CUDA toolkit": self.toolkit.version,
+                "nvcc flags": " ".join(NVCC_FLAGS),
+                "GPU architectures": " ".join(self.archs),
+            }
+        return rows
+
+    def record(self) -> str:
+        """The text of build.json."""
+        content = {"built": self.parts, "left_out": self.left_out, "settings": self.settings()}
+        return json.dumps(content, indent=2) + "\n"
 
     def table(self) -> str:
-        rows = {
-            "mode": self.mode,
-            "torch": f"{self.torch.version} in {self.torch.root}" if self.torch else "not found",
-            "CUDA toolkit": f"{self.toolkit.version} in {self.toolkit.root}" if self.toolkit else "not used",
-            "architectures": " ".join(self.archs) or "none",
-            "C++ flags": " ".join(CXX_FLAGS),
-            "nvcc flags": " ".join(NVCC_FLAGS),
-        }
-        lines = [f"  {name:<14} {value}" for name, value in rows.items()]
-        return "\n".join(["cutmix_cuda build", *lines, *(f"  left out: {reason}" for reason in self.left_out)])
+        rows = {"built": " ".join(self.parts) or "nothing compiled", **self.settings()}
+        rows |= {f"not built: {part}": reason for part, reason in self.left_out.items()}
+        if self.torch:
+            rows["torch folder"] = str(self.torch.root)
+        if self.toolkit:
+            rows["CUDA folder"] = str(self.toolkit.root)
+        return "\n".join(["cutmix_cuda build", *(f"  {name:<17} {value}" for name, value in rows.items())])
 
 
 def find_torch() -> Torch | None:
     """The torch that the package will run with.
 
     pip's isolated builds hide the installed torch from `import`, but run under the interpreter that owns it; looking
-    into that interpreter's site-packages finds it, and spares the download of a second copy.
+    into that interpreter's site-packages finds it, and spares the download of a second copy. `python -m build` makes an
+    environment of its own, and leaves the variable of an activated one as it was. uv sets even that to its own.
     """
     spec = find_spec("torch")
     folders = list(spec.submodule_search_locations or []) if spec else []
-    folders += [str(Path(sysconfig.get_path(name)) / "torch") for name in ("purelib", "platlib")]
+    activated = [os.environ[name] for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if os.environ.get(name)]
+    for prefix in (None, *activated):
+        base = {"base": prefix, "platbase": prefix} if prefix else None
+        folders += [str(Path(sysconfig.get_path(name, vars=base)) / "torch") for name in ("purelib", "platlib")]
     for folder in map(Path, folders):
         if (folder / "version.py").is_file():
             facts = runpy.run_path(str(folder / "version.py"))
@@ -163,7 +202,7 @@ def resolve_toolkit(nvcc: Path) -> Toolkit:
 
 def parse_archs(text: str) -> list[str]:
     """["8.0", "9.0+PTX"] of "8.0;9.0+PTX" or "8.0 9.0+PTX"."""
-    archs = re.split(r"[;,\s]+", text.strip())
+    archs = re.split(r"[;,\s]+", text.strip(";, \n"))
     for arch in archs:
         if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", arch):
             raise SystemExit(f"TORCH_CUDA_ARCH_LIST: {arch!r} is not like 8.0 or 9.0+PTX")
@@ -230,20 +269,22 @@ def cpu_obstacle(torch: Torch | None) -> str | None:
     if sys.platform != "linux":
         return f"the compiled parts are built on Linux only, and this is {sys.platform}"
     if torch is None:
-        return "torch was not found; install it first, then build with pip's --no-build-isolation"
+        return "torch was not found"
     if release(torch.version) < MINIMUM_TORCH:
         return f"torch {torch.version} is older than {'.'.join(map(str, MINIMUM_TORCH))}"
-    if find_spec("pybind11") is None:
-        return "pybind11 is not installed"
     return compiler_obstacle(torch)
+
+
+def cxx_command() -> list[str]:
+    """The C++ compiler with what CXX, CXXFLAGS and this Python say."""
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    return compiler.compiler_so_cxx
 
 
 def compiler_obstacle(torch: Torch) -> str | None:
     """Why the C++ compiler does not do, or None: it may be missing, or torch's headers too new for it or for us."""
-    compiler = new_compiler()
-    customize_compiler(compiler)
-    command = [*compiler.compiler_so_cxx, *CXX_FLAGS, f"-I{sysconfig.get_path('include')}", *ops_flags(torch)]
-    return compile_obstacle("C++", command, "probe.cpp", f"#include <Python.h>\n{OPS_HEADER}")
+    return compile_obstacle("C++", [*cxx_command(), *CXX_FLAGS, *ops_flags(torch)], "probe.cpp", OPS_HEADER)
 
 
 def nvcc_obstacle(torch: Torch, toolkit: Toolkit) -> str | None:
@@ -290,8 +331,8 @@ def usable_toolkit(torch: Torch | None) -> tuple[Toolkit | None, str | None]:
     return toolkit, cuda_obstacle(torch, toolkit)
 
 
-def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) -> tuple[str, list[str]]:
-    """What to build, and what was left out with the reason; an error where the request cannot be met."""
+def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) -> tuple[str, dict[str, str]]:
+    """What to build, and the reason of each part that is left out; an error where the request cannot be met."""
     if requested and requested not in MODES:
         raise SystemExit(f"CUTMIX_CUDA_BUILD: {requested!r} is none of {', '.join(MODES)}")
     obstacles = {"cuda": no_cpu or no_cuda, "cpu": no_cpu, "python": None}
@@ -299,10 +340,14 @@ def choose_mode(requested: str | None, no_cpu: str | None, no_cuda: str | None) 
         if obstacles[requested]:
             raise SystemExit(f"CUTMIX_CUDA_BUILD={requested} is impossible: {obstacles[requested]}")
         skipped = MODES[: MODES.index(requested)]
-        return requested, [f"{part} (CUTMIX_CUDA_BUILD={requested})" for part in skipped]
-    mode = next(mode for mode in MODES if obstacles[mode] is None)
-    skipped = MODES[: MODES.index(mode)]
-    return mode, [f"{part} ({obstacles[part]})" for part in skipped]
+        return requested, {part: f"CUTMIX_CUDA_BUILD={requested}" for part in skipped}
+    left_out: dict[str, str] = {}
+    for mode in MODES:
+        obstacle = obstacles[mode]
+        if obstacle is None:
+            break
+        left_out[mode] = obstacle
+    return mode, left_out
 
 
 def resolve() -> Plan:
@@ -312,6 +357,8 @@ def resolve() -> Plan:
         mode, left_out = choose_mode(requested, None, None)
         return Plan(mode, left_out=left_out)
     torch = find_torch()
+    if torch is None:
+        raise SystemExit(NO_TORCH)
     no_cpu = cpu_obstacle(torch)
     toolkit, no_cuda = (None, None) if requested == "cpu" else usable_toolkit(torch)
     mode, left_out = choose_mode(requested, no_cpu, no_cuda)
@@ -366,43 +413,28 @@ def headers() -> list[str]:
 
 
 def extensions(plan: Plan) -> list[Extension]:
-    """The extension modules of `plan`."""
+    """The libraries of `plan`."""
     if plan.mode == "python" or plan.torch is None:
         return []
-    import pybind11
-
-    facts = {
-        "CUTMIX_CXX_FLAGS": " ".join(CXX_FLAGS),
-        "CUTMIX_CUDA_FLAGS": " ".join(NVCC_FLAGS) if plan.toolkit else "",
-        "CUTMIX_CUDA_ARCHS": " ".join(plan.archs),
-        "CUTMIX_NVCC_VERSION": plan.toolkit.version if plan.toolkit else "",
-        "CUTMIX_TORCH_VERSION": plan.torch.version,
-    }
-    build_info = Extension(
-        f"{PACKAGE}._build_info",
-        ["csrc/build_info.cpp", "csrc/test_bindings.cpp"],
-        include_dirs=["csrc", pybind11.get_include()],
-        define_macros=[(name, f'"{value}"') for name, value in facts.items()],
-        extra_compile_args=CXX_FLAGS,
-        depends=headers(),
-        language="c++",
-    )
     cpu = StableLibrary(
-        "_C", plan.torch, sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp"], libraries=["torch_cpu"]
+        "_C",
+        plan.torch,
+        sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "csrc/build_info.cpp"],
+        libraries=["torch_cpu"],
     )
     cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.ops_flags]
     cpu.extra_link_args = [f"-Wl,{','.join(LINK_FLAGS)}"]
     if plan.toolkit is None:
-        return [build_info, cpu]
+        return [cpu]
     cuda = CudaLibrary(
         "_cuda",
         plan.torch,
         plan.toolkit,
         plan.archs,
-        sources=["csrc/cuda/mix_cuda.cu", "csrc/cuda/augment_cuda.cu"],
+        sources=["csrc/cuda/mix_cuda.cu", "csrc/cuda/augment_cuda.cu", "csrc/build_info.cpp"],
         libraries=["torch_cpu", "torch_cuda"],
     )
-    return [build_info, cpu, cuda]
+    return [cpu, cuda]
 
 
 class BuildExt(build_ext):
@@ -435,8 +467,42 @@ class BuildExt(build_ext):
             self.spawn(extension.command(output))
 
 
+class BuildRecord(Command):
+    """Writes what was built, and why the rest was not, into the package."""
+
+    plan: Plan  # set by main()
+    user_options: list[tuple[str, str, str]] = []
+
+    def initialize_options(self) -> None:
+        self.build_lib: str | None = None
+        self.editable_mode = False
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
+    @property
+    def path(self) -> Path:
+        folder = None if self.editable_mode else self.build_lib
+        return Path(folder or "", PACKAGE, "build.json")
+
+    def run(self) -> None:
+        self.mkpath(str(self.path.parent))
+        self.path.write_text(self.plan.record())
+
+    def get_outputs(self) -> list[str]:
+        return [str(self.path)]
+
+    def get_source_files(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
 class Build(build):
     """build that first removes what an earlier one left in the build folder, which would end up in the wheel."""
+
+    sub_commands = [*build.sub_commands, ("build_record", None)]
 
     def run(self) -> None:
         compiled = {Path(path) for path in self.get_finalized_command("build_ext").get_outputs()}
@@ -446,12 +512,21 @@ class Build(build):
         super().run()
 
 
+class BdistWheel(bdist_wheel):
+    """A wheel for every Python, because no library in it knows which one runs."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[-1]
+
+
 def main() -> None:
     only_metadata = {"egg_info", "dist_info", "sdist"} & set(sys.argv)
     plan = Plan("python") if only_metadata else resolve()
     if not only_metadata:
         print(plan.table(), flush=True)
-    setup(ext_modules=extensions(plan), cmdclass={"build": Build, "build_ext": BuildExt})
+    BuildRecord.plan = plan
+    commands = {"build": Build, "build_ext": BuildExt, "build_record": BuildRecord, "bdist_wheel": BdistWheel}
+    setup(ext_modules=extensions(plan), cmdclass=commands)
 
 
 if __name__ == "__main__":

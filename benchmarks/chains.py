@@ -117,7 +117,7 @@ def _ours(job: Job, device: torch.device) -> list[Implementation]:
             }
             module = Augment(mix, **how)
 
-            def call(inputs: Inputs) -> tuple[Tensor, Tensor]:
+            def call(inputs: Inputs) -> tuple[Any, ...]:
                 out = inputs.out if into_out else None
                 if not host_seed:
                     return module(inputs.images, inputs.labels, out=out)

@@ -1,4 +1,4 @@
-"""What the command lines of several benchmarks share."""
+"""What the command lines of several benchmarks have in common."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _made_pairs(inputs: Inputs) -> PairTargets:
     return cutmix_cuda.mix_targets(inputs.labels, inputs.plan, targets="pairs")
 
 
-# Smoothing costs soft targets nothing, for they are made smooth; of pairs it is up to the loss.
+# Smoothing costs soft targets nothing, because they are made smooth; of pairs it is up to the loss.
 LOSSES: dict[str, Callable[[Inputs], Tensor]] = {
     NOT_MIXED: lambda inputs: F.cross_entropy(inputs.logits, inputs.labels),
     SOFT: lambda inputs: F.cross_entropy(inputs.logits, inputs.soft),

@@ -33,8 +33,8 @@ LIMITS |= {90: Limits(2048, 32), 100: Limits(2048, 32), 120: Limits(1536, 24)}
 HEADLINE = """# The CUDA kernels as machine code
 
 Read off what nvcc made of them; no GPU was used. *Instructions*: of CutMix's loop over pixels as it stands, for each 16
-bytes that it stores, edges of boxes included. *Occupancy*: the share of a multiprocessor's threads that registers and
-the largest block leave room for.
+bytes that it stores, edges of boxes included. *Occupancy*: the fraction of a multiprocessor's threads that registers
+and the largest block leave room for.
 """
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._literals import BackendName
 
 from .command_line import add_limits, lines_to, make_parser
 from .grid import CENTRE, QUICK_CENTRE, Case, Inputs, random_inputs, rotation
@@ -29,7 +30,7 @@ from .machine import ROOT, clocks, describe, describe_error
 from .tables import clock_line, duration, machine_line, spread, table
 from .timing import Effort, Stopwatches, time_in_turn
 
-BACKENDS = ("cuda", "triton")
+BACKENDS: tuple[BackendName, ...] = ("cuda", "triton")
 CASES = [replace(CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.bfloat16, torch.float32)]
 
 
@@ -38,7 +39,7 @@ class Job(NamedTuple):
     bytes: int  # that it reads and writes at least: of pixels where there are any, else of the plan or the targets
 
 
-def jobs(case: Case, backend: str, device: torch.device) -> dict[str, Job]:
+def jobs(case: Case, backend: BackendName, device: torch.device) -> dict[str, Job]:
     """Every kernel of a backend, by the function that launches it."""
     size, classes = case.batch, case.classes
     plan = cutmix_cuda.sample_plan(size, case.size, case.size, seed=1, device=device, backend=backend)
@@ -55,7 +56,7 @@ def jobs(case: Case, backend: str, device: torch.device) -> dict[str, Job]:
         "cutmix, out=": Job(lambda x: cutmix_cuda.cutmix(x.images, x.labels, classes, out=x.out, **seeded), copied),
         "cutmix_": Job(lambda x: cutmix_cuda.cutmix_(x.images, x.labels, classes, **seeded), exchanged),
         "mixup": Job(lambda x: cutmix_cuda.mix(x.images, x.labels, classes, **mixup), blended),
-        "mixup, in place": Job(lambda x: cutmix_cuda.mix(x.images, x.labels, classes, inplace=True, **mixup), copied),
+        "mixup, in place": Job(lambda x: cutmix_cuda.mix_(x.images, x.labels, classes, **mixup), copied),
         "apply_plan": Job(lambda x: cutmix_cuda.apply_plan(x.images, x.labels, plan, classes, **following), copied),
         "apply_plan_": Job(
             lambda x: cutmix_cuda.apply_plan_(x.images, x.labels, plan, classes, **following), exchanged
@@ -93,7 +94,7 @@ def _tensors(result: Any) -> list[Tensor]:
     return [result] if isinstance(result, Tensor) else [tensor for part in result for tensor in _tensors(part)]
 
 
-def wrong_kernels(case: Case, backend: str, device: torch.device) -> list[str]:
+def wrong_kernels(case: Case, backend: BackendName, device: torch.device) -> list[str]:
     """The kernels that leave other bits than the reference does on the device."""
     found = []
     reference = jobs(case, "reference", device)
@@ -107,7 +108,7 @@ def wrong_kernels(case: Case, backend: str, device: torch.device) -> list[str]:
     return found
 
 
-def check(cases: Sequence[Case], backend: str, device: torch.device) -> str | None:
+def check(cases: Sequence[Case], backend: BackendName, device: torch.device) -> str | None:
     """What is wrong with a backend, or None."""
     for case in cases:
         try:
@@ -123,7 +124,7 @@ def check(cases: Sequence[Case], backend: str, device: torch.device) -> str | No
 
 
 def time_case(
-    case: Case, backends: Sequence[str], device: torch.device, effort: Effort, stopwatches: Stopwatches
+    case: Case, backends: Sequence[BackendName], device: torch.device, effort: Effort, stopwatches: Stopwatches
 ) -> list[dict]:
     """A row for each backend and kernel, all of them and the copies timed in turn."""
     batches = rotation(case, device)
@@ -148,7 +149,7 @@ def time_case(
 
 def measure(
     device: torch.device,
-    backends: Sequence[str],
+    backends: Sequence[BackendName],
     cases: Sequence[Case],
     effort: Effort,
     deadline: float = math.inf,

@@ -75,7 +75,8 @@ def call_of(launch: Launch, backend: str, device: torch.device) -> Callable[[], 
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     how: dict[str, Any] = {"label_smoothing": 0.1, "seed": SEED, "backend": backend}
     if launch.kind == "mixup":
-        return lambda: cutmix_cuda.mix(images, labels, CLASSES, cutmix_alpha=None, inplace=launch.in_place, **how)
+        mix = cutmix_cuda.mix_ if launch.in_place else cutmix_cuda.mix
+        return lambda: mix(images, labels, CLASSES, cutmix_alpha=None, **how)
     function = cutmix_cuda.cutmix_ if launch.in_place else cutmix_cuda.cutmix
     return lambda: function(images, labels, CLASSES, **how)
 

@@ -186,7 +186,7 @@ def share_of_ceiling(results: dict, path: Path) -> None:
     height = 1.6 + 0.45 * len(cells)
     case = {**results["centre"], "dtype": "each dtype", "layout": "each layout"}
     figure, axes = _figure(
-        "Share of the ceiling: 1 is a plain copy of the bytes that have to move",
+        "Fraction of the ceiling: 1 is a plain copy of the bytes that have to move",
         f"{results['machine']['processor']}; {case_name(case)}; {_method(cells)}",
         height=height,
     )

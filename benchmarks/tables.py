@@ -99,7 +99,7 @@ def fraction_of_ceiling(timings: dict[str, dict], mode: str) -> float | None:
 
 
 def ceiling_table(cells: list[dict]) -> str:
-    """The share of its ceiling that each of our modes reaches, by dtype and layout."""
+    """The fraction of its ceiling that each of our modes reaches, by dtype and layout."""
     rows = []
     for cell in cells:
         shares = (fraction_of_ceiling(cell["timings"], mode) for mode in CEILING_OF)
@@ -130,7 +130,7 @@ def step_table(step: dict, baseline: str = NO_MIXING) -> str:
         )
         for name, phase in step["by"].items()
     ]
-    return table(("mixed by", "load", "mix", "train", "step", "mix's share", f"step / {baseline}"), rows)
+    return table(("mixed by", "load", "mix", "train", "step", "mix's fraction", f"step / {baseline}"), rows)
 
 
 def loss_table(cells: list[dict]) -> str:
@@ -260,7 +260,7 @@ def report(results: dict) -> str:
     ]
     if results.get("targets"):
         parts += ["## Targets", targets_table(results["targets"])]
-    parts += ["## Share of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
     if "overhead" in results:
         parts += [
             "## One call at a batch of one",
@@ -352,27 +352,20 @@ def pictures(device: str, folder: str) -> list[str]:
     return [
         f"![Throughput over batch size]({folder}{device}_throughput.png)",
         f"![Time over bytes]({folder}{device}_time_over_bytes.png)",
-        f"![Share of the ceiling]({folder}{device}_share_of_ceiling.png)",
+        f"![Fraction of the ceiling]({folder}{device}_share_of_ceiling.png)",
     ]
 
 
 def readme_section(results: dict) -> str:
-    """What the README shows: the centre, the throughput and the counts."""
+    """What the README shows: the centre and the throughput."""
     centre = centre_cell(results)
     shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
-    counted = []
-    if "counted" in results:
-        counted = [
-            "Kernels and bytes of one call on a GPU, counted and not timed:",
-            counted_table(results["counted"]["rows"]),
-        ]
     parts = [
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
         speed_table(centre, only=shown),
         pictures(device, "benchmarks/results/")[0],
         *not_measured(results),
-        *counted,
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
     ]
     return "\n\n".join(parts)

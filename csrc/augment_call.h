@@ -24,11 +24,12 @@ struct Views {
     const int32_t* given;  // follow these; null: sample them and write them to `sampled`
     int32_t* sampled;
     int32_t boxes;          // erased boxes that each has room for
+    bool coloured;          // whether each has a colour matrix
     ViewSampling sampling;  // for sampling alone
 
-    // Quadruple 0 of a packed view is its geometry, the others are boxes.
     static constexpr int32_t kQuadruple = 4;
-    CUTMIX_HD int64_t columns() const { return (1 + int64_t{boxes}) * kQuadruple; }
+    CUTMIX_HD int64_t quadruples() const { return 1 + int64_t{boxes} + (coloured ? kColourRows : 0); }
+    CUTMIX_HD int64_t columns() const { return quadruples() * kQuadruple; }
 };
 
 // Rows mean, scale, erase, fill of (4, channels).

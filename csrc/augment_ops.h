@@ -15,6 +15,7 @@ using Integers = std::vector<int64_t>;
 
 struct ViewArgs {  // how views are drawn, in the order of the schemas
     const Tensor& tables;
+    const OptionalTensor& colours;
     const Numbers& parameters;
     const Integers& choices;
 };
@@ -24,9 +25,9 @@ struct ValueArgs {
     const Integers& erasing;
 };
 
-inline Tensor new_views(int64_t batch, int64_t boxes, const Tensor& like) {
-    const int64_t quadruple = Views::kQuadruple, sizes[] = {batch, 1 + boxes, quadruple},
-                  strides[] = {(1 + boxes) * quadruple, quadruple, 1};
+inline Tensor new_views(int64_t batch, const Views& views, const Tensor& like) {
+    const int64_t quadruple = Views::kQuadruple, sizes[] = {batch, views.quadruples(), quadruple},
+                  strides[] = {views.columns(), quadruple, 1};
     return new_strided(3, sizes, strides, shim_dtype(ScalarType::Int), like);
 }
 
@@ -35,34 +36,48 @@ inline bool has_tables(const Tensor& tables, int64_t least) {
            tables.scalar_type() == ScalarType::Float && tables.is_contiguous();
 }
 
+// Where given colour matrices lie, or null.
+inline const float* colours_of(const OptionalTensor& colours, int64_t batch, const Tensor& like) {
+    if (!colours) return nullptr;
+    STD_TORCH_CHECK(colours->dim() == 3 && colours->size(0) == batch && colours->size(1) == kColourRows &&
+                        colours->size(2) == Views::kQuadruple && colours->scalar_type() == ScalarType::Float &&
+                        colours->is_contiguous() && same_device(*colours, like),
+                    "colours must be contiguous float32 of shape (batch, 3, 4) on the device of view_tables");
+    return static_cast<const float*>(colours->const_data_ptr());
+}
+
 // Sets up sampling into new packed views, which it returns.
 inline Tensor set_view_sampling(AugmentCall* call, const ViewArgs& args) {
     STD_TORCH_CHECK(args.parameters.size() == kViewParameters && args.choices.size() == kViewChoices,
-                    "view_parameters must have 5 entries, and view_choices 5");
+                    "view_parameters must have 12 entries, and view_choices 6");
     for (const int64_t choice : args.choices) to_int32(choice, "each of view_choices");
-    const int64_t min_boxes = args.choices[2], max_boxes = args.choices[3];
+    const int64_t min_boxes = args.choices[2], max_boxes = args.choices[3], coloured = args.choices[5];
+    STD_TORCH_CHECK(coloured <= 1, "the last of view_choices must be 0 or 1");
     STD_TORCH_CHECK(min_boxes <= max_boxes && max_boxes <= kMaxBoxes, "boxes must be min <= max <= 1024");
     STD_TORCH_CHECK(
         has_tables(args.tables, max_boxes > 0 ? 1 : 0),
         "view_tables must be a contiguous float32 tensor of 4097 knots a table, one where boxes are erased");
     const auto* aspects = static_cast<const float*>(args.tables.const_data_ptr());
     call->views.sampling =
-        view_sampling(aspects, call->plan.height, call->plan.width, args.parameters.data(), args.choices.data());
+        view_sampling(aspects, colours_of(args.colours, call->plan.batch, args.tables), call->plan.height,
+                      call->plan.width, args.parameters.data(), args.choices.data());
     call->views.boxes = call->views.sampling.max_boxes;
-    Tensor sampled = new_views(call->plan.batch, max_boxes, args.tables);
+    call->views.coloured = coloured == 1;
+    Tensor sampled = new_views(call->plan.batch, call->views, args.tables);
     call->views.sampled = static_cast<int32_t*>(sampled.mutable_data_ptr());
     return sampled;
 }
 
 // Follows given packed views; returns the tensor that keeps their memory.
-inline Tensor set_given_views(AugmentCall* call, const Tensor& packed) {
-    STD_TORCH_CHECK(packed.dim() == 3 && packed.size(0) == call->plan.batch && packed.size(1) >= 1 &&
-                        packed.size(1) <= 1 + kMaxBoxes && packed.size(2) == Views::kQuadruple &&
-                        packed.scalar_type() == ScalarType::Int,
-                    "views must be int32 of shape (batch, 1 + boxes, 4)");
+inline Tensor set_given_views(AugmentCall* call, const Tensor& packed, bool coloured) {
+    const int64_t others = 1 + (coloured ? kColourRows : 0), boxes = packed.dim() == 3 ? packed.size(1) - others : -1;
+    STD_TORCH_CHECK(boxes >= 0 && boxes <= kMaxBoxes && packed.size(0) == call->plan.batch &&
+                        packed.size(2) == Views::kQuadruple && packed.scalar_type() == ScalarType::Int,
+                    "views must be int32 of shape (batch, 1 + boxes, 4), or (batch, 4 + boxes, 4) with colours");
     Tensor kept = dense(packed, sizeof(Geometry));
     call->views.given = static_cast<const int32_t*>(kept.const_data_ptr());
-    call->views.boxes = static_cast<int32_t>(packed.size(1)) - 1;
+    call->views.boxes = static_cast<int32_t>(boxes);
+    call->views.coloured = coloured;
     return kept;
 }
 
@@ -117,6 +132,7 @@ struct AugmentOps {
 
     static void run_into(AugmentCall* call, const Tensor& images, const Tensor& out) {
         AugmentedImages& pixels = call->images;
+        STD_TORCH_CHECK(!call->views.coloured || pixels.channels == 3, "images must have 3 channels to be coloured");
         if (images.numel() == 0) {
             Backend::run(*call, images);
         } else if (strides_of(images, &pixels.in_strides) && strides_of(out, &pixels.out_strides)) {
@@ -153,22 +169,22 @@ struct AugmentOps {
             "out must be float16, bfloat16 or float32; or uint8, of images of uint8 without noise");
     }
 
-    // ---- The ops, in the order of cutmix_cuda/_ops_augment.py
+    // ---- The ops, in the order of cutmix_cuda/_ops.py
 
     static Tensor sample_views(Tensor seed, int64_t batch, int64_t height, int64_t width, Tensor tables,
-                               Numbers parameters, Integers choices) {
+                               OptionalTensor colours, Numbers parameters, Integers choices) {
         AugmentCall call = {};
         set_extent(&call.plan, batch, height, width);
         set_seed(&call.plan, seed, tables);
-        Tensor views = set_view_sampling(&call, {tables, parameters, choices});
+        Tensor views = set_view_sampling(&call, {tables, colours, parameters, choices});
         if (batch > 0) Backend::run(call, tables);
         return views;
     }
 
     static std::tuple<Tensor, Tensor, Tensor> augment_out(Tensor images, OptionalTensor labels, Tensor seed,
                                                           Tensor quantiles, Numbers bounds, Integers sampling,
-                                                          Tensor tables, Numbers parameters, Integers choices,
-                                                          int64_t num_classes, double label_smoothing,
+                                                          Tensor tables, OptionalTensor colours, Numbers parameters,
+                                                          Integers choices, int64_t num_classes, double label_smoothing,
                                                           ScalarType target_dtype, Tensor constants, Integers erasing,
                                                           Tensor out) {
         AugmentCall call = call_for(images);
@@ -178,26 +194,29 @@ struct AugmentOps {
         set_values(&call, {constants, erasing}, images);
         check_out(call, images, out);
         Tensor plan = set_draw(&call.plan, {seed, quantiles, bounds, sampling});
-        Tensor views = set_view_sampling(&call, {tables, parameters, choices});
+        Tensor views = set_view_sampling(&call, {tables, colours, parameters, choices});
         const TargetTensors targets =
             set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
         return {targets.out, plan, views};
     }
 
-    static std::tuple<Tensor, Tensor, Tensor, Tensor> augment(
-        Tensor images, OptionalTensor labels, Tensor seed, Tensor quantiles, Numbers bounds, Integers sampling,
-        Tensor tables, Numbers parameters, Integers choices, int64_t num_classes, double label_smoothing,
-        ScalarType target_dtype, Tensor constants, Integers erasing, ScalarType dtype, int64_t memory_format) {
+    static std::tuple<Tensor, Tensor, Tensor, Tensor> augment(Tensor images, OptionalTensor labels, Tensor seed,
+                                                              Tensor quantiles, Numbers bounds, Integers sampling,
+                                                              Tensor tables, OptionalTensor colours, Numbers parameters,
+                                                              Integers choices, int64_t num_classes,
+                                                              double label_smoothing, ScalarType target_dtype,
+                                                              Tensor constants, Integers erasing, ScalarType dtype,
+                                                              int64_t memory_format) {
         Tensor out = new_images(images, dtype, memory_format);
         auto [targets, plan, views] =
-            augment_out(images, labels, seed, quantiles, bounds, sampling, tables, parameters, choices, num_classes,
-                        label_smoothing, target_dtype, constants, erasing, out);
+            augment_out(images, labels, seed, quantiles, bounds, sampling, tables, colours, parameters, choices,
+                        num_classes, label_smoothing, target_dtype, constants, erasing, out);
         return {out, targets, plan, views};
     }
 
-    static Tensor apply_views_out(Tensor images, OptionalTensor labels, Tensor plan, Tensor views, Tensor seed,
-                                  int64_t num_classes, double label_smoothing, ScalarType target_dtype,
+    static Tensor apply_views_out(Tensor images, OptionalTensor labels, Tensor plan, Tensor views, bool coloured,
+                                  Tensor seed, int64_t num_classes, double label_smoothing, ScalarType target_dtype,
                                   Tensor constants, Integers erasing, Tensor out) {
         AugmentCall call = call_for(images);
         call.images.out_dtype = dtype_of(out.scalar_type());
@@ -206,7 +225,7 @@ struct AugmentOps {
         set_values(&call, {constants, erasing}, images);
         check_out(call, images, out);
         set_seed(&call.plan, seed, images);
-        const Tensor kept_plan = set_given(&call.plan, plan), kept_views = set_given_views(&call, views);
+        const Tensor kept_plan = set_given(&call.plan, plan), kept_views = set_given_views(&call, views, coloured);
         const TargetTensors targets =
             set_targets(&call.targets, labels, {num_classes, label_smoothing, target_dtype}, images.size(0), images);
         if (images.size(0) > 0) run_into(&call, images, out);
@@ -214,12 +233,12 @@ struct AugmentOps {
     }
 
     static std::tuple<Tensor, Tensor> apply_views(Tensor images, OptionalTensor labels, Tensor plan, Tensor views,
-                                                  Tensor seed, int64_t num_classes, double label_smoothing,
-                                                  ScalarType target_dtype, Tensor constants, Integers erasing,
-                                                  ScalarType dtype, int64_t memory_format) {
+                                                  bool coloured, Tensor seed, int64_t num_classes,
+                                                  double label_smoothing, ScalarType target_dtype, Tensor constants,
+                                                  Integers erasing, ScalarType dtype, int64_t memory_format) {
         Tensor out = new_images(images, dtype, memory_format);
-        Tensor targets = apply_views_out(images, labels, plan, views, seed, num_classes, label_smoothing, target_dtype,
-                                         constants, erasing, out);
+        Tensor targets = apply_views_out(images, labels, plan, views, coloured, seed, num_classes, label_smoothing,
+                                         target_dtype, constants, erasing, out);
         return {out, targets};
     }
 

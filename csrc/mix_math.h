@@ -53,7 +53,15 @@ CUTMIX_HD int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
 
 // ---- Random words: Philox4x32-10 (Salmon et al., SC 2011)
 
-enum Stream : uint32_t { kPerBatch = 0, kPerDraw = 1, kPerView = 2, kPerErasing = 3, kPerTry = 4, kPerNoise = 5 };
+enum Stream : uint32_t {
+    kPerBatch = 0,
+    kPerDraw = 1,
+    kPerView = 2,
+    kPerErasing = 3,
+    kPerTry = 4,
+    kPerNoise = 5,
+    kPerColour = 6
+};
 
 struct Words {
     uint32_t word[4];

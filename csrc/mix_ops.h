@@ -1,8 +1,8 @@
 // The ops on tensors, once for every compiled backend: check, allocate, return if empty, run.
 //
 // A backend gives `run(const MixCall&, const Tensor& anchor)`, the anchor being a tensor on the device to run on, and
-// `alignment(Dtype)`, the bytes that the address of images it may blend has to be a multiple of. It registers
-// MixOps<Backend> at the foot of its own file. The Python side (cutmix_cuda/_validation.py) has already said
+// `takes(const Images&)`, whether it can go through images as they lie in memory; if not, they are copied first. It
+// registers MixOps<Backend> at the foot of its own file. The Python side (cutmix_cuda/_validation.py) has already said
 // what is wrong in words; the checks here keep a direct call of an op from leading outside a tensor.
 #pragma once
 
@@ -126,39 +126,42 @@ template <typename Backend>
 struct MixOps {
     // ---- Pixels, and whatever else the call has set up
 
+    // Where `out` is the images themselves, too. False where they have to be contiguous and aligned first.
+    static bool set_pixels(Images* pixels, const Tensor& images, const Tensor& out) {
+        pixels->out = static_cast<uint8_t*>(out.mutable_data_ptr());  // first, as it may move what is written to
+        pixels->in = static_cast<const uint8_t*>(images.const_data_ptr());
+        if (!tensor_rows(images, &pixels->in_rows) || !tensor_rows(out, &pixels->out_rows)) return false;
+        if (pixels->out_rows.empty()) {
+            pixels->out = nullptr;
+            return true;
+        }
+        return pixels->in_rows.same_shape(pixels->out_rows) &&
+               same_order(images.dim(), images.sizes().data(), images.strides().data(), out.strides().data()) &&
+               Backend::takes(*pixels);
+    }
+
     static void run_into(MixCall* call, const Tensor& images, const Tensor& out) {
-        Images& pixels = call->images;
-        const size_t alignment = Backend::alignment(pixels.dtype);
-        if (is_aligned(images, alignment) && is_aligned(out, alignment) && tensor_rows(images, &pixels.in_rows) &&
-            tensor_rows(out, &pixels.out_rows) &&
-            (pixels.out_rows.empty() ||
-             (pixels.in_rows.same_shape(pixels.out_rows) &&
-              same_order(images.dim(), images.sizes().data(), images.strides().data(), out.strides().data())))) {
-            pixels.in = static_cast<const uint8_t*>(images.const_data_ptr());
-            pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(out.mutable_data_ptr());
+        if (set_pixels(&call->images, images, out)) {
             Backend::run(*call, images);
             return;
         }
-        Tensor dense_out = torch::stable::new_empty(images, images.sizes());
-        run_into(call, dense(images, alignment), dense_out);
-        Tensor destination = out;
+        const Tensor dense_images = dense(images, images.element_size());
+        Tensor dense_out = torch::stable::new_empty(images, images.sizes()), destination = out;
+        set_pixels(&call->images, dense_images, dense_out);
+        Backend::run(*call, dense_images);
         torch::stable::copy_(destination, dense_out);
     }
 
     static void run_in_place(MixCall* call, const Tensor& images) {
-        Images& pixels = call->images;
-        const size_t alignment = Backend::alignment(pixels.dtype);
-        pixels.in_place = true;
-        if (is_aligned(images, alignment) && tensor_rows(images, &pixels.in_rows)) {
-            pixels.out_rows = pixels.in_rows;
-            pixels.out = pixels.out_rows.empty() ? nullptr : static_cast<uint8_t*>(images.mutable_data_ptr());
-            pixels.in = pixels.out;
+        call->images.in_place = true;
+        if (set_pixels(&call->images, images, images)) {
             Backend::run(*call, images);
             return;
         }
-        Tensor dense_images = dense(images, alignment);
-        run_in_place(call, dense_images);
+        const Tensor dense_images = dense(images, images.element_size());
         Tensor destination = images;
+        set_pixels(&call->images, dense_images, dense_images);
+        Backend::run(*call, dense_images);
         torch::stable::copy_(destination, dense_images);
     }
 

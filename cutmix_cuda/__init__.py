@@ -4,21 +4,36 @@ from . import distributions
 from ._backends import available_backends
 from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
+from .colour import Colour
 from .erasing import Erase
-from .functional import apply_plan, apply_plan_, cutmix, cutmix_, mix, mix_images, mix_images_, mix_targets, sample_plan
+from .functional import (
+    apply_plan,
+    apply_plan_,
+    cutmix,
+    cutmix_,
+    mix,
+    mix_,
+    mix_images,
+    mix_images_,
+    mix_targets,
+    sample_plan,
+)
 from .pairs import PairTargets, cross_entropy
 from .plan import MixPlan
-from .transforms import CutMix, Mix
+from .transforms import CutMix, Cutout, Mix, MixUp
 from .views import Views
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Augment",
+    "Colour",
     "CutMix",
+    "Cutout",
     "Erase",
     "Mix",
     "MixPlan",
+    "MixUp",
     "MixedBoxes",
     "PairTargets",
     "Views",
@@ -31,6 +46,7 @@ __all__ = [
     "cutmix_",
     "distributions",
     "mix",
+    "mix_",
     "mix_images",
     "mix_images_",
     "mix_targets",
@@ -38,3 +54,7 @@ __all__ = [
     "sample_plan",
     "sample_views",
 ]
+
+
+def __dir__() -> list[str]:
+    return [name for name in globals() if name in __all__ or name.startswith("__")]

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from . import _backends
+from . import _backends, _build
 
 
 def _gpu() -> str:
@@ -22,30 +22,35 @@ def _gpu() -> str:
 def _backend_rows() -> list[tuple[str, str]]:
     usable, rows = _backends.available_backends(), []
     for name, status in _backends.status().items():
-        if name in usable:
+        if name == "cuda" and name in usable and (obstacle := _backends.device_obstacle(None)):
+            rows.append((name, f"not available: {obstacle}"))
+        elif name in usable:
             rows.append((name, "available"))
         elif status == "available":
             rows.append((name, "not available: installed, but torch sees no CUDA device"))
         else:
-            rows += [(name, f"not available: {status}"), ("", f"to get it: {_backends.HOW_TO_GET[name]}")]
+            rows.append((name, f"not available: {status}"))
+            if not _build.is_source_folder():
+                rows.append(("", f"to get it: {_backends.HOW_TO_GET[name]}"))
     return rows
 
 
 def _build_rows() -> list[tuple[str, str]]:
-    try:
-        from . import _build_info  # type: ignore[attr-defined]
-    except ImportError:
-        return [("compiled", "nothing: a pure Python install, or sources that were not built")]
-    facts = {
-        "built as version": _build_info.version,
-        "against torch": _build_info.torch,
-        "C++ compiler": _build_info.cxx,
-        "C++ flags": _build_info.cxx_flags,
-        "nvcc": _build_info.nvcc,
-        "nvcc flags": _build_info.nvcc_flags,
-        "GPU architectures": _build_info.cuda_archs,
-    }
-    return [(name, value or "none: no CUDA part") for name, value in facts.items()]
+    """The build's record, and after it what the libraries know of themselves."""
+    record = _build.record()
+    if record is None:
+        rows = [("built", _build.why_not_built("record"))]
+    else:
+        rows = [("built", " ".join(record.built) or "nothing compiled")]
+        rows += [(f"not built: {part}", reason) for part, reason in record.left_out.items()]
+        rows += list(record.settings.items())
+    for library in ("_C", "_cuda"):
+        facts = _build.library_info(library)
+        if "CUDA" in facts:
+            facts["CUDA"] = _build.cuda_version(int(facts["CUDA"]))
+        if facts:
+            rows.append((f"{library}.so", ", ".join(f"{name} {value}" for name, value in facts.items())))
+    return rows
 
 
 def _chosen(device_type: str) -> str:
@@ -63,6 +68,7 @@ def report() -> str:
     cuda = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     sections = {
         f"cutmix_cuda {__version__}": [
+            ("package", str(_build.FOLDER)),
             ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             ("torch", f"{torch.__version__}, {cuda}"),
             ("GPU", _gpu()),

@@ -31,7 +31,8 @@ BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, tor
 
 
 # Of the batch tail.
-QUADRUPLE = 4  # int32 of a part of a packed view: its geometry, or an erased box. Mirrors augment_call.h::Views
+QUADRUPLE = 4  # 32-bit numbers of a part of a packed view: its geometry, an erased box, a row of its colour matrix
+COLOUR_ROWS = 3  # of the matrix of a coloured view, which is behind the boxes. Mirrors views.h::kColourRows
 CONSTANTS = 4  # rows of constants: mean, scale, erase, fill
 FEW_CHANNELS = 4  # whose constants are on the CPU and travel by value. Mirrors views.h::kFewChannels
 
@@ -119,6 +120,13 @@ class ViewParameters(NamedTuple):
     min_area: float = 0.0  # fractions of the image
     max_area: float = 0.0
     max_aspect: float = 1.0  # height / width; what the table of aspects is divided by
+    brightness_least: float = 1.0  # factors are uniform from the least to the most
+    brightness_most: float = 1.0
+    contrast_least: float = 1.0
+    contrast_most: float = 1.0
+    saturation_least: float = 1.0
+    saturation_most: float = 1.0
+    grey_below: float = 0.0  # of a random number in [0, 1)
 
 
 class ViewChoices(NamedTuple):
@@ -129,6 +137,7 @@ class ViewChoices(NamedTuple):
     min_boxes: int = 0  # of a sample that is erased
     max_boxes: int = 0  # which the packed views have room for
     first_erased: int = 0  # samples before this one are not erased
+    coloured: int = 0  # 0 or 1: whether views have a colour matrix
 
 
 class Erasing(NamedTuple):
@@ -173,9 +182,12 @@ _FILL = "int[] fill=[0, 0]"
 # And of the batch tail.
 # view_tables: float32 (tables, 4097), of which the first holds the quantiles of an erased box's aspect, divided by
 # max_aspect; none where nothing is erased.
+# colours: float32 (batch, 3, 4), the colour matrices of views that are drawn otherwise; None to draw these, too, where
+# view_choices say that views have any.
 # constants: float32 (4, channels), mean, scale, erase and fill; for up to FEW_CHANNELS channels on the CPU, else on the
 # device of the images.
-_VIEWS = "Tensor view_tables, float[] view_parameters, int[] view_choices"
+_VIEWS = "Tensor view_tables, Tensor? colours, float[] view_parameters, int[] view_choices"
+_GIVEN = "Tensor plan, Tensor views, bool coloured, Tensor seed"
 _VALUES = "Tensor constants, int[] erasing"
 _OUTPUT = "ScalarType output_dtype, int memory_format"
 
@@ -237,7 +249,8 @@ def _fake_sample_and_apply_(
 
 
 def _new_views(like: Tensor, batch: int, choices: list[int]) -> Tensor:
-    return like.new_empty((batch, 1 + ViewChoices(*choices).max_boxes, QUADRUPLE), dtype=torch.int32)
+    named = ViewChoices(*choices)
+    return like.new_empty((batch, 1 + named.max_boxes + COLOUR_ROWS * named.coloured, QUADRUPLE), dtype=torch.int32)
 
 
 def new_images(images: Tensor, dtype: torch.dtype, memory_format: int) -> Tensor:
@@ -246,11 +259,11 @@ def new_images(images: Tensor, dtype: torch.dtype, memory_format: int) -> Tensor
     return torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
 
 
-def _fake_sample_views(seed, batch, height, width, tables, parameters, choices):
+def _fake_sample_views(seed, batch, height, width, tables, colours, parameters, choices):
     return _new_views(tables, batch, choices)
 
 
-def _fake_apply_views_out(images, labels, plan, views, seed, num_classes, label_smoothing, dtype, *rest):
+def _fake_apply_views_out(images, labels, plan, views, coloured, seed, num_classes, label_smoothing, dtype, *rest):
     return _new_targets(images, labels, num_classes, dtype)
 
 
@@ -259,9 +272,9 @@ def _fake_apply_views(images, labels, *rest):
     return new_images(images, dtype, memory_format), _fake_apply_views_out(images, labels, *rest)
 
 
-def _fake_augment_out(images, labels, seed, quantiles, bounds, sampling, tables, parameters, choices, *rest):
+def _fake_augment_out(images, labels, seed, quantiles, bounds, sampling, tables, colours, parameters, choices, *rest):
     batch = images.shape[0]
-    targets = _fake_apply_views_out(images, labels, None, None, None, *rest)
+    targets = _fake_apply_views_out(images, labels, None, None, None, None, *rest)
     return targets, _new_plan(images, batch), _new_views(images, batch, choices)
 
 
@@ -287,7 +300,7 @@ OPS = {
         f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_
     ),
     # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
-    # and its seed is that of the noise alone.
+    # and its seed is only that of the noise.
     "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views),
     "augment": Op(
         f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -298,16 +311,16 @@ OPS = {
         _fake_augment_out,
     ),
     "apply_views": Op(
-        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor)",
+        f"({_IMAGES}, {_GIVEN}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor)",
         _fake_apply_views,
     ),
     "apply_views_out": Op(
-        f"({_IMAGES}, Tensor plan, Tensor views, Tensor seed, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
+        f"({_IMAGES}, {_GIVEN}, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
         _fake_apply_views_out,
     ),
 }
 
-# Ops of cutmix_cuda alone, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
+# Ops of only cutmix_cuda, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
 # restore for a draw that checkpointing recomputes. Two draws in a graph differ by their number, because torch before
 # 2.12 merges equal calls whatever their tag.
 SEED_OPS = {

@@ -11,9 +11,10 @@ from typing_extensions import Unpack
 
 from . import _validation, reference
 from ._fill import check_fill
+from ._literals import PartnerName, PlacementName, ScopeName, TargetsName
 from ._ops import KINDS, Partner, Placement, Sampling, Scope
 from .distributions import Distribution, check_alpha
-from .pairs import TargetForm, check_form
+from .pairs import Targets, check_targets
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -24,12 +25,21 @@ class Default(NamedTuple):
     value: object
 
 
-class SamplingOptions(TypedDict, total=False):
+class _Scope(TypedDict, total=False):
+    scope: Annotated[ScopeName, Default("sample")]
+
+
+class _Partner(TypedDict, total=False):
+    partner: Annotated[PartnerName, Default("mirror")]
+
+
+class _Placement(TypedDict, total=False):
+    placement: Annotated[PlacementName, Default("clip")]
+
+
+class SamplingOptions(_Scope, _Partner, _Placement, total=False):
     """How boxes, lambda and partners are drawn, of whatever kind."""
 
-    scope: Annotated[str, Default("sample")]
-    partner: Annotated[str, Default("mirror")]
-    placement: Annotated[str, Default("clip")]
     correct_lam: Annotated[bool, Default(True)]
 
 
@@ -38,20 +48,34 @@ class TargetOptions(TypedDict, total=False):
 
     label_smoothing: Annotated[float, Default(0.0)]
     target_dtype: Annotated[torch.dtype, Default(torch.float32)]
-    targets: Annotated[str, Default("dense")]
+    targets: Annotated[TargetsName, Default("dense")]
 
 
-class _CutMix(TypedDict, total=False):
+class _Lambda(TypedDict, total=False):
     alpha: Annotated[float | Distribution, Default(1.0)]
     prob: Annotated[float, Default(1.0)]
 
 
-class PlanOptions(_CutMix, SamplingOptions, total=False):
+class PlanOptions(_Lambda, SamplingOptions, total=False):
     """Those of :func:`cutmix_cuda.sample_plan`."""
 
 
 class CutMixOptions(PlanOptions, TargetOptions, total=False):
     """Those of :func:`cutmix_cuda.cutmix`, where they are explained."""
+
+
+class MixUpOptions(_Lambda, _Scope, _Partner, TargetOptions, total=False):
+    """Those of :class:`cutmix_cuda.MixUp`, where they are explained."""
+
+
+class _Cutout(TypedDict, total=False):
+    area: Annotated[float | Distribution, Default(0.25)]
+    prob: Annotated[float, Default(1.0)]
+    fill: Annotated[float, Default(0.0)]
+
+
+class CutoutOptions(_Cutout, _Scope, _Placement, TargetOptions, total=False):
+    """Those of :class:`cutmix_cuda.Cutout`, where they are explained."""
 
 
 class _Mix(TypedDict, total=False):
@@ -74,7 +98,16 @@ def _defaults_of(options: type) -> dict[str, Any]:
 
 
 _DEFAULTS: dict[type, dict[str, Any]] = {
-    options: _defaults_of(options) for options in (PlanOptions, TargetOptions, CutMixOptions, MixOptions)
+    options: _defaults_of(options)
+    for options in (
+        SamplingOptions,
+        PlanOptions,
+        TargetOptions,
+        CutMixOptions,
+        MixUpOptions,
+        CutoutOptions,
+        MixOptions,
+    )
 }
 
 
@@ -115,6 +148,11 @@ def _alpha(name: str, alpha: float | Distribution | None) -> float | Distributio
     return None if alpha is None or (not isinstance(alpha, Distribution) and alpha == 0) else check_alpha(name, alpha)
 
 
+def _area(name: str, area: float | Distribution) -> float | Distribution:
+    """A distribution of the fraction of an image that a box covers."""
+    return area if isinstance(area, Distribution) else _validation.check_share(name, area)
+
+
 class Settings(NamedTuple):
     """What the options come to, checked once."""
 
@@ -125,28 +163,40 @@ class Settings(NamedTuple):
     label_smoothing: float
     target_dtype: torch.dtype
     fill: float
-    form: TargetForm
+    targets: Targets
 
     @classmethod
     def of_plan(cls, **options: Unpack[PlanOptions]) -> Settings:
-        """Those of a plan of CutMix alone."""
+        """Those of a plan of cutmix and nothing else."""
         return cls.of_cutmix(**complete(PlanOptions, options))
 
     @classmethod
     def of_cutmix(cls, **given: Unpack[CutMixOptions]) -> Settings:
-        """Those of CutMix alone."""
+        """Those of cutmix and nothing else."""
         options = complete(CutMixOptions, given)
         alpha, prob = check_alpha("alpha", options["alpha"]), _validation.check_share("prob", options["prob"])
         return cls._of_kinds((alpha,), (prob,), options)
+
+    @classmethod
+    def of_mixup(cls, **given: Unpack[MixUpOptions]) -> Settings:
+        """Those of mixup and nothing else."""
+        options = {**_DEFAULTS[SamplingOptions], **complete(MixUpOptions, given)}
+        alpha, prob = check_alpha("alpha", options["alpha"]), _validation.check_share("prob", options["prob"])
+        return cls._of_kinds((None, alpha), (0.0, prob), options)
+
+    @classmethod
+    def of_cutout(cls, **given: Unpack[CutoutOptions]) -> Settings:
+        """Those of cutout and nothing else."""
+        options = {**_DEFAULTS[SamplingOptions], **complete(CutoutOptions, given)}
+        area, prob = _area("area", options["area"]), _validation.check_share("prob", options["prob"])
+        return cls._of_kinds((None, None, area), (0.0, 0.0, prob), options)
 
     @classmethod
     def of_mix(cls, **given: Unpack[MixOptions]) -> Settings:
         """Those of cutmix, mixup and cutout side by side."""
         options = complete(MixOptions, given)
         cutmix, mixup = _alpha("cutmix_alpha", options["cutmix_alpha"]), _alpha("mixup_alpha", options["mixup_alpha"])
-        area = options["cutout_area"]
-        if not isinstance(area, Distribution):
-            area = _validation.check_share("cutout_area", area)
+        area = _area("cutout_area", options["cutout_area"])
         cut_out = _validation.check_share("cutout", options["cutout"])
         mixed = (1.0 - cut_out) * _validation.check_share("prob", options["prob"])
         switch = _validation.check_share("switch_prob", options["switch_prob"])
@@ -179,5 +229,5 @@ class Settings(NamedTuple):
             _validation.check_share("label_smoothing", options["label_smoothing"]),
             _validation.check_target_dtype("target_dtype", options["target_dtype"]),
             check_fill(options.get("fill", 0.0)),
-            check_form(options["targets"], options["label_smoothing"]),
+            check_targets(options["targets"], options["label_smoothing"]),
         )

@@ -135,7 +135,7 @@ def _next_in_graph(state: Tensor) -> Tensor:
 # boxes in both.
 LIBRARIES["cutmix_cuda"].impl("draw_seed", _draw, "CompositeExplicitAutograd")
 
-# The count is a tensor, for a number would be a constant of the graph, which each call would have to compile anew.
+# The count is a tensor, because a number would be a constant of the graph, which each call would have to compile anew.
 LIBRARIES["cutmix_cuda"].impl("next_seed", _next_in_graph, "CPU")
 
 
@@ -218,7 +218,7 @@ def _signed(seed: int) -> int:
 
 def _check_no_generator(generator: torch.Generator | None) -> None:
     if generator is not None:
-        raise ValueError("generator must be None where a seed is given: the seed alone decides")
+        raise ValueError("generator must be None where a seed is given: nothing but the seed decides")
 
 
 def counted_seed(seed: int | Tensor | None, generator: torch.Generator | None) -> CountedSeed | None:

@@ -160,7 +160,7 @@ def check_images(images: Tensor) -> None:
             f"got shape {tuple(images.shape)}"
         )
     if images.requires_grad:
-        raise ValueError("images must not require grad, for mixing has no autograd formula; pass images.detach()")
+        raise ValueError("images must not require grad, because mixing has no autograd formula; pass images.detach()")
 
 
 def check_blends(images: Tensor) -> None:
@@ -225,7 +225,9 @@ def check_labels(
                 )
         num_classes = labels.shape[1]
         if labels.requires_grad:
-            raise ValueError("labels must not require grad, for mixing has no autograd formula; pass labels.detach()")
+            raise ValueError(
+                "labels must not require grad, because mixing has no autograd formula; pass labels.detach()"
+            )
     else:
         raise TypeError(
             f"labels must be class indices of dtype {_names(INTEGER_DTYPES)}, or soft labels of dtype "
@@ -344,7 +346,7 @@ def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> 
         if given != wanted:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")
     if out.requires_grad:
-        raise ValueError("out must not require grad, for mixing has no autograd formula; pass out.detach()")
+        raise ValueError("out must not require grad, because mixing has no autograd formula; pass out.detach()")
     _check_writable("out", out)
     if not (has_memory(images) and has_memory(out)) or images.numel() == 0:
         return
@@ -354,5 +356,6 @@ def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> 
     out_begin, out_end = _memory_of(out)
     if begin < out_end and out_begin < end:
         raise ValueError(
-            "out must not overlap images in memory; to mix in place use cutmix_, mix_images_ or inplace=True"
+            "out must not overlap images in memory; "
+            "to mix in place use a function whose name ends in an underscore, or inplace=True"
         )

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from . import _backends, _validation, reference_augment
 from ._constants import OfGraphs, built_once, name_in_graphs
+from ._literals import BackendName, LayoutName
 from ._ops import (
     AUGMENTED_DTYPES,
+    COLOUR_ROWS,
     FEW_CHANNELS,
     KINDS,
     QUANTILE_INTERVALS,
@@ -27,14 +29,15 @@ from ._options import Settings as MixSettings
 from ._seed import counted_seed, seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import is_tv_tensor
+from .colour import Colour
 from .distributions import constant, quantiles
 from .erasing import Erase, check_numbers
 from .functional import _labels_of_op, _mark_written
 from .functional import run as run_mix
 from .pairs import PairTargets, pairs_of
 from .plan import MixPlan, check_plan
-from .transforms import CutMix, Mix
-from .views import Views, check_views
+from .transforms import Transform
+from .views import Views, check_colours, check_views
 
 Mean = float | Sequence[float]
 
@@ -104,17 +107,26 @@ class Settings(NamedTuple):
     channels_last_input: bool
 
     @property
-    def moves(self) -> bool:
-        """Whether samples are flipped, shifted or erased."""
+    def changes(self) -> bool:
+        """Whether samples are flipped, shifted, coloured or erased."""
         return self.view_parameters != _NO_PARAMETERS or self.view_choices != _NO_CHOICES
+
+    @property
+    def coloured(self) -> bool:
+        """Whether views have colour matrices."""
+        return bool(self.view_choices[_COLOURED])
 
     @property
     def noisy(self) -> bool:
         """Whether erased boxes are filled with random numbers."""
         return self.erasing[0] != EraseValue.constant
 
+    def colouring(self) -> Settings:
+        """The same with colour matrices that a call brings along."""
+        return self._replace(view_choices=[*self.view_choices[:_COLOURED], 1])
+
     def validating(self) -> Settings:
-        """Those of normalise, cast and lay out alone."""
+        """Those of normalise, cast and lay out and nothing else."""
         return self._replace(
             mix=self.mix._replace(bounds=_NEVER, blends=False),
             mixes=False,
@@ -127,15 +139,16 @@ class Settings(NamedTuple):
 
 
 _NO_PARAMETERS, _NO_CHOICES = list(ViewParameters()), list(ViewChoices())
+_COLOURED = ViewChoices._fields.index("coloured")  # the last of them
 _NEVER = (0.0,) * KINDS  # bounds below which there is no number: every sample is kept
 _NO_MIX = MixSettings.of_mix(cutmix_alpha=None, mixup_alpha=None)
 
 
-def _mix_settings(mix: CutMix | Mix | None) -> tuple[MixSettings, int | None]:
+def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
     if mix is None:
         return _NO_MIX, None
-    if not isinstance(mix, (CutMix, Mix)):
-        raise TypeError(f"mix must be a CutMix, a Mix or None, got {type(mix).__name__}")
+    if not isinstance(mix, Transform):
+        raise TypeError(f"mix must be a CutMix, Mix, MixUp, Cutout or None, got {type(mix).__name__}")
     for name, given in (("seed", mix.seeds), ("generator", mix.generator), ("backend", mix.backend)):
         if given is not None:
             raise ValueError(f"mix must have no {name} of its own: give {name} to the augmentation that draws for it")
@@ -152,26 +165,39 @@ def _translations(translate: int | tuple[int, int]) -> tuple[int, int]:
     return _validation.check_size("translate", down, most), _validation.check_size("translate", across, most)
 
 
-def _view_settings(flip: float, translate: int | tuple[int, int], erase: Erase | None) -> tuple[list[float], list[int]]:
+def _view_settings(
+    flip: float, translate: int | tuple[int, int], colour: Colour | None, erase: Erase | None
+) -> tuple[list[float], list[int]]:
     """The lists that the ops take."""
     flips = _validation.check_share("flip", flip)
     translate_y, translate_x = _translations(translate)
+    if colour is not None and not isinstance(colour, Colour):
+        raise TypeError(f"colour must be a Colour or None, got {type(colour).__name__}")
     if erase is not None and not isinstance(erase, Erase):
         raise TypeError(f"erase must be an Erase or None, got {type(erase).__name__}")
-    if erase is None or erase.prob == 0:
-        return list(ViewParameters(flip_below=flips)), list(ViewChoices(translate_y, translate_x))
-    least, most = erase.scale
-    parameters = ViewParameters(flips, float(erase.prob), float(least), float(most), float(erase.ratio[1]))
-    return list(parameters), list(ViewChoices(translate_y, translate_x, *erase.counts))
+    parameters, choices = ViewParameters(flip_below=flips), ViewChoices(translate_y, translate_x)
+    if erase is not None and erase.prob > 0:
+        parameters, choices = parameters._replace(**erase.parameters), choices._replace(**erase.choices)
+    if colour is not None and colour != Colour():
+        parameters, choices = parameters._replace(**colour.parameters), choices._replace(coloured=1)
+    return list(parameters), list(choices)
+
+
+def _choices_for(choices: list[int], erase: Erase | None, batch: int) -> list[int]:
+    """Those of a batch, whose first samples may be left whole."""
+    if erase is None or erase.num_splits < 2:
+        return choices
+    return list(ViewChoices(*choices)._replace(first_erased=erase.first_erased(batch)))
 
 
 def check_settings(
-    mix: CutMix | Mix | None,
+    mix: Transform | None,
     *,
     mean: Mean | None,
     std: Mean | None,
     flip: float,
     translate: int | tuple[int, int],
+    colour: Colour | None,
     erase: Erase | None,
     dtype: torch.dtype | None,
     memory_format: torch.memory_format,
@@ -197,7 +223,7 @@ def check_settings(
         )
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout must be 'NCHW' or 'NHWC', got {layout!r}")
-    parameters, choices = _view_settings(flip, translate, erase)
+    parameters, choices = _view_settings(flip, translate, colour, erase)
     return Settings(
         settings,
         num_classes,
@@ -244,8 +270,8 @@ def _output(images: Tensor, settings: Settings) -> _Output:
 
 
 def _only_mixes(images: Tensor, settings: Settings) -> bool:
-    """Whether nothing is normalised, cast, laid out anew, moved or erased: then bytes are mixed."""
-    if settings.mean is not None or settings.moves or settings.dtype not in (None, images.dtype):
+    """Whether nothing is normalised, cast, laid out anew, moved, coloured or erased: then bytes are mixed."""
+    if settings.mean is not None or settings.changes or settings.dtype not in (None, images.dtype):
         return False
     return settings.memory_format == torch.preserve_format or (
         images.dim() == 4 and images.is_contiguous(memory_format=settings.memory_format)
@@ -264,16 +290,16 @@ def _seen(images: Tensor, settings: Settings) -> Tensor:
 def _check_not_classes(images: Tensor) -> None:
     if is_tv_tensor(images, "Mask"):
         raise TypeError(
-            "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased, because its values are "
-            "classes; masks follow images by mix_images(views.apply(masks), plan)"
+            "images must not be a tv_tensors.Mask to be normalised, cast, moved, coloured or erased, because its "
+            "values are classes; masks follow images by mix_images(views.apply(masks), plan)"
         )
 
 
-def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
+def _check_images(images: Tensor, settings: Settings, output: _Output, coloured: bool) -> None:
     if images.dtype not in AUGMENTED_DTYPES:
         raise TypeError(
-            f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved or erased, "
-            f"got {images.dtype}"
+            f"images must be of dtype {_validation._names(AUGMENTED_DTYPES)} to be normalised, cast, moved, coloured "
+            f"or erased, got {images.dtype}"
         )
     if output.dtype == torch.uint8 and images.dtype != torch.uint8:
         raise ValueError(f"dtype must be a float dtype for float images, got torch.uint8 for {images.dtype}")
@@ -285,6 +311,11 @@ def _check_images(images: Tensor, settings: Settings, output: _Output) -> None:
             if not all(0 <= number <= 255 and number == round(number) for number in numbers):
                 raise ValueError(f"{name} must be whole and in 0..255 for images that stay uint8, got {numbers!r}")
     channels = images.shape[1]
+    if coloured and channels != COLOUR_ROWS:
+        raise ValueError(
+            f"images must have 3 channels, red, green and blue, for colour, got {channels} in shape "
+            f"{tuple(images.shape)}"
+        )
     for name, numbers in (("mean", settings.mean or ()), ("std", settings.std), ("value of erase", settings.erased)):
         if len(numbers) > 1 and len(numbers) != channels:
             raise ValueError(
@@ -319,6 +350,7 @@ class Augmented(NamedTuple):
     targets: Tensor | PairTargets | None
     plan: Tensor
     views: Tensor | None
+    coloured: bool = False
 
 
 def run(
@@ -330,10 +362,13 @@ def run(
     generator: torch.Generator | None,
     out: Tensor | None,
     backend: str | None,
+    colours: Tensor | None = None,
 ) -> Augmented:
     """Samples a plan and views and follows them in one launch. Everything is checked before anything is written."""
     given, images = images, _seen(images, settings)
     op_labels = labels if settings.mixes else None
+    if colours is not None:
+        settings, colours = settings.colouring(), check_colours("colour", colours, images)
     if _only_mixes(images, settings):
         mixed, targets, plan = run_mix(
             images if settings.channels_last_input else given,
@@ -350,9 +385,9 @@ def run(
 
     output = _output(images, settings)
     _check_not_classes(given)
-    _check_images(images, settings, output)
+    _check_images(images, settings, output, settings.coloured)
     device, mix = images.device, settings.mix
-    op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.form)
+    op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.targets)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
@@ -363,8 +398,9 @@ def run(
         mix.bounds,
         mix.sampling,
         _view_tables(settings.erase, device),
+        colours,
         settings.view_parameters,
-        settings.view_choices,
+        _choices_for(settings.view_choices, settings.erase, images.shape[0]),
         classes,
         mix.label_smoothing,
         mix.target_dtype,
@@ -378,8 +414,10 @@ def run(
         augmented, dense, plan, views = ops.augment(images, *arguments, output.dtype, int(output.memory_format))
         augmented = of_class(augmented, given)
     if labels is None or not settings.mixes:
-        return Augmented(augmented, labels, plan, views)
-    return Augmented(augmented, dense if op_labels is not None else pairs_of(plain(labels), plan), plan, views)
+        targets = labels
+    else:
+        targets = dense if op_labels is not None else pairs_of(plain(labels), plan)
+    return Augmented(augmented, targets, plan, views, settings.coloured)
 
 
 def follow(
@@ -398,7 +436,7 @@ def follow(
     given, images = images, _seen(images, settings)
     output = _output(images, settings)
     _check_not_classes(given)
-    _check_images(images, settings, output)
+    _check_images(images, settings, output, isinstance(views, Views) and views.coloured)
     batch, _, height, width = images.shape
     device, mix = images.device, settings.mix
     mixes, rows = plan is not None, torch.arange(batch, device=device)
@@ -410,7 +448,7 @@ def follow(
     check_views(views, images)
     op_labels, classes = None, 0
     if mixes:
-        op_labels, classes = _labels_of_op(plain(labels), settings.num_classes, batch, device, mix.form)
+        op_labels, classes = _labels_of_op(plain(labels), settings.num_classes, batch, device, mix.targets)
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
@@ -419,6 +457,7 @@ def follow(
         op_labels,
         plan.packed,
         views.packed,
+        views.coloured,
         seed_tensor(seed if noisy else 0, generator if noisy else None, device, like=images),
         classes,
         mix.label_smoothing,
@@ -436,7 +475,7 @@ def follow(
         return augmented, labels
     if op_labels is not None:
         return augmented, dense
-    valid = reference_augment.followed(plan.packed, views.packed, height, width)
+    valid = reference_augment.followed(plan.packed, views.geometry_and_boxes, height, width)
     return augmented, pairs_of(plain(labels), plan.packed, valid)
 
 
@@ -450,15 +489,19 @@ def normalize_images(
     *,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.preserve_format,
-    layout: str = "NCHW",
+    layout: LayoutName = "NCHW",
     out: Tensor | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ) -> Tensor:
     """Images normalised, cast and laid out in one launch: (x - mean) * (1 / std), with uint8 seen as x / 255.
 
-    As torchvision's ``ToDtype(scale=True)`` and ``Normalize`` together: mean and std are those of images in [0, 1], or
-    in the float images' own units. Computed in float32 whatever the output's dtype, and rounded once. Not changed for
-    float images of another range: their mean and std are in their own units.
+    >>> batch = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    >>> normalize_images(batch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype=torch.bfloat16).dtype
+    torch.bfloat16
+
+    As torchvision's ``ToDtype(scale=True)`` and ``Normalize`` together, computed in float32 whatever the output's dtype
+    and rounded once. mean and std are those of values in [0, 1] for uint8 images, and in the images' own units for
+    float images.
 
     Args:
         images: (B, C, H, W) of dtype uint8, float16, bfloat16 or float32, of any strides; dense rows or pixels are
@@ -472,6 +515,9 @@ def normalize_images(
             images. memory_format then does not count.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
+    Returns:
+        (B, C, H, W) of dtype and memory_format, or out.
+
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was written.
         RuntimeError: the backend asked for is not available.
@@ -482,6 +528,7 @@ def normalize_images(
         std=std,
         flip=0.0,
         translate=0,
+        colour=None,
         erase=None,
         dtype=dtype,
         memory_format=memory_format,
@@ -493,41 +540,51 @@ def normalize_images(
 def augment(
     images: Tensor,
     labels: Tensor | None = None,
-    mix: CutMix | Mix | None = None,
+    mix: Transform | None = None,
     *,
     mean: Mean | None = None,
     std: Mean | None = None,
     flip: float = 0.0,
     translate: int | tuple[int, int] = 0,
+    colour: Colour | Tensor | None = None,
     erase: Erase | None = None,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.preserve_format,
-    layout: str = "NCHW",
+    layout: LayoutName = "NCHW",
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ):
-    """From a loader's batch to what a model takes in one launch: shift, flip, normalise, erase, mix, cast and lay out.
+    """From a loader's batch to what a model takes in one launch.
 
-    Each sample has draws of its own. It is shifted and flipped, normalised in float32 and erased; then samples are
-    mixed, on normalised values, and the result is rounded once to the output's dtype. Every part may be left out.
-    Where nothing is normalised, cast, laid out anew, moved or erased, it gives what mix gives, of any dtype and shape.
+    >>> batch = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    >>> inputs, targets = augment(batch, labels, CutMix(num_classes=10), mean=0.5, std=0.25, flip=0.5, translate=2)
+    >>> inputs.dtype, inputs.shape, targets.shape
+    (torch.float32, torch.Size([4, 3, 16, 16]), torch.Size([4, 10]))
+
+    Each sample has draws of its own. It is shifted and flipped, coloured, normalised in float32 and erased; then
+    samples are mixed, on normalised values, and the result is rounded once to the output's dtype. Every part may be
+    left out. Where nothing is normalised, cast, laid out anew, moved, coloured or erased, it gives what mix gives, of
+    any dtype and shape.
 
     Args:
         images: (B, C, H, W) of dtype uint8, float16, bfloat16 or float32, on any device. Not changed.
         labels: class indices (B,) or soft labels (B, K), as for :func:`cutmix_cuda.cutmix`; or None.
-        mix: a :class:`cutmix_cuda.CutMix` or :class:`cutmix_cuda.Mix`, without a seed, generator or backend of its own
-            and not in place. Its ``fill`` is in the units of the output. None: no mixing, and labels come back as they
-            are.
+        mix: a :class:`cutmix_cuda.CutMix`, :class:`cutmix_cuda.Mix`, :class:`cutmix_cuda.MixUp` or
+            :class:`cutmix_cuda.Cutout`, without a seed, generator or backend of its own and not in place. Its ``fill``
+            is in the units of the output. None: no mixing, and labels come back as they are.
         mean: of the channels in [0, 1] (for uint8 images) or in the units of float images: a number, or one for each
             channel. None: values stay as they are; mean=0, std=1 brings uint8 to [0, 1].
         std: the same, positive; given together with mean.
         flip: the probability that a sample is mirrored left-right.
         translate: pixels, or a pair of them, down and across: a sample is shifted by an offset in -translate..translate
-            that is uniform (and at most the image's size), and what comes in from outside is 0 before it is
-            normalised. As torchvision's ``RandomCrop(size, padding=translate)``.
+            that is uniform (and at most the image's size), and what comes in from outside is 0 before it is coloured
+            and normalised. As torchvision's ``RandomCrop(size, padding=translate)``.
+        colour: a :class:`Colour`, for images of 3 channels; or a matrix for each sample, float32 (B, 3, 4) on the
+            device of the images. A row of it is what red, green, blue and 1 count for a channel in units of the images'
+            range, 0..255 of uint8 and 0..1 of floats, to which the result is clamped; what is not a number is 0.
         erase: an :class:`Erase`.
         dtype: float32, float16 or bfloat16. None: float32 for uint8 images that are normalised, else the images' own.
         memory_format: torch.contiguous_format, torch.channels_last, or torch.preserve_format for the images' own.
@@ -547,18 +604,20 @@ def augment(
         TypeError, ValueError: an argument is wrong; nothing was written.
         RuntimeError: the backend asked for is not available.
     """
+    colours, colour = (colour, None) if isinstance(colour, Tensor) else (None, colour)
     settings = check_settings(
         mix,
         mean=mean,
         std=std,
         flip=flip,
         translate=translate,
+        colour=colour,
         erase=erase,
         dtype=dtype,
         memory_format=memory_format,
         layout=layout,
     )
-    done = run(images, labels, settings, seed=seed, generator=generator, out=out, backend=backend)
+    done = run(images, labels, settings, seed=seed, generator=generator, out=out, backend=backend, colours=colours)
     return _returned(done, return_plan)
 
 
@@ -569,7 +628,7 @@ def _returned(done: Augmented, return_plan: bool):
     if done.views is None:
         views = Views.make(done.images.shape[0], height, width, device=done.images.device)
     else:
-        views = Views(done.views, height, width)
+        views = Views(done.views, height, width, done.coloured)
     return done.images, done.targets, MixPlan(done.plan, height, width), views
 
 
@@ -580,13 +639,17 @@ def sample_views(
     *,
     flip: float = 0.0,
     translate: int | tuple[int, int] = 0,
+    colour: Colour | None = None,
     erase: Erase | None = None,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ) -> Views:
     """The views that :func:`augment` with the same arguments would draw.
+
+    >>> sample_views(4, 16, 16, flip=0.5, translate=2)
+    Views(batch=4, height=16, width=16, device='cpu')
 
     Args:
         batch_size: samples.
@@ -594,33 +657,42 @@ def sample_views(
         width: pixels.
         device: where the views are to be; the CPU by default.
 
-    The other arguments, and the errors, are those of :func:`augment`.
+    The other arguments are those of :func:`augment`.
+
+    Returns:
+        :class:`Views` of the batch.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+        RuntimeError: the backend asked for is not available.
     """
     sizes = [
         _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH),
         *_validation.check_extent(height, width),
     ]
-    parameters, choices = _view_settings(flip, translate, erase)
+    parameters, choices = _view_settings(flip, translate, colour, erase)
     where = torch.empty(0, device=device).device
     tables = _view_tables(erase, where)
+    choices = _choices_for(choices, erase, batch_size)
     ops = _backends.ops_for(backend, where)
-    return Views(
-        ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, parameters, choices), height, width
-    )
+    packed = ops.sample_views(seed_tensor(seed, generator, where), *sizes, tables, None, parameters, choices)
+    return Views(packed, height, width, bool(choices[_COLOURED]))
 
 
 class Augment(nn.Module):
-    """The batch tail as a module: shift, flip, normalise, erase, mix, cast and lay out, in one launch.
+    """The batch tail as a module: shift, flip, colour, normalise, erase, mix, cast and lay out, in one launch.
 
     >>> augment = Augment(
     ...     Mix(num_classes=1000, mixup_alpha=0.8, label_smoothing=0.1),
     ...     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=0.5, erase=Erase(prob=0.25, value="pixel"),
     ...     dtype=torch.bfloat16, memory_format=torch.channels_last,
     ... )
-    >>> images, targets = augment(images, labels)  # uint8 (B, C, H, W), (B,) -> bfloat16 (B, C, H, W), (B, 1000)
+    >>> inputs, targets = augment(images, labels)  # uint8 (B, C, H, W), (B,) -> bfloat16 (B, C, H, W), (B, 1000)
+    >>> val_inputs, val_labels = augment.eval()(images, labels)
 
-    In ``eval()`` mode it normalises, casts and lays out alone, draws nothing, and labels come back as they are: one
-    object serves training and validation. The arguments, fixed from then on, are those of :func:`augment`, and:
+    In ``eval()`` mode it only normalises, casts and lays out, draws nothing, and labels come back as they are: one
+    object serves training and validation. The arguments, fixed from then on, are those of :func:`augment`, but for
+    matrices of colour, which a batch brings along; and:
 
     Args:
         seed: decides the seed of each call together with the number of calls before it, as for
@@ -633,19 +705,20 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        mix: CutMix | Mix | None = None,
+        mix: Transform | None = None,
         *,
         mean: Mean | None = None,
         std: Mean | None = None,
         flip: float = 0.0,
         translate: int | tuple[int, int] = 0,
+        colour: Colour | None = None,
         erase: Erase | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
-        layout: str = "NCHW",
+        layout: LayoutName = "NCHW",
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         options = {
@@ -653,6 +726,7 @@ class Augment(nn.Module):
             "std": std,
             "flip": flip,
             "translate": translate,
+            "colour": colour,
             "erase": erase,
             "dtype": dtype,
             "memory_format": memory_format,
@@ -663,7 +737,8 @@ class Augment(nn.Module):
         self.seeds = counted_seed(seed, generator)
         self.mix = mix
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         if backend is None:
             _backends.check_variable()
         self._arguments = options  # for repr
@@ -671,10 +746,19 @@ class Augment(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, out: Tensor | None = None, return_plan: bool = False
     ):
-        """Images (B, C, H, W), labels (B,) or (B, K) or None -> images of the output's dtype and layout, targets.
+        """Augments a batch, or in eval mode only normalises, casts and lays it out.
 
-        out: a tensor to write to, as for :func:`augment`.
-        return_plan: also return the :class:`cutmix_cuda.MixPlan` and the :class:`cutmix_cuda.Views`.
+        Args:
+            images: (B, C, H, W), or (B, H, W, C) with layout "NHWC".
+            labels: class indices (B,), soft labels (B, K), or None.
+            out: a tensor to write to, as for :func:`augment`.
+            return_plan: also return the :class:`cutmix_cuda.MixPlan` and the :class:`cutmix_cuda.Views`.
+
+        Returns:
+            (images, targets), or (images, targets, plan, views), as :func:`augment`.
+
+        Raises:
+            TypeError, ValueError: the batch is wrong; nothing was written.
         """
         seed: int | Tensor | None = 0  # in eval mode nothing is drawn
         settings, generator = self._validation_settings, None
@@ -719,4 +803,4 @@ class Augment(nn.Module):
         return None if self.seeds is None else self.seeds.next()
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items() if value is not None)

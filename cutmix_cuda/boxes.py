@@ -17,10 +17,14 @@ from .reference import has_box, has_partner
 class MixedBoxes(NamedTuple):
     """The objects of each mixed image.
 
+    >>> mixed, _, plan = cutmix(images, return_plan=True)
+    >>> boxes = [torch.tensor([[2.0, 2.0, 9.0, 9.0]])] * 4  # x0, y0, x1, y1
+    >>> mixed_boxes = plan.mix_boxes(boxes, min_visible=0.2).boxes
+
     Attributes:
         boxes: for each sample, (m, 4): x0, y0, x1, y1 in pixels, of the dtype that was given.
         labels: for each sample, (m,); None where none were given.
-        visible: for each sample, float32 (m,) in (0, 1]: the share of the object's box that is still to be seen.
+        visible: for each sample, float32 (m,) in (0, 1]: the fraction of the object's box that is still to be seen.
         weight: for each sample, float32 (m,) in (0, 1]: lam for its own and 1 - lam for its partner's objects where the
             two are blended (mixup), else 1. What a loss may weigh them by.
     """

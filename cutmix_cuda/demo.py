@@ -27,6 +27,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ._backends import backend_for
+from ._literals import BackendName
 from .augmentation import Augment
 from .functional import cutmix
 from .plan import MixPlan
@@ -82,7 +83,7 @@ def make_batch(batch: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(images), labels
 
 
-def shares(target: Tensor, label: int) -> list[str]:
+def words_of(target: Tensor, label: int) -> list[str]:
     """A soft target (K,) in words, the sample's own class first: ["0.63 cat", "0.37 rocket"]."""
     classes = [label, *(k for k in target.nonzero().flatten().tolist() if k != label)]
     return [f"{float(target[k]):.2f} {CLASSES[k]}" for k in classes]
@@ -123,7 +124,7 @@ def draw(path: Path, images: Tensor, mixed: Tensor, labels: Tensor, targets: Ten
         above, below = grids[i // columns][:, i % columns]
         above.imshow(images[i].permute(1, 2, 0).numpy())
         above.set_title(CLASSES[labels[i]], fontsize=9, color=INK, pad=3)
-        draw_mixed(below, mixed[i], plan.boxes[i], shares(targets[i], int(labels[i])))
+        draw_mixed(below, mixed[i], plan.boxes[i], words_of(targets[i], int(labels[i])))
     figure.savefig(path)
 
 
@@ -134,7 +135,7 @@ def plan_table(plan: MixPlan, labels: Tensor, targets: Tensor) -> Table:
     table.add_column("soft target", no_wrap=True)
     for i in range(len(plan)):
         edges = [str(edge) for edge in plan.boxes[i].tolist()]
-        words = " + ".join(shares(targets[i], int(labels[i])))
+        words = " + ".join(words_of(targets[i], int(labels[i])))
         table.add_row(str(i), str(int(plan.partner[i])), *edges, f"{float(plan.lam[i]):.4f}", words)
     return table
 
@@ -144,7 +145,7 @@ def plan_table(plan: MixPlan, labels: Tensor, targets: Tensor) -> Table:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each call of one contender."""
+    """Seconds of each call of one method."""
 
     seconds: list[float]
 
@@ -157,10 +158,8 @@ class Timing:
         return first, third
 
 
-def time_in_turn(
-    contenders: dict[str, Callable[[], object]], device: torch.device, console: Console
-) -> dict[str, Timing]:
-    """Calls each contender once a round, so that whatever else the machine does befalls all alike."""
+def time_in_turn(methods: dict[str, Callable[[], object]], device: torch.device, console: Console) -> dict[str, Timing]:
+    """Calls each method once a round, so that whatever else the machine does befalls all alike."""
 
     def seconds_of(call: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -169,14 +168,14 @@ def time_in_turn(
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    for call in contenders.values():  # compile, fault pages in, wake threads
+    for call in methods.values():  # compile, fault pages in, wake threads
         seconds_of(call)
-    round_seconds = sum(map(seconds_of, contenders.values()))
+    round_seconds = sum(map(seconds_of, methods.values()))
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(TIMED_SECONDS / round_seconds)))
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     with Progress(console=console, transient=True) as progress:
         for _ in progress.track(range(rounds), description="timing"):
-            for name, call in contenders.items():
+            for name, call in methods.items():
                 seconds[name].append(seconds_of(call))
     return {name: Timing(values) for name, values in seconds.items()}
 
@@ -198,7 +197,7 @@ def timing_table(title: str, timings: dict[str, Timing], baseline: str) -> Table
     return table
 
 
-def compare(device: torch.device, alpha: float, backend: str | None, console: Console) -> None:
+def compare(device: torch.device, alpha: float, backend: BackendName | None, console: Console) -> None:
     """Prints the speed of ours and of torchvision on one batch: of CutMix, and of the whole batch tail."""
     with console.status(f"cropping {TIMED_BATCH} photographs"):
         images, labels = (tensor.to(device) for tensor in make_batch(TIMED_BATCH, TIMED_SIZE))
@@ -206,18 +205,18 @@ def compare(device: torch.device, alpha: float, backend: str | None, console: Co
     compare_tail(images, labels, alpha, backend, console)
 
 
-def compare_mixing(images: Tensor, labels: Tensor, alpha: float, backend: str | None, console: Console) -> None:
+def compare_mixing(images: Tensor, labels: Tensor, alpha: float, backend: BackendName | None, console: Console) -> None:
     """Ours, out of place and in place, and torchvision's v2.CutMix on float32 images."""
     scratch = images.clone()
     ours = CutMix(num_classes=len(CLASSES), alpha=alpha, backend=backend)
     in_place = CutMix(num_classes=len(CLASSES), alpha=alpha, backend=backend, inplace=True)
     theirs = v2.CutMix(num_classes=len(CLASSES), alpha=alpha)
-    contenders = {
+    methods = {
         "CutMix": lambda: ours(images, labels),
         "CutMix, in place": lambda: in_place(scratch, labels),
         "torchvision v2.CutMix": lambda: theirs(images, labels),
     }
-    timings = time_in_turn(contenders, images.device, console)
+    timings = time_in_turn(methods, images.device, console)
     rounds = len(timings["CutMix"].seconds)
     console.print(timing_table("Images per second", timings, "torchvision v2.CutMix"))
     console.print(
@@ -226,7 +225,7 @@ def compare_mixing(images: Tensor, labels: Tensor, alpha: float, backend: str | 
     )
 
 
-def compare_tail(images: Tensor, labels: Tensor, alpha: float, backend: str | None, console: Console) -> None:
+def compare_tail(images: Tensor, labels: Tensor, alpha: float, backend: BackendName | None, console: Console) -> None:
     """Augment and torchvision's chain of the same steps, on uint8 images."""
     mix = CutMix(num_classes=len(CLASSES), alpha=alpha)
     dtype, layout = torch.bfloat16, torch.channels_last

@@ -8,13 +8,14 @@ from typing_extensions import Unpack
 
 from . import _backends, _validation, reference
 from ._fill import check_fill, fill_words
+from ._literals import BackendName, TargetsName
 from ._ops import BLENDED_DTYPES, Sampling
 from ._options import CutMixOptions, MixOptions, PlanOptions, Settings, TargetOptions, complete, with_options
 from ._seed import seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
 from .distributions import quantiles
-from .pairs import PairTargets, TargetForm, check_class_indices, check_form, pairs_of
+from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
 
@@ -25,10 +26,10 @@ def _mark_written(tensor: Tensor) -> None:
 
 
 def _labels_of_op(
-    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, form: TargetForm
+    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, wanted: Targets
 ) -> tuple[Tensor | None, int]:
     """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
-    if form == TargetForm.pairs:
+    if wanted == Targets.pairs:
         check_class_indices(labels, num_classes, batch, device)
         return None, 0
     return labels, _validation.check_labels(labels, num_classes, batch, device)
@@ -55,7 +56,7 @@ def run(
     device = images.device
     if settings.blends:
         _validation.check_blends(given)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.form)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
@@ -103,21 +104,26 @@ def cutmix(
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[CutMixOptions],
 ):
     """CutMix (Yun et al., ICCV 2019) of a batch: pastes a box of each sample's partner and mixes the targets alike.
+
+    >>> mixed, targets, plan = cutmix(images, labels, 10, seed=0, return_plan=True)
+    >>> mixed.shape == images.shape, targets.shape, plan.boxes.shape
+    (True, torch.Size([4, 10]), torch.Size([4, 4]))
 
     Args:
         images: (B, ..., H, W) of any dtype and 3 to 8 dimensions, on any device, for instance (B, C, H, W) in NCHW or
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
             slices. Views work; rows that are not dense in memory are copied first. Not changed.
-        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, for images alone.
-        num_classes: K. Needed with class indices, for dense targets.
-        alpha: lambda ~ Beta(alpha, alpha), or a distribution of :mod:`cutmix_cuda.distributions`.
-        prob: the share of samples (of draws, see scope) that are mixed; the others are kept as they are.
-        scope: who shares a draw of lambda and box: each "sample" has its own, the two of a "pair", or the "batch".
-            Pairs are of samples that are each other's partner, so "pair" is for partner "mirror" and "flip".
+        labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, without targets.
+        num_classes: K, needed with class indices for dense targets.
+        alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
+            distribution of :mod:`cutmix_cuda.distributions`.
+        prob: the probability that a sample (a pair or the batch, see scope) is mixed; the others are kept as they are.
+        scope: who has a draw of lambda and box in common: "sample", nobody; "pair", two samples that are each other's
+            partner, as they are with partner "mirror" and "flip"; "batch", all samples.
         partner: whose pixels are pasted into sample i: "mirror" (s - i) mod B with s drawn at each call, so that the
             pairing is new each time, its own inverse, and uniform over the other samples (of an even B it is mod B - 1,
             and the last sample takes the one that is left); "shift" (i + s) mod B; "roll" i - 1, as torchvision; "flip"
@@ -128,20 +134,20 @@ def cutmix(
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K, as timm and torch's cross entropy.
         target_dtype: float32, float16, bfloat16 or float64, of dense targets.
         targets: "dense", or "pairs" for two class indices and a weight a sample, :class:`PairTargets`, which
-            :func:`cross_entropy` takes and for which no (B, K) matrix is written. Labels then are class indices, and
-            label_smoothing is that of the loss.
+            :func:`cross_entropy` takes; no (B, K) matrix is written. Labels then are class indices, and label_smoothing
+            is an argument of the loss.
         seed: an int, or a tensor of one int64 on the CPU or on the device of the images. The same seed gives the same
             bits on every backend and device. None: drawn from the generator; while a CUDA graph is being captured, on
             the device, so that each replay draws anew. Call once before capturing: the first call copies a table.
-        generator: a CPU generator, instead of torch's default one. Processes that start with a copy of it draw alike:
-            not for the workers of a ``DataLoader``; give the transforms a seed there.
+        generator: a CPU generator, instead of torch's default one. Processes that start with a copy of it draw alike,
+            as the workers of a ``DataLoader`` do; give the transforms a seed there.
         out: a tensor like images to write to, which must not overlap it.
         return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Returns:
         (images, targets) or (images, targets, plan). The images keep dtype, strides and memory format. Targets are
-        (B, K), lam * own + (1 - lam) * partner's, or pairs, or None where there were no labels.
+        (B, K), lam * own + (1 - lam) * partner's, or :class:`PairTargets`, or None where there were no labels.
 
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was written. On a GPU, where looking at labels would make
@@ -173,15 +179,28 @@ def cutmix_(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     return_plan: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[CutMixOptions],
 ):
-    """:func:`cutmix` in place: reads and writes the boxes' bytes alone, and gives the same result.
+    """:func:`cutmix` in place: reads and writes only the boxes' bytes, and gives the same result.
 
-    Views whose rows are not dense in memory, as ``images[..., ::2]``, are copied, mixed and copied back.
+    >>> mixed, targets = cutmix_(images, labels, 10)
+    >>> mixed is images
+    True
 
-    Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". The images must
-    not overlap themselves in memory (an expanded view does). Returns the same images, mixed.
+    Two samples exchange their boxes' pixels, so partner has to be its own inverse: "mirror" or "flip". Views whose rows
+    are not dense in memory, as ``images[..., ::2]``, are copied, mixed and copied back.
+
+    Args:
+        images: as for :func:`cutmix`, and not overlapping themselves in memory (an expanded view does).
+
+    The other arguments are those of :func:`cutmix`.
+
+    Returns:
+        (images, targets) or (images, targets, plan), as :func:`cutmix`; the images are those given, mixed.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
     settings = Settings.of_cutmix(**options)
     mixed = run(
@@ -204,18 +223,22 @@ def mix(
     labels: Tensor | None = None,
     num_classes: int | None = None,
     *,
-    inplace: bool = False,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     out: Tensor | None = None,
     return_plan: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[MixOptions],
 ):
     """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
 
-    Each draw (see scope) is cut out with probability cutout; else it is mixed with probability prob, by cutmix with
-    probability switch_prob and by mixup otherwise, as timm's ``Mixup``; else it is kept.
+    >>> mixed, targets, plan = mix(images, labels, 10, mixup_alpha=0.2, cutout=0.1, return_plan=True)
+    >>> plan.kind.tolist()  # 0 kept, 1 cutmix, 2 mixup, 3 cutout
+    [...]
+
+    Each sample (each pair or the batch, see scope of :func:`cutmix`) is cut out with probability cutout; else it is
+    mixed with probability prob, by cutmix with probability switch_prob and by mixup otherwise, as timm's ``Mixup``;
+    else it is kept.
 
     - cutmix (Yun et al., ICCV 2019): a box of the partner is pasted, and the targets are mixed by its area.
     - mixup (Zhang et al., ICLR 2018): lam * own + (1 - lam) * partner's, over the whole image and of the targets. In
@@ -225,21 +248,24 @@ def mix(
     Args:
         images: as for :func:`cutmix`; with mixup of dtype uint8, float16, bfloat16, float32 or float64.
         labels, num_classes: as for :func:`cutmix`.
-        cutmix_alpha: the law of lambda of cutmix, as alpha of :func:`cutmix`. 0 or None: no cutmix.
-        mixup_alpha: that of mixup. 0 or None: no mixup.
-        cutout: the share of draws that are cut out.
-        cutout_area: the share of the image that their box covers before it is clipped, or its distribution. The paper's
-            16 of 32 pixels are 0.25.
-        fill: what their box is filled with, a value of the images' dtype.
-        prob: the share of the other draws that are mixed.
-        switch_prob: of these, the share that is mixed by cutmix, where there are both.
-        inplace: mix the images where they are; reads and writes no byte of a kept sample, and of one that is not
-            blended but its box. Needs partner "mirror" or "flip".
+        cutmix_alpha: of cutmix lambda is drawn from Beta(cutmix_alpha, cutmix_alpha), or from a distribution of
+            :mod:`cutmix_cuda.distributions`. 0 or None: no cutmix.
+        mixup_alpha: the same of mixup. 0 or None: no mixup.
+        cutout: the probability that a sample is cut out.
+        cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution. The
+            paper's 16 of 32 pixels are 0.25.
+        fill: what its box is filled with, a value of the images' dtype.
+        prob: the probability that a sample which is not cut out is mixed.
+        switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
 
-    The other arguments, the returned and the errors are those of :func:`cutmix`.
+    The other arguments are those of :func:`cutmix`.
+
+    Returns:
+        (images, targets) or (images, targets, plan), as :func:`cutmix`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    if inplace and out is not None:
-        raise ValueError("out must be None in place, got a tensor")
     settings = Settings.of_mix(**options)
     mixed = run(
         images,
@@ -248,8 +274,50 @@ def mix(
         settings,
         seed=seed,
         generator=generator,
-        inplace=inplace,
+        inplace=False,
         out=out,
+        backend=backend,
+    )
+    return returned(images, mixed, return_plan)
+
+
+@with_options
+def mix_(
+    images: Tensor,
+    labels: Tensor | None = None,
+    num_classes: int | None = None,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    return_plan: bool = False,
+    backend: BackendName | None = None,
+    **options: Unpack[MixOptions],
+):
+    """:func:`mix` in place: touches no byte of a kept sample, and of one that is not blended only its box.
+
+    >>> mixed, targets = mix_(images, labels, 10, mixup_alpha=0.2)
+    >>> mixed is images
+    True
+
+    The arguments are those of :func:`mix`, with partner "mirror" or "flip"; images must not overlap themselves in
+    memory (an expanded view does).
+
+    Returns:
+        (images, targets) or (images, targets, plan), as :func:`cutmix`; the images are those given, mixed.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix`.
+    """
+    settings = Settings.of_mix(**options)
+    mixed = run(
+        images,
+        labels,
+        num_classes,
+        settings,
+        seed=seed,
+        generator=generator,
+        inplace=True,
+        out=None,
         backend=backend,
     )
     return returned(images, mixed, return_plan)
@@ -287,10 +355,13 @@ def sample_plan(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[PlanOptions],
 ) -> MixPlan:
     """The plan that :func:`cutmix` with the same arguments would follow.
+
+    >>> sample_plan(4, 16, 16, seed=0)
+    MixPlan(batch=4, height=16, width=16, device='cpu')
 
     Args:
         batch_size: samples.
@@ -298,7 +369,13 @@ def sample_plan(
         width: pixels.
         device: where the plan is to be; the CPU by default.
 
-    The other arguments, and the errors, are those of :func:`cutmix`.
+    The other arguments are those of :func:`cutmix`.
+
+    Returns:
+        A :class:`MixPlan` of the batch.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
     settings = Settings.of_plan(**options)
     return draw_plan(
@@ -324,8 +401,8 @@ def _follow(
     check_plan(plan, given, in_place=inplace)
     label_smoothing, target_dtype, targets = complete(TargetOptions, options).values()
     share = _validation.check_share("label_smoothing", label_smoothing)
-    form = check_form(targets, share)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, form)
+    wanted = check_targets(targets, share)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], images.device, wanted)
     dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     ops = _backends.ops_for(backend, images.device)
     words = fill_words(check_fill(fill), images.dtype)
@@ -363,17 +440,22 @@ def apply_plan(
     *,
     fill: float = 0.0,
     out: Tensor | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[TargetOptions],
 ):
     """Images and targets mixed by a plan, in one launch: :func:`cutmix` with the drawing left out.
+
+    >>> plan = sample_plan(4, 16, 16, seed=0)
+    >>> mixed, targets = apply_plan(images, labels, plan, 10)
+    >>> torch.equal(mixed, cutmix(images, seed=0)[0])
+    True
 
     Args:
         images: (B, ..., H, W) of any dtype, as for :func:`cutmix`; H and W those of the plan. Not changed.
         labels: as for :func:`cutmix`.
         plan: on the device of the images.
         num_classes, label_smoothing, target_dtype, targets, out, backend: as for :func:`cutmix`.
-        fill: what the boxes of samples that are cut out are filled with.
+        fill: what the boxes of samples that are cut out are filled with, a value of the images' dtype.
 
     Returns:
         (images, targets), as :func:`cutmix`.
@@ -394,31 +476,73 @@ def apply_plan_(
     num_classes: int | None = None,
     *,
     fill: float = 0.0,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **options: Unpack[TargetOptions],
 ):
-    """:func:`apply_plan` in place: reads and writes the boxes' bytes alone, and all of a sample that is blended.
+    """:func:`apply_plan` in place: reads and writes only the boxes' bytes, or all of a sample that is blended.
 
-    The plan has to be its own inverse, ``partner[partner[i]] == i``; on a GPU, where looking would make the host wait,
-    a sample for which it is not is left as it was, and its target is NaN. Returns the same images, mixed.
+    >>> mixed, targets = apply_plan_(images, labels, sample_plan(4, 16, 16), 10)
+    >>> mixed is images
+    True
+
+    The arguments are those of :func:`apply_plan`. The plan has to be its own inverse, ``partner[partner[i]] == i``.
+
+    Returns:
+        (images, targets), as :func:`cutmix`; the images are those given, mixed.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`apply_plan`, or, on the CPU, the plan is not its own inverse. On
+            a GPU, where looking would make the host wait, a sample for which it is not is left as it was instead, and
+            its target is NaN.
     """
     return _follow(images, labels, plan, num_classes, fill=fill, inplace=True, out=None, backend=backend, **options)
 
 
 def mix_images(
-    images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: str | None = None
+    images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: BackendName | None = None
 ) -> Tensor:
-    """The images of :func:`apply_plan` alone: masks, a second camera, or the same images again.
+    """Images mixed by a plan, without targets: masks, a second camera, or the same images again.
 
-    Where a plan blends (mixup), plain uint8 and float tensors are taken for intensities. Classes have no mean: a mask
-    of another integer dtype, int64 say, or a ``torchvision.tv_tensors.Mask`` of any dtype is refused with a TypeError;
-    on a GPU, where looking at the plan would make the host wait, its samples to be blended are left as they were.
+    >>> masks = torch.randint(5, (4, 16, 16))
+    >>> mix_images(masks, sample_plan(4, 16, 16)).shape
+    torch.Size([4, 16, 16])
+
+    Args:
+        images: (B, ..., H, W) of any dtype, H and W those of the plan. Not changed. Where a plan blends (mixup), plain
+            uint8 and float tensors are taken for intensities.
+        plan: on the device of the images.
+        fill: what the boxes of samples that are cut out are filled with, a value of the images' dtype.
+        out: a tensor like images to write to, which must not overlap it.
+        backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
+
+    Returns:
+        New images like those given, or out.
+
+    Raises:
+        TypeError: a plan that blends is given a mask, of another integer dtype or ``torchvision.tv_tensors.Mask`` of
+            any dtype, because class indices have no mean. On a GPU, where looking at the plan would make the host wait,
+            samples that would be blended are left as they were instead.
+        TypeError, ValueError, RuntimeError: as :func:`apply_plan`.
     """
     return _follow(images, None, plan, None, fill=fill, inplace=False, out=out, backend=backend)[0]
 
 
-def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: str | None = None) -> Tensor:
-    """The images of :func:`apply_plan_` alone, in place. Returns the same images, mixed."""
+def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: BackendName | None = None) -> Tensor:
+    """:func:`mix_images` in place: reads and writes only the boxes' bytes, or all of a sample that is blended.
+
+    >>> mix_images_(images, sample_plan(4, 16, 16)) is images
+    True
+
+    Args:
+        images, fill, backend: as for :func:`mix_images`.
+        plan: on the device of the images, and its own inverse, ``partner[partner[i]] == i``.
+
+    Returns:
+        The images given, mixed.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`mix_images` and :func:`apply_plan_`.
+    """
     return _follow(images, None, plan, None, fill=fill, inplace=True, out=None, backend=backend)[0]
 
 
@@ -428,18 +552,24 @@ def mix_targets(
     num_classes: int | None = None,
     *,
     label_smoothing: float = 0.0,
-    dtype: torch.dtype = torch.float32,
-    targets: str = "dense",
-    backend: str | None = None,
+    target_dtype: torch.dtype = torch.float32,
+    targets: TargetsName = "dense",
+    backend: BackendName | None = None,
 ):
     """Soft targets by a plan: lam * own + (1 - lam) * partner's, (B, K), or as pairs.
+
+    >>> teacher = torch.rand(4, 10).softmax(dim=1)
+    >>> mix_targets(teacher, sample_plan(4, 16, 16)).shape
+    torch.Size([4, 10])
 
     Args:
         labels: class indices of any integer dtype, (B,), or soft labels (a teacher's, say), float (B, K).
         plan: on the device of the labels.
-        num_classes: K. Needed with class indices, for dense targets.
-        label_smoothing, targets, backend: as for :func:`cutmix`.
-        dtype: float32, float16, bfloat16 or float64, of dense targets.
+        num_classes: K, needed with class indices for dense targets.
+        label_smoothing, target_dtype, targets, backend: as for :func:`cutmix`.
+
+    Returns:
+        (B, K) of target_dtype, or :class:`PairTargets`.
 
     Raises:
         TypeError, ValueError: an argument is wrong. On a GPU, where looking would make the host wait, a label outside
@@ -450,13 +580,13 @@ def mix_targets(
         raise TypeError("labels must be a tensor, got None")
     labels = plain(labels)
     share = _validation.check_share("label_smoothing", label_smoothing)
-    form = check_form(targets, share)
-    dtype = _validation.check_target_dtype("dtype", dtype)
+    wanted = check_targets(targets, share)
+    target_dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     _validation.check_labels_tensor(labels)
     check_plan_batch(plan, labels.shape[0], labels.device, "labels")
-    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, form)
+    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, wanted)
     plan.check()
     ops = _backends.ops_for(backend, labels.device)
     if op_labels is None:
         return pairs_of(labels, plan.packed, reference.valid_rows(plan.packed, None, None))
-    return ops.mix_targets(labels, plan.packed, classes, share, dtype)
+    return ops.mix_targets(labels, plan.packed, classes, share, target_dtype)

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _validation
+from ._literals import ReductionName
 from ._serialization import register
 from .reference import mixes_target
 
 
-class TargetForm(enum.IntEnum):
+class Targets(enum.IntEnum):
     """What targets are made as."""
 
     dense = 0
@@ -23,6 +24,10 @@ class TargetForm(enum.IntEnum):
 
 class PairTargets(NamedTuple):
     """Targets lam * one_hot(y_a) + (1 - lam) * one_hot(y_b), without that matrix. Made with ``targets="pairs"``.
+
+    >>> _, pairs = cutmix(images, labels, targets="pairs")
+    >>> pairs.y_a.shape, pairs.y_b.shape, pairs.lam.shape
+    (torch.Size([4]), torch.Size([4]), torch.Size([4]))
 
     Attributes:
         y_a: class indices of the samples themselves, (B,), of the labels' dtype.
@@ -43,15 +48,15 @@ class PairTargets(NamedTuple):
 register(PairTargets, PairTargets._fields)
 
 
-def check_form(targets: str, label_smoothing: float) -> TargetForm:
-    """The form by its name, if it can smooth labels so."""
-    form = _validation.check_choice("targets", targets, TargetForm)
-    if form == TargetForm.pairs and label_smoothing != 0:
+def check_targets(targets: str, label_smoothing: float) -> Targets:
+    """What targets are made as, by its name, if labels can be smoothed so."""
+    chosen = _validation.check_choice("targets", targets, Targets)
+    if chosen == Targets.pairs and label_smoothing != 0:
         raise ValueError(
             f"label_smoothing must be 0 with targets='pairs', got {label_smoothing!r}; two class indices cannot hold "
             "it: give it to cutmix_cuda.cross_entropy"
         )
-    return form
+    return chosen
 
 
 def check_class_indices(labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device) -> None:
@@ -89,9 +94,13 @@ def cross_entropy(
     *,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    reduction: str = "mean",
+    reduction: ReductionName = "mean",
 ) -> Tensor:
     """lam * CE(logits, y_a) + (1 - lam) * CE(logits, y_b): the cross entropy of the soft targets that pairs stand for.
+
+    >>> mixed, pairs = cutmix(images, labels, targets="pairs")
+    >>> logits = torch.rand(4, 10, requires_grad=True)
+    >>> cross_entropy(logits, pairs, label_smoothing=0.1).backward()
 
     The value is that of ``torch.nn.functional.cross_entropy`` with these soft targets, label smoothing and weights
     included, and so are the derivatives of every order by logits, pairs.lam and weight, in ``torch.func`` as well; but
@@ -106,7 +115,7 @@ def cross_entropy(
         reduction: "mean", "sum", or "none" for the losses of the samples, (B,).
 
     Returns:
-        The loss, float64 for float64 logits, else float32; (B,) for reduction "none", else a scalar.
+        A scalar, or (B,) for reduction "none"; float64 for float64 logits, else float32.
 
     Raises:
         TypeError, ValueError: an argument is wrong, or, on the CPU, a class index outside 0..K-1. There is no

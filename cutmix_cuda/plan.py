@@ -20,6 +20,9 @@ from .boxes import MixedBoxes, mix_boxes
 class MixPlan:
     """A mixing plan for a batch of images of one height and width.
 
+    >>> mixed, _, plan = cutmix(images, return_plan=True)
+    >>> mixed_masks = mix_images(torch.randint(5, (4, 16, 16)), plan)
+
     Made by :func:`cutmix_cuda.sample_plan`, returned by :func:`cutmix_cuda.cutmix` with ``return_plan=True``, or built
     by hand with :meth:`from_boxes`. The named parts are views of ``packed``.
 
@@ -94,8 +97,8 @@ class MixPlan:
         """The plan for tensors of another height and width: masks of half the size, feature maps, grids of tokens.
 
         An edge goes to the nearest one of the new grid, halves up, in integers: ``(edge * new + old // 2) // old``. So
-        it is exact where it falls on the new grid; boxes that share an edge share one again; what is empty stays empty
-        and what covers everything still does. A narrow box may become empty on a coarse grid.
+        it is exact where it falls on the new grid; boxes with an edge in common have one again; what is empty stays
+        empty and what covers everything still does. A narrow box may become empty on a coarse grid.
 
         Tokens (B, N, D) of a grid of h x w patches are mixed as ``tokens.transpose(1, 2).unflatten(2, (h, w))``, which
         is (B, D, h, w), by ``plan.rescaled(h, w)``; ``mixed.flatten(2).transpose(1, 2)`` makes tokens of them again.
@@ -103,8 +106,11 @@ class MixPlan:
         Args:
             height: of the other tensors.
             width: of the other tensors.
-            correct_lam: take the weight of samples with a pasted box from the share that the box covers on the new
+            correct_lam: take the weight of samples with a pasted box from the fraction that the box covers of the new
                 grid. By default lam stays that of the images: a sample has one target, whatever size it is seen at.
+
+        Returns:
+            A new plan.
 
         Raises:
             TypeError, ValueError: height or width is not a whole number, negative, or too large.
@@ -142,7 +148,7 @@ class MixPlan:
                 formats XYXY, XYWH and CXCYWH are read as what they are; those that come back are plain tensors of
                 x0, y0, x1, y1 all the same.
             labels: for each sample, (n,), of any dtype.
-            min_visible: drop boxes of whose area less than this share is visible, in [0, 1].
+            min_visible: drop boxes of whose area less than this fraction is visible, in [0, 1].
 
         Returns:
             The objects of each mixed image, its own first, in new lists.
@@ -170,14 +176,21 @@ class MixPlan:
     ) -> MixPlan:
         """A plan made by hand.
 
+        >>> boxes = torch.tensor([[0, 0, 8, 16]]).expand(4, 4)  # y0, x0, y1, x1: the upper half
+        >>> MixPlan.from_boxes(torch.tensor([1, 0, 3, 2]), boxes, height=16, width=16).lam
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+
         Args:
             partner: integers (B,), each in 0..B-1.
             boxes: integers (B, 4): y0, x0, y1, x1 in pixels, half open, inside the image.
             height: pixels.
             width: pixels.
-            lam: float (B,) in [0, 1], the weight of the sample's own target; by default the share of the image
+            lam: float (B,) in [0, 1], the weight of the sample's own target; by default the fraction of the image
                 outside the box where one is pasted, else 1.
             kind: integers (B,), as :attr:`kind`; by default 1 everywhere, a box is pasted.
+
+        Returns:
+            A plan on the device of partner.
 
         Raises:
             TypeError: an argument is not a tensor, or not of an integer dtype.
@@ -248,9 +261,9 @@ class MixPlan:
                     f"kind {int(self.kind[row])}"
                 )
         if in_place:
-            alone = ~reference.involutive_rows(self.packed)
-            if alone.any():
-                row = int(alone.nonzero()[0])
+            bad = ~reference.involutive_rows(self.packed)
+            if bad.any():
+                row = int(bad.nonzero()[0])
                 partner = int(self.partner[row])
                 raise ValueError(
                     "in place, plan must be its own inverse (partner[partner[i]] == i, as flip and mirror draw it); "

@@ -68,7 +68,7 @@ def quantile(table: Tensor, word: Tensor) -> Tensor:
     else:
         lower, upper = (table.gather(-1, at[..., None]).squeeze(-1) for at in (knot, knot + 1))
     value = lower + fraction * (upper - lower)
-    value = torch.where(value > 0.0, value, torch.zeros_like(value))  # first, for it is this that takes in NaN
+    value = torch.where(value > 0.0, value, torch.zeros_like(value))  # first, because it is this that takes in NaN
     return torch.where(value < 1.0, value, torch.ones_like(value))
 
 
@@ -276,7 +276,7 @@ _SAME_SIZE_INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.i
 
 
 def _as_bits(images: Tensor) -> Tensor:
-    """The same memory as integers, for pixels are bytes; complex128, which no integer fits, stays."""
+    """The same memory as integers, because pixels are bytes; complex128, which no integer fits, stays."""
     integer = _SAME_SIZE_INTEGER.get(images.element_size())
     return images.view(integer) if integer is not None else images
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import reference
 from ._ops import (
+    COLOUR_ROWS,
     QUADRUPLE,
     EraseOrder,
     EraseValue,
@@ -22,9 +23,10 @@ from ._ops import (
 )
 from .reference import mixed_value, mulhi, philox, quantile, sqrt_rn, unit_float
 
-_PER_VIEW, _PER_ERASING, _PER_TRY, _PER_NOISE = 2, 3, 4, 5  # streams, after those of reference.py
+_PER_VIEW, _PER_ERASING, _PER_TRY, _PER_NOISE, _PER_COLOUR = 2, 3, 4, 5, 6  # streams, after those of reference.py
 _TRIES = 10  # of a box that fits
 _NOISE_SCALE = float.fromhex("0x1.bb688cp-8")
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey. Mirrors views.h::kLumaRed and the others
 
 
 def source_y(dy: Tensor, height: int) -> Tensor:
@@ -46,6 +48,13 @@ def offset_within(most: int, word: Tensor) -> Tensor:
 def _below(word: Tensor, bound: float) -> Tensor:
     number = unit_float(word)
     return number < torch.full_like(number, bound)
+
+
+def uniform(least: float, most: float, word: Tensor) -> Tensor:
+    """A number from the least to the most. Mirrors views.h::uniform."""
+    number = unit_float(word)
+    low, high = (torch.full_like(number, bound) for bound in (least, most))
+    return low + (high - low) * number
 
 
 def sample_geometry(
@@ -85,12 +94,9 @@ def try_box(
 ) -> tuple[Tensor, Tensor]:
     """Which tries fit, bool (batch,), and their boxes, int64 (batch, 4). Mirrors views.h::try_box."""
     word_area, word_aspect, word_y, word_x = philox(seed, index, _PER_TRY, position)
-    number = unit_float(word_area)
-    least, most, scale, all_pixels = (
-        torch.full_like(number, value)
-        for value in (parameters.min_area, parameters.max_area, parameters.max_aspect, height * width)
-    )
-    area = (least + (most - least) * number) * (all_pixels / count.to(torch.float32))
+    fraction = uniform(parameters.min_area, parameters.max_area, word_area)
+    scale, all_pixels = (torch.full_like(fraction, value) for value in (parameters.max_aspect, height * width))
+    area = fraction * (all_pixels / count.to(torch.float32))
     aspect = scale * quantile(aspects, word_aspect)
     box_height, box_width = nearest_int(sqrt_rn(area * aspect)), nearest_int(sqrt_rn(area / aspect))
     fits = (box_height < height) & (box_width < width)
@@ -120,16 +126,40 @@ def sample_box(
     return box
 
 
+def colour_matrix(brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Brightness, then contrast around mid-grey, then saturation, float32 (batch, 3, 4).
+
+    Mirrors views.h::colour_matrix.
+    """
+    gain = brightness * contrast
+    own, grey = gain * saturation, gain * (1.0 - saturation)
+    luma = grey[:, None] * torch.tensor(_LUMA, device=grey.device)
+    mixed = luma[:, None] + torch.diag_embed(own[:, None].expand(-1, COLOUR_ROWS))
+    offset = 0.5 * (1.0 - contrast)
+    return torch.cat([mixed, offset[:, None, None].expand(-1, COLOUR_ROWS, 1)], dim=2)
+
+
+def sample_colour(parameters: ViewParameters, seed: Tensor, index: Tensor) -> Tensor:
+    """Each sample's colour matrix, float32 (batch, 3, 4). Mirrors views.h::sample_colour."""
+    word_brightness, word_contrast, word_saturation, word_grey = philox(seed, index, _PER_COLOUR)
+    brightness = uniform(parameters.brightness_least, parameters.brightness_most, word_brightness)
+    contrast = uniform(parameters.contrast_least, parameters.contrast_most, word_contrast)
+    saturation = uniform(parameters.saturation_least, parameters.saturation_most, word_saturation)
+    saturation = torch.where(_below(word_grey, parameters.grey_below), 0.0, saturation)
+    return colour_matrix(brightness, contrast, saturation)
+
+
 def sample_views(
     seed: Tensor,
     batch: int,
     height: int,
     width: int,
     tables: Tensor,
+    colours: Tensor | None,
     view_parameters: list[float],
     view_choices: list[int],
 ) -> Tensor:
-    """The packed views, int32 (batch, 1 + boxes, 4): flip, dy, dx, 0, and y0, x0, y1, x1 of each erased box."""
+    """The packed views, int32 (batch, 1 + boxes, 4), or three more behind the boxes of views that are coloured."""
     parameters, choices = ViewParameters(*view_parameters), ViewChoices(*view_choices)
     index = torch.arange(batch, device=tables.device)
     seed = seed.to(tables.device).reshape(1)
@@ -139,11 +169,23 @@ def sample_views(
         for number in range(choices.max_boxes)
     ]
     geometry = sample_geometry(parameters, choices, height, width, seed, index)
-    return torch.stack([geometry, *boxes], dim=1).to(torch.int32)
+    packed = torch.stack([geometry, *boxes], dim=1).to(torch.int32)
+    if not choices.coloured:
+        return packed
+    matrices = sample_colour(parameters, seed, index) if colours is None else colours
+    return torch.cat([packed, matrices.contiguous().view(torch.int32)], dim=1)
+
+
+def parted(views: Tensor, coloured: bool) -> tuple[Tensor, Tensor | None]:
+    """Packed views as their geometry and boxes, and their colour matrices, float32 (batch, 3, 4), or None."""
+    if not coloured:
+        return views, None
+    return views[:, :-COLOUR_ROWS], views[:, -COLOUR_ROWS:].contiguous().view(torch.float32)
 
 
 def valid_views(views: Tensor, height: int, width: int) -> Tensor:
-    """Which views may be followed, bool (batch,). Mirrors views.h::valid_geometry and valid_box."""
+    """Which views, without their colours, may be followed, bool (batch,). Mirrors views.h::valid_geometry and
+    valid_box."""
     flip, dy, dx, _ = views[:, 0].unbind(1)
     y0, x0, y1, x1 = views[:, 1:].unbind(2)
     boxes = (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
@@ -161,6 +203,20 @@ def followed(plan: Tensor, views: Tensor, height: int, width: int) -> Tensor:
         return valid
     has_partner = (plan[:, 6] == int(Kind.cutmix)) | (plan[:, 6] == int(Kind.mixup))
     return valid & seen & (~has_partner | seen[torch.where(valid, plan[:, 0], 0).long()])
+
+
+def coloured_value(row: Tensor, red: Tensor, green: Tensor, blue: Tensor, white: float) -> Tensor:
+    """One channel through its row of a matrix (.., 4), in 0..white. Mirrors views.h::coloured_value."""
+    of_red, of_green, of_blue, offset = row.unbind(-1)
+    value = of_red * red + of_green * green + of_blue * blue + offset * white
+    return torch.where(value > 0.0, torch.where(value < white, value, white), 0.0)
+
+
+def _coloured(raw: Tensor, colours: Tensor, white: float) -> Tensor:
+    """Raw values (batch, 3, height, width) through each sample's matrix."""
+    red, green, blue = raw.unbind(1)
+    rows = colours[:, :, None, None].unbind(1)
+    return torch.stack([coloured_value(row, red, green, blue, white) for row in rows], dim=1)
 
 
 def normalized(raw: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -228,6 +284,11 @@ def viewed(images: Tensor, views: Tensor, fill: float = 0) -> Tensor:
     return torch.where(inside, moved, torch.full((), fill, dtype=images.dtype, device=images.device))
 
 
+def white_of(dtype: torch.dtype) -> float:
+    """The greatest value of a channel. Mirrors views.h::white_of."""
+    return 255.0 if dtype == torch.uint8 else 1.0
+
+
 def cast(values: Tensor, dtype: torch.dtype) -> Tensor:
     """float32 rounded once to the dtype of the output; uint8 takes values in 0..255. Mirrors values.h::Element::of."""
     return values.round().to(torch.uint8) if dtype == torch.uint8 else values.to(dtype)
@@ -238,6 +299,7 @@ def apply_views_out(
     labels: Tensor | None,
     plan: Tensor,
     views: Tensor,
+    coloured: bool,
     seed: Tensor,
     num_classes: int,
     label_smoothing: float,
@@ -250,11 +312,15 @@ def apply_views_out(
     how = Erasing(*erasing)
     seed = seed.to(images.device).reshape(1)
     mean, scale, erase, fill = constants.to(images.device)
+    views, colours = parted(views, coloured)
     valid = followed(plan, views, height, width)
 
     if images.numel() > 0:
         own = torch.where(valid_views(views, height, width)[:, None, None], views, 0)
-        values = normalized(viewed(images, own).to(torch.float32), _per_channel(mean), _per_channel(scale))
+        raw = viewed(images, own).to(torch.float32)
+        if colours is not None:
+            raw = _coloured(raw, colours, white_of(images.dtype))
+        values = normalized(raw, _per_channel(mean), _per_channel(scale))
         plain = normalized(images.to(torch.float32), _per_channel(mean), _per_channel(scale))
         if how.order == EraseOrder.before:
             values = _erase(values, own, erase, how, seed)
@@ -281,11 +347,14 @@ def apply_views(images, labels, *rest):
     return out, apply_views_out(images, labels, *rest, out)
 
 
-def augment_out(images, labels, seed, quantiles, bounds, sampling, view_tables, view_parameters, view_choices, *rest):
+def augment_out(
+    images, labels, seed, quantiles, bounds, sampling, view_tables, colours, view_parameters, view_choices, *rest
+):
     sizes = images.shape[0], *images.shape[-2:]
     plan = reference.sample_plan(seed, quantiles, bounds, sampling, *sizes)
-    views = sample_views(seed, *sizes, view_tables, view_parameters, view_choices)
-    return apply_views_out(images, labels, plan, views, seed, *rest), plan, views
+    views = sample_views(seed, *sizes, view_tables, colours, view_parameters, view_choices)
+    coloured = bool(ViewChoices(*view_choices).coloured)
+    return apply_views_out(images, labels, plan, views, coloured, seed, *rest), plan, views
 
 
 def augment(images, labels, *rest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import GenericAlias
 from typing import Any
 
 import torch
@@ -10,15 +11,18 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from . import _backends, _validation
+from ._literals import BackendName
 from ._ops import Sampling
-from ._options import CutMixOptions, MixOptions, Settings, complete, with_options
+from ._options import CutMixOptions, CutoutOptions, MixOptions, MixUpOptions, Settings, complete, with_options
 from ._seed import counted_seed
 from .functional import draw_plan, returned, run
 from .plan import MixPlan
 
 
-class _Transform(nn.Module):
-    """What the transforms share: settings checked once, and a call for each batch."""
+class Transform(nn.Module):
+    """What the transforms have in common: settings checked once, and a call for each batch."""
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # ``CutMix[PairTargets]`` in annotations; see __init__.pyi
 
     def __init__(
         self,
@@ -28,7 +32,7 @@ class _Transform(nn.Module):
         inplace: bool,
         seed: int | Tensor | None,
         generator: torch.Generator | None,
-        backend: str | None,
+        backend: BackendName | None,
     ) -> None:
         super().__init__()
         if num_classes is not None:
@@ -40,16 +44,26 @@ class _Transform(nn.Module):
         self.num_classes = num_classes
         self.inplace = inplace
         self.generator = generator
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         if backend is None:
             _backends.check_variable()
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
         self._arguments = {"num_classes": num_classes, **shown, "inplace": inplace}  # for repr
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
-        """Images (B, ..., H, W), labels (B,) or (B, K) or None -> mixed images, targets (B, K) or pairs or None.
+        """Mixes a batch.
 
-        return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
+        Args:
+            images: (B, ..., H, W).
+            labels: class indices (B,), soft labels (B, K), or None.
+            return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
+
+        Returns:
+            (images, targets) or (images, targets, plan), as :func:`cutmix_cuda.cutmix`.
+
+        Raises:
+            TypeError, ValueError: the batch is wrong; nothing was written.
         """
         mixed = run(
             images,
@@ -73,9 +87,20 @@ class _Transform(nn.Module):
         seed: int | Tensor | None = None,
         device: torch.device | str | None = None,
     ) -> MixPlan:
-        """The plan that a batch of these sizes would be mixed by, with the arguments of :func:`sample_plan`.
+        """The plan that a batch of these sizes would be mixed by.
 
-        Without a seed it draws one as a call does, and so counts as one.
+        Args:
+            batch_size: samples.
+            height: pixels.
+            width: pixels.
+            seed: an int, or a tensor of one int64. None: one is drawn as a call draws it, and counts as a call.
+            device: where the plan is to be; the CPU by default.
+
+        Returns:
+            A :class:`MixPlan` of the batch.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong.
         """
         generator = self.generator if seed is None else None
         if seed is None:
@@ -98,16 +123,34 @@ class _Transform(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
 
 
-class CutMix(_Transform):
+class CutMix(Transform):
     """CutMix (Yun et al., ICCV 2019), each sample with its own box and lambda, in one launch.
 
     >>> cutmix = CutMix(num_classes=1000)
-    >>> images, targets = cutmix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+    >>> mixed, targets = cutmix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+    >>> targets.shape
+    torch.Size([4, 1000])
 
-    It mixes in eval mode as well: call it in the training loop alone. The arguments, fixed from then on, are those of
-    :func:`cutmix_cuda.cutmix`, and:
+    It mixes in eval mode as well: call it in the training loop and not in validation. Arguments are fixed from then on.
+    What they mean in full, the shapes and the dtypes are in :func:`cutmix_cuda.cutmix`.
 
     Args:
+        num_classes: K, needed with class indices for dense targets.
+        alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha): at 1 every
+            fraction is equally likely, below 1 those near 0 and 1, above 1 those near a half. Or a distribution of
+            :mod:`cutmix_cuda.distributions`.
+        prob: the probability that a sample (with scope "batch", the batch) is mixed.
+        scope: who has a lambda and a box in common: "sample", nobody; "pair", two samples that are each other's
+            partner; "batch", all samples.
+        partner: whose pixels are pasted into sample i of a batch of B: "mirror", those of sample s - i, with a new s
+            at each call; "shift", i + s; "roll", i - 1, as torchvision; "flip", B - 1 - i, as timm; all modulo B.
+        placement: "clip", a box centred anywhere and clipped at the border, as in the paper; "inside", a box that is
+            never clipped.
+        correct_lam: recompute lambda from the box's real area, after it was clipped and rounded.
+        label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
+        target_dtype: float32, float16, bfloat16 or float64, of dense targets.
+        targets: "dense", a matrix (B, K); or "pairs", two class indices and a weight a sample, for
+            :func:`cutmix_cuda.cross_entropy`.
         inplace: mix the images where they are, at 0.32 of the traffic of a copy for alpha = 1. Needs partner "mirror"
             or "flip".
         seed: decides the seed of each call together with the number of calls before it, the rank in torch.distributed
@@ -116,6 +159,7 @@ class CutMix(_Transform):
             counts for itself and is not saved: each epoch starts new ones, with other seeds. None: each seed is drawn
             from the generator. Leave it None to capture CUDA graphs, whose replays count nothing (RuntimeError).
         generator: a CPU generator to draw the seed of each call from, instead of torch's default one. Excludes seed.
+        backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.cutmix`; whatever does not depend on the batch at
@@ -130,25 +174,30 @@ class CutMix(_Transform):
         inplace: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
         **options: Unpack[CutMixOptions],
     ) -> None:
         settings, every = Settings.of_cutmix(**options), complete(CutMixOptions, options)
         super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
 
 
-class Mix(_Transform):
-    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+class MixUp(Transform):
+    """MixUp (Zhang et al., ICLR 2018), each sample with its own lambda, in one launch.
 
-    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
-    >>> images, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+    >>> mixup = MixUp(num_classes=1000, alpha=0.2)
+    >>> mixed, targets = mixup(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-    It mixes in eval mode as well: call it in the training loop alone. The arguments, fixed from then on, are those of
-    :func:`cutmix_cuda.mix`, and:
+    A mixed sample is lam * own + (1 - lam) * partner's, and so is its target. Images are uint8, float16, bfloat16,
+    float32 or float64. :class:`Mix` with no other kind than mixup; as it, it mixes in eval mode as well.
 
     Args:
-        seed: as for :class:`CutMix`.
-        generator: a CPU generator to draw the seed of each call from, instead of torch's default one. Excludes seed.
+        num_classes: K, needed with class indices for dense targets.
+        alpha: lambda is drawn from Beta(alpha, alpha), or from a distribution of :mod:`cutmix_cuda.distributions`.
+        prob: the probability that a sample (with scope "batch", the batch) is mixed.
+        scope: who has a lambda in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
+            all samples.
+        partner: whose pixels are blended in: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -162,7 +211,91 @@ class Mix(_Transform):
         inplace: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
+        **options: Unpack[MixUpOptions],
+    ) -> None:
+        settings, every = Settings.of_mixup(**options), complete(MixUpOptions, options)
+        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+
+
+class Cutout(Transform):
+    """Cutout (DeVries and Taylor, 2017), each sample with its own box, in one launch.
+
+    >>> cutout = Cutout(area=0.25)
+    >>> images, _ = cutout(images)  # (B, C, H, W) -> (B, C, H, W)
+
+    The box is filled with one value, and targets stay what they were, as a matrix (B, K) or as pairs. Images are of any
+    dtype. :class:`Mix` with no other kind than cutout; as it, it cuts out in eval mode as well. Boxes of random size,
+    aspect or noise are :class:`Erase`'s.
+
+    Args:
+        num_classes: K, needed with class indices for dense targets.
+        area: the fraction of the image that a box covers before it is clipped, or its distribution. The paper's 16 of
+            32 pixels are 0.25.
+        prob: the probability that a sample (with scope "batch", the batch) is cut out.
+        fill: what boxes are filled with, a value of the images' dtype.
+        scope: who has a box in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
+            all samples.
+        placement: "clip", a box centred anywhere and clipped at the border, as in the paper; "inside", a box that is
+            never clipped.
+        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    @with_options
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        inplace: bool = False,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        backend: BackendName | None = None,
+        **options: Unpack[CutoutOptions],
+    ) -> None:
+        settings, every = Settings.of_cutout(**options), complete(CutoutOptions, options)
+        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+
+
+class Mix(Transform):
+    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+
+    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
+    >>> mixed, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+    Each sample is cut out with probability cutout; else it is mixed with probability prob, by cutmix with probability
+    switch_prob and by mixup otherwise, as timm's ``Mixup``; else it is kept. With scope "pair" or "batch" the draw is
+    that of the pair or the batch. It mixes in eval mode as well: call it in the training loop and not in validation.
+
+    Args:
+        num_classes: K, needed with class indices for dense targets.
+        cutmix_alpha: of cutmix lambda is drawn from Beta(cutmix_alpha, cutmix_alpha), or from a distribution of
+            :mod:`cutmix_cuda.distributions`. 0 or None: no cutmix.
+        mixup_alpha: the same of mixup. 0 or None: no mixup.
+        cutout: the probability that a sample is cut out.
+        cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution.
+        fill: what its box is filled with, a value of the images' dtype.
+        prob: the probability that a sample which is not cut out is mixed.
+        switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
+        scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`.
+        inplace, seed, generator, backend: as for :class:`CutMix`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    @with_options
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        inplace: bool = False,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        backend: BackendName | None = None,
         **options: Unpack[MixOptions],
     ) -> None:
         settings, every = Settings.of_mix(**options), complete(MixOptions, options)

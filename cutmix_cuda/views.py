@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from . import _validation, reference_augment
-from ._ops import QUADRUPLE
+from ._ops import COLOUR_ROWS, QUADRUPLE
 from ._serialization import register
 from ._tensors import of_class, plain
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """How the samples of a batch are flipped, shifted and erased.
+    """How the samples of a batch are flipped, shifted, coloured and erased.
+
+    >>> views = Views.make(4, 16, 16, flip=torch.tensor([True, False, True, False]))
+    >>> masks = views.apply(torch.randint(5, (4, 16, 16)), fill=255)
 
     Returned by :class:`cutmix_cuda.Augment` with ``return_plan=True``, drawn by :func:`cutmix_cuda.sample_views`, or
     made by hand with :meth:`make`. The named parts are views of ``packed``. A sample is shifted first and then
@@ -25,36 +28,39 @@ class Views:
     they appear in the output.
 
     Attributes:
-        packed: int32 (B, 1 + E, 4) for E boxes a sample: flip, dy, dx, 0; and y0, x0, y1, x1 of each box.
+        packed: int32 (B, 1 + E, 4) for E boxes a sample: flip, dy, dx, 0; and y0, x0, y1, x1 of each box. Where samples
+            are coloured (B, 4 + E, 4), and the last three rows are a matrix, as bits of float32.
         height: pixels, of the images the views were made for.
         width: pixels.
+        coloured: whether samples are.
     """
 
     packed: Tensor
     height: int
     width: int
+    coloured: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.packed, Tensor):
             raise TypeError(f"packed must be a tensor, got {type(self.packed).__name__}")
-        shape = tuple(self.packed.shape)
-        if self.packed.dtype != torch.int32 or len(shape) != 3 or shape[1] < 1 or shape[2] != QUADRUPLE:
+        shape, least = tuple(self.packed.shape), 1 + COLOUR_ROWS * self.coloured
+        if self.packed.dtype != torch.int32 or len(shape) != 3 or shape[1] < least or shape[2] != QUADRUPLE:
             raise ValueError(
-                f"packed must be int32 of shape (batch, 1 + boxes, {QUADRUPLE}), "
+                f"packed must be int32 of shape (batch, {least} + boxes, {QUADRUPLE}), "
                 f"got {self.packed.dtype} of shape {shape}"
             )
         _validation.check_extent(self.height, self.width)
         object.__setattr__(self, "packed", plain(self.packed))
 
     @classmethod
-    def _unchecked(cls, packed: Tensor, height: int, width: int) -> Views:
+    def _unchecked(cls, packed: Tensor, height: int, width: int, coloured: bool = False) -> Views:
         views = object.__new__(cls)
-        for name, part in (("packed", packed), ("height", height), ("width", width)):
+        for name, part in (("packed", packed), ("height", height), ("width", width), ("coloured", coloured)):
             object.__setattr__(views, name, part)
         return views
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Views, (self.packed, self.height, self.width)  # so that what is loaded is checked again
+        return Views, (self.packed, self.height, self.width, self.coloured)  # so that what is loaded is checked again
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -72,7 +78,18 @@ class Views:
     @property
     def erased(self) -> Tensor:
         """int32 (B, E, 4): y0, x0, y1, x1 in pixels of the output, half open; empty where nothing is erased."""
-        return self.packed[:, 1:]
+        return self.geometry_and_boxes[:, 1:]
+
+    @property
+    def colour(self) -> Tensor | None:
+        """float32 (B, 3, 4): the matrix by which red, green, blue and 1 become red, green and blue, in units of the
+        images' range; None where samples are not coloured."""
+        return reference_augment.parted(self.packed, self.coloured)[1]
+
+    @property
+    def geometry_and_boxes(self) -> Tensor:
+        """packed without the colours, int32 (B, 1 + E, 4)."""
+        return reference_augment.parted(self.packed, self.coloured)[0]
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +97,7 @@ class Views:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
         """The views on another device."""
-        return Views(self.packed.to(device, non_blocking=non_blocking), self.height, self.width)
+        return Views(self.packed.to(device, non_blocking=non_blocking), self.height, self.width, self.coloured)
 
     @classmethod
     def make(
@@ -91,6 +108,7 @@ class Views:
         *,
         flip: Tensor | None = None,
         offset: Tensor | None = None,
+        colour: Tensor | None = None,
         erased: Tensor | None = None,
         device: torch.device | str | None = None,
     ) -> Views:
@@ -102,8 +120,12 @@ class Views:
             width: pixels.
             flip: bool (B,).
             offset: integers (B, 2), dy in -height..height and dx in -width..width.
+            colour: float32 (B, 3, 4), matrices as those of :func:`cutmix_cuda.augment`; of any numbers.
             erased: integers (B, E, 4), y0, x0, y1, x1 inside the image.
             device: where the views are to be; by default where the first of the tensors is, or the CPU.
+
+        Returns:
+            :class:`Views` of the batch.
 
         Raises:
             TypeError, ValueError: a dtype or shape is wrong, or, on the CPU, something leads outside the image. On a
@@ -123,7 +145,7 @@ class Views:
             if not good:
                 valid = shape or f"({batch_size}, boxes, 4)"
                 raise ValueError(f"{name} must be of shape {valid}, got {tuple(tensor.shape)}")
-        given = [tensor for tensor, _ in parts.values() if tensor is not None]
+        given = [tensor for tensor in (flip, offset, colour, erased) if tensor is not None]
         if device is None:
             device = given[0].device if given else "cpu"
 
@@ -135,8 +157,10 @@ class Views:
 
         boxes = 0 if erased is None else erased.shape[1]
         geometry = part(flip, batch_size, 1), part(offset, batch_size, 2), part(None, batch_size, 1)
-        packed = torch.cat([torch.cat(geometry, dim=1)[:, None], part(erased, batch_size, boxes, QUADRUPLE)], dim=1)
-        views = cls(packed, height, width)
+        rows = [torch.cat(geometry, dim=1)[:, None], part(erased, batch_size, boxes, QUADRUPLE)]
+        if colour is not None:
+            rows.append(_check_matrices("colour", colour, batch_size).to(device).view(torch.int32))
+        views = cls(torch.cat(rows, dim=1), height, width, colour is not None)
         views.check()
         return views
 
@@ -144,17 +168,17 @@ class Views:
         """Raises ValueError where a view leads outside the image, if the views are on the CPU."""
         if not _validation.has_values(self.packed):
             return
-        bad = ~reference_augment.valid_views(self.packed, self.height, self.width)
+        bad = ~reference_augment.valid_views(self.geometry_and_boxes, self.height, self.width)
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
                 f"views must have flip 0 or 1, offsets within -{self.height}..{self.height} and "
                 f"-{self.width}..{self.width}, and boxes 0 <= y0 <= y1 <= {self.height}, "
-                f"0 <= x0 <= x1 <= {self.width}; sample {row} has {self.packed[row].tolist()}"
+                f"0 <= x0 <= x1 <= {self.width}; sample {row} has {self.geometry_and_boxes[row].tolist()}"
             )
 
     def apply(self, images: Tensor, *, fill: float = 0.0) -> Tensor:
-        """Any other pixels flipped and shifted alike, and not erased: masks, depth, a second camera.
+        """Other pixels flipped and shifted alike, and not coloured or erased: masks, depth, a second camera.
 
         In a few operations of PyTorch. Mix them by the plan afterwards, as ``mix_images(views.apply(masks), plan)``.
 
@@ -164,6 +188,9 @@ class Views:
 
         Returns:
             New images of the same shape and dtype.
+
+        Raises:
+            TypeError, ValueError: images are not as described, or the views are for others.
         """
         given, images = images, plain(images)
         _validation.check_images(images)
@@ -180,6 +207,13 @@ class Views:
 
         Args:
             boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels.
+
+        Returns:
+            New boxes in a new list, of the same shapes and dtypes.
+
+        Raises:
+            TypeError: boxes are not float tensors.
+            ValueError: there is not one tensor (n, 4) for each sample.
 
         The views are looked at on the CPU: where they are on a GPU, this makes the host wait.
         """
@@ -204,7 +238,28 @@ class Views:
         return f"Views(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
 
 
-register(Views, ("packed", "height", "width"), Views._unchecked)
+register(Views, ("packed", "height", "width", "coloured"), Views._unchecked)
+
+
+def _check_matrices(name: str, matrices: Tensor, batch: int) -> Tensor:
+    if not isinstance(matrices, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(matrices).__name__}")
+    if matrices.dtype != torch.float32:
+        raise TypeError(f"{name} must be of dtype float32, got {matrices.dtype}")
+    if tuple(matrices.shape) != (batch, COLOUR_ROWS, QUADRUPLE):
+        raise ValueError(
+            f"{name} must be of shape ({batch}, {COLOUR_ROWS}, {QUADRUPLE}), a matrix for each sample, "
+            f"got {tuple(matrices.shape)}"
+        )
+    return plain(matrices).detach().contiguous()
+
+
+def check_colours(name: str, matrices: Tensor, images: Tensor) -> Tensor:
+    """The matrices, contiguous, or an error that says why they do not fit the images."""
+    checked = _check_matrices(name, matrices, images.shape[0])
+    if checked.device != images.device:
+        raise ValueError(f"{name} must be on the device of images, {images.device}, got {checked.device}")
+    return checked
 
 
 def check_views(views: Views, images: Tensor) -> None:

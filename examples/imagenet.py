@@ -28,9 +28,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from cutmix_cuda import Mix, cross_entropy
+from cutmix_cuda import Augment, Erase, Mix, cross_entropy
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of bytes
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 class Recipe(NamedTuple):
@@ -44,15 +44,20 @@ class Recipe(NamedTuple):
     warmup_epochs: int
     mixup_alpha: float
     label_smoothing: float
-    augment: v2.Transform
+    distort: v2.Transform
+    erase: Erase
     ema_decay: float
 
 
 RECIPES = {
-    # torchvision's "new recipe" for ResNet-50, without repeated augmentation, erasing and the smaller training crops.
-    "torchvision": Recipe("resnet50", "sgd", 0.125, 2e-5, 600, 5, 0.2, 0.1, v2.TrivialAugmentWide(), 0.99998),
-    # DeiT (Touvron et al., 2021), without repeated augmentation, erasing and stochastic depth.
-    "deit": Recipe("vit_b_16", "adamw", 2.5e-4, 0.05, 300, 5, 0.8, 0.1, v2.RandAugment(2, 9), 0.99996),
+    # torchvision's "new recipe" for ResNet-50, without repeated augmentation and the smaller training crops.
+    "torchvision": Recipe(
+        "resnet50", "sgd", 0.125, 2e-5, 600, 5, 0.2, 0.1, v2.TrivialAugmentWide(), Erase(0.1), 0.99998
+    ),
+    # DeiT (Touvron et al., 2021), without repeated augmentation and stochastic depth.
+    "deit": Recipe(
+        "vit_b_16", "adamw", 2.5e-4, 0.05, 300, 5, 0.8, 0.1, v2.RandAugment(2, 9), Erase(0.25, value="pixel"), 0.99996
+    ),
 }
 
 
@@ -122,9 +127,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
         self.args, self.recipe, self.ranks = args, recipe, ranks
-        bytes_of = v2.Compose(
-            [v2.RandomResizedCrop(args.size), v2.RandomHorizontalFlip(), recipe.augment, v2.PILToTensor()]
-        )
+        bytes_of = v2.Compose([v2.RandomResizedCrop(args.size), recipe.distort, v2.PILToTensor()])
         centre = v2.Compose([v2.Resize(round(args.size / 0.875)), v2.CenterCrop(args.size), v2.PILToTensor()])
         self.train_loader = make_loader(args.data / "train", bytes_of, args, ranks, train=True)
         self.val_loader = make_loader(args.data / "val", centre, args, ranks, train=False)
@@ -141,12 +144,21 @@ class Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: warmup_then_cosine(step, recipe.warmup_epochs * steps, self.epochs * steps)
         )
-        # Ranks are given one seed and draw apart. Pairs save a matrix of soft targets; smoothing is left to the loss.
-        self.mix = Mix(mixup_alpha=recipe.mixup_alpha, targets="pairs", inplace=True, seed=args.seed)
+        # Bytes to what the model takes in one launch. Ranks are given one seed and draw apart. Pairs save a matrix of
+        # soft targets; smoothing is left to the loss.
+        self.augment = Augment(
+            Mix(mixup_alpha=recipe.mixup_alpha, targets="pairs"),
+            mean=MEAN,
+            std=STD,
+            flip=0.5,
+            erase=recipe.erase,
+            memory_format=torch.channels_last,
+            seed=args.seed,
+        )
         self.epoch = 0
 
     def state_dict(self) -> dict:
-        parts = ("model", "ema", "optimizer", "schedule", "mix")
+        parts = ("model", "ema", "optimizer", "schedule", "augment")
         return {"epoch": self.epoch, **{part: getattr(self, part).state_dict() for part in parts}}
 
     def load_state_dict(self, state: dict) -> None:
@@ -154,10 +166,8 @@ class Run:
         for part, values in state.items():
             getattr(self, part).load_state_dict(values)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Bytes from a loader to what the model takes."""
-        images = images.to(self.ranks.device, non_blocking=True).float()
-        return v2.functional.normalize(images, MEAN, STD).contiguous(memory_format=torch.channels_last)
+    def moved(self, *batch: Tensor) -> list[Tensor]:
+        return [part.to(self.ranks.device, non_blocking=True) for part in batch]
 
     def train_epoch(self) -> None:
         # An epoch begins from seeds of its own, so that no state of a generator has to be saved.
@@ -166,8 +176,9 @@ class Run:
         self.train_loader.generator.manual_seed(seed)
         self.train_loader.sampler.set_epoch(self.epoch)
         self.trained.train()
+        self.augment.train()
         for images, labels in self.ranks.track(self.train_loader, f"epoch {self.epoch + 1}"):
-            images, targets = self.mix(self.prepare(images), labels.to(self.ranks.device, non_blocking=True))
+            images, targets = self.augment(*self.moved(images, labels))
             with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.args.amp):
                 logits = self.trained(images)
             loss = cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
@@ -184,8 +195,9 @@ class Run:
         model.eval()
         right_and_all = torch.zeros(2, dtype=torch.int64, device=self.ranks.device)
         for images, labels in self.ranks.track(self.val_loader, "validation"):
-            guesses = model(self.prepare(images)).argmax(dim=1)
-            right_and_all[0] += (guesses == labels.to(self.ranks.device)).sum()
+            images, labels = self.moved(images, labels)
+            images, _ = self.augment.eval()(images)
+            right_and_all[0] += (model(images).argmax(dim=1) == labels).sum()
             right_and_all[1] += len(labels)
         right, number = self.ranks.total(right_and_all).tolist()
         return right / number

@@ -103,6 +103,12 @@ def soft_labels(batch: int, num_classes: int, dtype: torch.dtype = torch.float32
     return torch.rand(batch, num_classes, generator=generator(seed)).softmax(1).to(dtype)
 
 
+def strided(tensor: Tensor) -> Tensor:
+    """The same, each element in the middle of three in memory."""
+    view = torch.full((3 * tensor.shape[0], *tensor.shape[1:], 3), 77).to(tensor.dtype)[1::3, ..., 1]
+    return view.copy_(tensor)
+
+
 def bits(tensor: Tensor) -> Tensor:
     """The bytes of a tensor's elements, contiguous, on the CPU."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)

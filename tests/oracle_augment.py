@@ -27,14 +27,20 @@ class DrawnViews(NamedTuple):
     translate: tuple[int, int] = (0, 0)
     boxes: tuple[int, int] = (0, 0)
     first_erased: int = 0
+    brightness: tuple[float, float] = (1.0, 1.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    saturation: tuple[float, float] = (1.0, 1.0)
+    grey: float = 0.0
+    coloured: int = 0
 
     @property
     def parameters(self) -> list[float]:
-        return [self.flip, self.erase, *self.area, self.max_aspect]
+        colour = *self.brightness, *self.contrast, *self.saturation, self.grey
+        return [self.flip, self.erase, *self.area, self.max_aspect, *colour]
 
     @property
     def choices(self) -> list[int]:
-        return [*self.translate, *self.boxes, self.first_erased]
+        return [*self.translate, *self.boxes, self.first_erased, self.coloured]
 
 
 class View(NamedTuple):
@@ -44,6 +50,7 @@ class View(NamedTuple):
     dy: int = 0
     dx: int = 0
     erased: tuple[tuple[int, ...], ...] = ()
+    colour: np.ndarray | None = None  # the matrix, float32 (3, 4)
 
 
 def words_at(seed: int, sample: int, stream: int, position: int = 0, group: int = 0) -> list[int]:
@@ -67,7 +74,25 @@ def oracle_view(how: DrawnViews, table: np.ndarray, height: int, width: int, see
     if sample < how.first_erased or not unit(erase) < F32(how.erase):
         count = 0
     boxes = [oracle_box(how, table, height, width, seed, sample, number, count) for number in range(most)]
-    return View(int(unit(flip) < F32(how.flip)), offsets[0], offsets[1], tuple(boxes))
+    colour = oracle_colour(how, seed, sample) if how.coloured else None
+    return View(int(unit(flip) < F32(how.flip)), offsets[0], offsets[1], tuple(boxes), colour)
+
+
+def oracle_colour(how: DrawnViews, seed: int, sample: int) -> np.ndarray:
+    """Brightness times, then away from mid-grey, then away from the pixel's own grey."""
+    *words, word_grey = words_at(seed, sample, 6)
+    brightness, contrast, saturation = (
+        F32(low) + (F32(high) - F32(low)) * unit(word)
+        for (low, high), word in zip((how.brightness, how.contrast, how.saturation), words, strict=True)
+    )
+    if unit(word_grey) < F32(how.grey):
+        saturation = F32(0)
+    gain = brightness * contrast
+    weights = gain * (F32(1) - saturation) * np.array([0.299, 0.587, 0.114], dtype=F32)
+    matrix = np.empty((3, 4), dtype=F32)
+    matrix[:, :3] = weights + np.eye(3, dtype=F32) * (gain * saturation)
+    matrix[:, 3] = F32(0.5) * (F32(1) - contrast)
+    return matrix
 
 
 def oracle_box(how, table, height, width, seed, sample, number, count) -> tuple[int, ...]:
@@ -86,9 +111,11 @@ def oracle_box(how, table, height, width, seed, sample, number, count) -> tuple[
 
 
 def packed_views(views: Sequence[View], boxes: int) -> Tensor:
-    """Views of so many erased boxes in their packed form, int32 (batch, 1 + boxes, 4)."""
+    """Views of so many erased boxes in their packed form, int32 (batch, 1 + boxes, 4), or three more with colour."""
     rows = [[[view.flip, view.dy, view.dx, 0], *view.erased] for view in views]
-    return torch.tensor(rows, dtype=torch.int32).reshape(len(views), 1 + boxes, 4)
+    packed = torch.tensor(rows, dtype=torch.int32).reshape(len(views), 1 + boxes, 4)
+    colours = [torch.from_numpy(view.colour).view(torch.int32) for view in views if view.colour is not None]
+    return torch.cat([packed, torch.stack(colours)], dim=1) if colours else packed
 
 
 def oracle_noise(seed: int, sample: int, position: int, channel: int) -> np.float32:
@@ -133,6 +160,15 @@ def _per_channel(numbers: Sequence[float]) -> np.ndarray:
     return np.array(numbers, dtype=F32)[:, None, None]
 
 
+def oracle_coloured(raw: np.ndarray, matrix: np.ndarray, white: float) -> np.ndarray:
+    """Raw values (3, ...), float32, through a matrix, one rounding after the other."""
+    out = np.empty_like(raw)
+    for channel, (red, green, blue, offset) in enumerate(matrix):
+        value = red * raw[0] + green * raw[1] + blue * raw[2] + offset * F32(white)
+        out[channel] = np.where(value > 0, np.minimum(value, F32(white)), F32(0))
+    return out
+
+
 def _normalized(raw: np.ndarray, values: Values) -> np.ndarray:
     return (raw - _per_channel(values.mean)) * _per_channel(values.scale)
 
@@ -150,7 +186,10 @@ def oracle_augmented(
         canvas[:, height : 2 * height, width : 2 * width] = raw[i]
         top, left = height + view.dy, width + view.dx
         crop = canvas[:, top : top + height, left : left + width]
-        image = _normalized(crop[:, :, ::-1] if view.flip else crop, values)
+        crop = crop[:, :, ::-1] if view.flip else crop
+        if view.colour is not None:
+            crop = oracle_coloured(crop, view.colour, 255 if images.dtype == torch.uint8 else 1)
+        image = _normalized(crop, values)
         if values.erase_order == "before":
             _erase(image, view, values, seed, i)
         seen.append(image)

@@ -1,12 +1,12 @@
 """The kernel of the batch tail: what ``csrc/views.h`` says, in one launch.
 
-**Programs** are those of mix.py: each owns one sample and one chunk of its pixels, works out the sample's row of the
+**Programs** are those of kernel.py: each owns one sample and one chunk of its pixels, works out the sample's row of the
 plan and its view for itself, and the first of a sample writes both. Where a pair of samples is blended, each the
 partner of the other, its programs take half of the positions each and write both samples, so that every pixel is read
 once for two outputs.
 
-**The order is that of the output**, so that it is written in vectors of 16 bytes whatever lies on the other side:
-VECTOR elements, the most that its addresses, strides and sizes allow. Four forms of an output, by its layout and the
+**The order is that of the output**, so that it is written in vectors of up to 16 bytes whatever the input is like. Of
+how many elements (VECTOR) its addresses, strides and sizes decide. Outputs have one of four forms, by their layout and
 number of channels:
 
 =========================  ===============================================  ============================================
@@ -30,17 +30,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import EraseValue
+from .._ops import COLOUR_ROWS, EraseValue
 from .kernel import change_of, divided, given_row, write_row, write_targets
-from .kinds import CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
+from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value, mixed_value
 from .views import (
+    coloured_value,
     contains,
     noise,
     normalized,
     sample_box,
     sample_box_count,
+    sample_colour,
     sample_geometry,
     source_x,
     source_y,
@@ -50,41 +52,42 @@ from .views import (
 
 ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
 ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
+QUADRUPLES_OF_COLOUR = tl.constexpr(COLOUR_ROWS)
 
 # ---- Views
 
 
 @triton.jit
-def load_quadruple(views, index, number, boxes):
+def load_quadruple(views, index, number, quadruples):
     """A quadruple of a packed view."""
-    quadruple = views + (index.to(tl.int64) * (boxes + 1) + number) * 4
+    quadruple = views + (index.to(tl.int64) * quadruples + number) * 4
     return tl.load(quadruple), tl.load(quadruple + 1), tl.load(quadruple + 2), tl.load(quadruple + 3)
 
 
 @triton.jit
-def store_quadruple(views, index, number, boxes, values):
+def store_quadruple(views, index, number, quadruples, values):
     """Writes a quadruple of a packed view."""
     column = tl.arange(0, 4)
     value = tl.where(column == 0, values[0], values[1])
     value = tl.where(column == 2, values[2], value)
     value = tl.where(column == 3, values[3], value)
-    tl.store(views + (index.to(tl.int64) * (boxes + 1) + number) * 4 + column, value)
+    tl.store(views + (index.to(tl.int64) * quadruples + number) * 4 + column, value)
 
 
 @triton.jit
-def erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED: tl.constexpr):
+def erased_box(views, sampling, seed, index, number, count, quadruples, SAMPLED: tl.constexpr):
     """An erased box of a sample that has `count`, drawn or loaded."""
     if SAMPLED:
         box = sample_box(sampling, seed, index, number, count)
     else:
-        y0, x0, y1, x1 = load_quadruple(views, index, 1 + number, boxes)
+        y0, x0, y1, x1 = load_quadruple(views, index, 1 + number, quadruples)
         there = number < count
         box = tl.where(there, y0, 0), tl.where(there, x0, 0), tl.where(there, y1, 0), tl.where(there, x1, 0)
     return box
 
 
 @triton.jit
-def view_of(views, sampling, seed, index, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+def view_of(views, sampling, seed, index, boxes, quadruples, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
     """A sample's geometry and number of erased boxes, and whether its view may be followed."""
     height, width = sampling[3], sampling[4]
     if SAMPLED:
@@ -94,37 +97,74 @@ def view_of(views, sampling, seed, index, boxes, SAMPLED: tl.constexpr, BOXES: t
         if BOXES > 0:
             count = sample_box_count(sampling, seed, index)
     else:
-        flip, dy, dx, _ = load_quadruple(views, index, 0, boxes)
+        flip, dy, dx, _ = load_quadruple(views, index, 0, quadruples)
         geometry = flip, dy, dx
         valid = valid_geometry(geometry, height, width)
         count = boxes
         if BOXES > 0:
             for number in range(boxes):
-                valid = valid & valid_box(load_quadruple(views, index, 1 + number, boxes), height, width)
+                valid = valid & valid_box(load_quadruple(views, index, 1 + number, quadruples), height, width)
     return geometry, count, valid
 
 
 @triton.jit
-def write_view(views, sampling, seed, index, boxes, geometry, count, BOXES: tl.constexpr):
-    """Writes a sample's drawn view."""
-    flip, dy, dx = geometry
-    store_quadruple(views, index, 0, boxes, (flip, dy, dx, 0))
-    if BOXES > 0:
-        for number in range(boxes):
-            store_quadruple(views, index, 1 + number, boxes, sample_box(sampling, seed, index, number, count))
+def load_matrix(rows):
+    """Three rows of a colour matrix."""
+    return (
+        (tl.load(rows), tl.load(rows + 1), tl.load(rows + 2), tl.load(rows + 3)),
+        (tl.load(rows + 4), tl.load(rows + 5), tl.load(rows + 6), tl.load(rows + 7)),
+        (tl.load(rows + 8), tl.load(rows + 9), tl.load(rows + 10), tl.load(rows + 11)),
+    )
 
 
 @triton.jit
-def looked_at(view, followed, views, sampling, seed, boxes, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
-    """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them.
-    One that is not followed is seen as it is."""
-    index, (flip, dy, dx), count = view
+def colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED: tl.constexpr):
+    """The three rows of a sample's colour matrix, drawn, or loaded from the matrices or the views that are given."""
+    if SAMPLED and colours is None:
+        matrix = sample_colour(factors, seed, index)
+    elif SAMPLED:
+        matrix = load_matrix(colours + index.to(tl.int64) * 12)
+    else:
+        rows = views + (index.to(tl.int64) * quadruples + 1 + boxes) * 4
+        matrix = load_matrix(rows.to(tl.pointer_type(tl.float32), bitcast=True))
+    return matrix
+
+
+@triton.jit
+def write_view(views, sampling, seed, index, boxes, quadruples, geometry, count, BOXES: tl.constexpr):
+    """Writes a sample's drawn view, but for its colour."""
+    flip, dy, dx = geometry
+    store_quadruple(views, index, 0, quadruples, (flip, dy, dx, 0))
+    if BOXES > 0:
+        for number in range(boxes):
+            store_quadruple(views, index, 1 + number, quadruples, sample_box(sampling, seed, index, number, count))
+
+
+@triton.jit
+def write_colour(views, index, boxes, quadruples, colour):
+    """Writes a sample's colour matrix."""
+    for number in tl.static_range(QUADRUPLES_OF_COLOUR):
+        red, green, blue, offset = colour[number]
+        store_quadruple(
+            views, index, 1 + boxes + number, quadruples,
+            (
+                red.to(tl.int32, bitcast=True), green.to(tl.int32, bitcast=True), blue.to(tl.int32, bitcast=True),
+                offset.to(tl.int32, bitcast=True),
+            ),
+        )  # fmt: skip
+
+
+@triton.jit
+def looked_at(view, followed, views, sampling, seed, quadruples, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
+    """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them,
+    whether it is followed, and its colour. One that is not followed is seen as it is."""
+    index, (flip, dy, dx), count, colour = view
     geometry = tl.where(followed, flip, 0), tl.where(followed, dy, 0), tl.where(followed, dx, 0)
     count = tl.where(followed, count, 0)
     first = (count, count, count, count)
     if BOXES > 0:
-        first = erased_box(views, sampling, seed, index, 0, count, boxes, SAMPLED)
-    return index, geometry, count, first
+        first = erased_box(views, sampling, seed, index, 0, count, quadruples, SAMPLED)
+    return index, geometry, count, first, followed, colour
 
 
 # ---- Pixels
@@ -153,95 +193,251 @@ def erase_box(values, box, number, seed, index, place, constant, width, VALUE: t
 
 @triton.jit
 def erase(
-    values, view, views, sampling, seed, boxes, place, constant,
-    SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr,
+    values, view, packed, seed, place, constant, SAMPLED: tl.constexpr, BOXES: tl.constexpr, VALUE: tl.constexpr
 ):  # fmt: skip
     """Values with those in a sample's erased boxes erased."""
-    index, _, count, first = view
+    index, _, count, first, _, _ = view
+    views, sampling, quadruples = packed
     width = sampling[4]
     if BOXES > 0:
         values = erase_box(values, first, 0, seed, index, place, constant, width, VALUE)
     if BOXES > 1:
         for number in range(1, count):
-            box = erased_box(views, sampling, seed, index, number, count, boxes, SAMPLED)
+            box = erased_box(views, sampling, seed, index, number, count, quadruples, SAMPLED)
             values = erase_box(values, box, number, seed, index, place, constant, width, VALUE)
     return values
 
 
 @triton.jit
-def elements_of(y, x, channel, part, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """Row y, the first pixel x and the first channel of each vector: the offsets of its elements, side by side."""
-    element = tl.arange(0, VECTOR)[None, :]
-    channel_stride, row_stride, pixel_stride = strides
-    if not INTERLEAVED:
-        return y * row_stride + channel * channel_stride + x + element
-    elif CHANNELS > 0:
-        return y * row_stride + x * CHANNELS + part * VECTOR + element
+def constants_of(few, wide, channels, channel, mask, CHANNELS: tl.constexpr):
+    """Mean, scale, erased value and fill of each channel."""
+    if CHANNELS > 0:
+        mean, scale, erased, fill = few[0], few[CHANNELS], few[2 * CHANNELS], few[3 * CHANNELS]
+        for each in tl.static_range(1, CHANNELS):
+            mean = tl.where(channel == each, few[each], mean)
+            scale = tl.where(channel == each, few[CHANNELS + each], scale)
+            erased = tl.where(channel == each, few[2 * CHANNELS + each], erased)
+            fill = tl.where(channel == each, few[3 * CHANNELS + each], fill)
     else:
-        return y * row_stride + x * pixel_stride + channel + element
+        constants = wide + channel
+        mean = tl.load(constants, mask=mask, other=0.0)
+        scale = tl.load(constants + channels, mask=mask, other=0.0)
+        erased = tl.load(constants + 2 * channels, mask=mask, other=0.0)
+        fill = tl.load(constants + 3 * channels, mask=mask, other=0.0)
+    return mean, scale, erased, fill
+
+
+@triton.jit
+def elements_of(
+    place, vector, strides, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, INDEX: tl.constexpr
+):  # fmt: skip
+    """The offsets of elements, which are side by side in each vector."""
+    _, y, x_of, channel_of = place
+    x, channel, part = vector
+    channel_stride, row_stride, pixel_stride = strides
+    element = tl.arange(0, VECTOR)[None, :]
+    row = y.to(INDEX) * row_stride
+    if VECTOR == 1:
+        return row + channel_of * channel_stride + x_of.to(INDEX) * pixel_stride
+    elif not INTERLEAVED:
+        return row + channel * channel_stride + x + element
+    elif CHANNELS > 0:
+        return row + x * CHANNELS + part * VECTOR + element
+    else:
+        return row + x.to(INDEX) * pixel_stride + channel + element
+
+
+@triton.jit
+def position_of(vector, element, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Column and channel of an element of each vector. `vector` is the column and the channel of the first, and the
+    part."""
+    x, channel, part = vector
+    if INTERLEAVED and CHANNELS > 0:
+        place = part * VECTOR + element
+        return x + place // CHANNELS, place % CHANNELS
+    elif INTERLEAVED:
+        return x, channel + element
+    else:
+        return x + element, channel + (element - element)
+
+
+@triton.jit
+def is_needed(needs, y, first, last):
+    """Whether any pixel of columns first..last is read: everywhere, or those inside or outside of a box."""
+    everywhere, box, inside = needs
+    if inside:
+        needed = (y >= box[0]) & (y < box[2]) & (last >= box[1]) & (first < box[3])
+    else:
+        needed = ~(contains(box, y, first) & contains(box, y, last))
+    return everywhere | needed
+
+
+@triton.jit
+def load_elements(
+    pointers, x, step, part, strides, mask, width,
+    VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr, GEOMETRY: tl.constexpr,
+    FIRST: tl.constexpr, EVERY: tl.constexpr,
+):  # fmt: skip
+    """Elements FIRST, FIRST + EVERY, ... of each vector, each from wherever it is. `pointers` and x are those of the
+    first element, and step is the way to the column of the next. A thread joins what it loads, with nothing to exchange
+    with others."""
+    if EVERY == VECTOR:
+        columns, channels = position_of((0, 0, part), FIRST, VECTOR, CHANNELS, INTERLEAVED)
+        if GEOMETRY:
+            mask = mask & ((x + step * columns).to(tl.uint32, bitcast=True) < width)
+        channel_stride, _, pixel_stride = strides
+        return tl.load(pointers + (step * pixel_stride * columns + channel_stride * channels), mask=mask, other=0)
+    else:
+        even = load_elements(
+            pointers, x, step, part, strides, mask, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, FIRST, 2 * EVERY
+        )
+        odd = load_elements(
+            pointers, x, step, part, strides, mask, width,
+            VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, FIRST + EVERY, 2 * EVERY,
+        )  # fmt: skip
+        return tl.join(even, odd).reshape(even.shape[0], 2 * even.shape[1])
+
+
+@triton.jit
+def raw_values(
+    images, view, place, vector, strides, mask, needs, height, width,
+    ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Pixels of a sample through its flip and offset. Vectors of which no pixel is needed are not read."""
+    geometry = view[1]
+    rows, y, x_of, channel_of = place
+    x, channel, part = vector
+    first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
+    last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
+    mask = mask & is_needed(needs, y, first, last)
+    step = 1 + (height - height)
+    if GEOMETRY:
+        y, x = source_y(geometry, y), source_x(geometry, x, width)
+        mask = mask & (y.to(tl.uint32, bitcast=True) < height)
+        step = tl.where(geometry[0] != 0, -1, 1)
+    in_vectors = ALIKE
+    if ALIKE and GEOMETRY and not (INTERLEAVED and CHANNELS == 0):
+        in_vectors = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
+    if in_vectors:
+        # Of pixels that are neither mirrored nor shifted within vectors.
+        inside = mask
+        if GEOMETRY:
+            inside = mask & (x.to(tl.uint32, bitcast=True) < width)
+        source = (rows, y, x_of, channel_of)
+        vectors = images + elements_of(source, (x, channel, part), strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+        BYTES: tl.constexpr = VECTOR * images.dtype.element_ty.primitive_bitwidth // 8
+        raw = tl.load(tl.multiple_of(vectors, (1, BYTES)), mask=inside, other=0)
+    else:
+        channel_stride, row_stride, pixel_stride = strides
+        offset = y.to(INDEX) * row_stride + x.to(INDEX) * pixel_stride
+        if not (INTERLEAVED and CHANNELS > 0):
+            offset += channel * channel_stride
+        raw = load_elements(
+            images + offset, x, step, part, strides, mask, width, VECTOR, CHANNELS, INTERLEAVED, GEOMETRY, 0, 1
+        )
+    return element_value(raw, ELEMENT)
+
+
+@triton.jit
+def raw_channel(
+    images, view, place, vector, strides, mask, needs, height, width, CHANNEL: tl.constexpr,
+    ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """One channel of the pixels of which raw_values has any."""
+    rows, y, x_of, channel_of = place
+    x, _, part = vector
+    if INTERLEAVED:
+        first, _ = position_of(vector, 0, VECTOR, CHANNELS, INTERLEAVED)
+        last, _ = position_of(vector, VECTOR - 1, VECTOR, CHANNELS, INTERLEAVED)
+        mask = mask & is_needed(needs, y, first, last)
+        y, x_of = source_y(view[1], y), source_x(view[1], x_of, width)
+        mask = mask & (y.to(tl.uint32, bitcast=True) < height) & (x_of.to(tl.uint32, bitcast=True) < width)
+        channel_stride, row_stride, pixel_stride = strides
+        offset = y.to(INDEX) * row_stride + x_of.to(INDEX) * pixel_stride + CHANNEL * channel_stride
+        return element_value(tl.load(images + offset, mask=mask, other=0), ELEMENT)
+    else:
+        place = (rows, y, x_of, channel_of - channel_of + CHANNEL)
+        return raw_values(
+            images, view, place, (x, CHANNEL, CHANNEL), strides, mask, needs, height, width,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
 
 
 @triton.jit
 def seen(
-    images, view, vector, place, part, strides, mask, mean, scale, height, width,
+    images, view, place, vector, strides, mask, needs, mean, scale, height, width, COLOURED: tl.constexpr,
     ELEMENT: tl.constexpr, VECTOR: tl.constexpr, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr,
     ALIKE: tl.constexpr, GEOMETRY: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Normalised pixels of a sample through its flip and offset. `vector` is the first element of each vector, `place`
-    all of them."""
-    _, geometry, _, _ = view
-    _, y, x, channel = place
-    if GEOMETRY:
-        y = source_y(geometry, y)
-        mask = mask & (y >= 0) & (y < height)
-    straight = height >= 0
-    if ALIKE and GEOMETRY and not (INTERLEAVED and CHANNELS == 0):
-        straight = (geometry[0] == 0) & (geometry[2] % VECTOR == 0)
-    if ALIKE:
-        from_x, from_channel = vector
-        inside = mask
-        if GEOMETRY:
-            from_x = tl.where(straight, source_x(geometry, from_x, width), from_x)
-            inside = mask & straight & (from_x >= 0) & (from_x < width)
-        offset = elements_of(y.to(INDEX), from_x.to(INDEX), from_channel, part, strides, VECTOR, CHANNELS, INTERLEAVED)
-        pointers = tl.multiple_of(images + offset, (1, VECTOR * images.dtype.element_ty.primitive_bitwidth // 8))
-        raw = tl.load(pointers, mask=inside, other=0)
-    if not ALIKE or (GEOMETRY and not (INTERLEAVED and CHANNELS == 0)):
-        inside = mask
-        if GEOMETRY:
-            x = source_x(geometry, x, width)
-            inside = mask & (x >= 0) & (x < width)
-        channel_stride, row_stride, pixel_stride = strides
-        pointers = images + (y.to(INDEX) * row_stride + channel * channel_stride) + x.to(INDEX) * pixel_stride
-        if ALIKE:
-            if not straight:
-                raw = tl.load(pointers, mask=inside, other=0)
-        else:
-            raw = tl.load(pointers, mask=inside, other=0)
-    return normalized(element_value(raw, ELEMENT), mean, scale)
+    """Pixels of a sample through its view, but for its erased boxes: coloured and normalised."""
+    if COLOURED:
+        channel = place[3]
+        followed, (of_red, of_green, of_blue) = view[4], view[5]
+        red = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 0,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        green = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 1,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        blue = raw_channel(
+            images, view, place, vector, strides, mask, needs, height, width, 2,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+        WHITE: tl.constexpr = 255.0 if tl.uint8 == ELEMENT else 1.0
+        row = (
+            tl.where(channel == 0, of_red[0], tl.where(channel == 1, of_green[0], of_blue[0])),
+            tl.where(channel == 0, of_red[1], tl.where(channel == 1, of_green[1], of_blue[1])),
+            tl.where(channel == 0, of_red[2], tl.where(channel == 1, of_green[2], of_blue[2])),
+            tl.where(channel == 0, of_red[3], tl.where(channel == 1, of_green[3], of_blue[3])),
+        )
+        raw = tl.where(channel == 0, red, tl.where(channel == 1, green, blue))
+        raw = tl.where(followed, coloured_value(row, red, green, blue, WHITE), raw)
+    else:
+        raw = raw_values(
+            images, view, place, vector, strides, mask, needs, height, width,
+            ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+        )  # fmt: skip
+    return normalized(raw, mean, scale)
 
 
 @triton.jit
-def mixed(change, own, theirs, place, fill, ONLY_CUTMIX: tl.constexpr):
-    """The values of a sample, mixed as its row of the plan says."""
+def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.constexpr):
+    """Rounds values and stores them, a vector by one instruction."""
+    BYTES: tl.constexpr = VECTOR * ELEMENT.primitive_bitwidth // 8
+    tl.store(tl.multiple_of(out + offset, (1, BYTES)), element_bits(values, ELEMENT), mask=mask)
+
+
+@triton.jit
+def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample with those of its partner, as its row of the plan says."""
     kind, lam, box = change
-    rows, y, x, _ = place
-    values = own
+    _, y, x, _ = place
+    values = tl.where(contains(box, y, x) & (kind == CUTMIX), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
         if kind == MIXUP:
             values = mixed_value(lam, own, theirs)
-    if (kind != MIXUP) & (kind != KEEP) & meets(box, rows):
-        changed = theirs
-        if not ONLY_CUTMIX:
-            changed = tl.where(kind == CUTOUT, fill, theirs)
-        values = tl.where(contains(box, y, x), changed, own)
+    return values
+
+
+@triton.jit
+def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample with its box filled, if its row of the plan says so."""
+    kind, _, box = change
+    _, y, x, _ = place
+    if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
+        if kind == CUTOUT:
+            values = tl.where(contains(box, y, x), fill, values)
     return values
 
 
 RUN_TIME = [
     *("plan", "quantiles", "scope", "partner_rule", "placement", "correct_lam"),
     *("seed_low", "seed_high", "device_seed", "batch", "height", "width"),
-    *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased"),
+    *("views", "aspects", "boxes", "translate_y", "translate_x", "min_boxes", "first_erased", "colours"),
     *("images", "out", "images_sample", "images_channel", "images_row", "images_pixel"),
     *("out_sample", "out_channel", "out_row", "out_pixel"),
     *("groups", "inner", "inner_magic", "inner_shift", "middle", "middle_magic", "middle_shift"),
@@ -267,7 +463,7 @@ def augment_kernel(
     batch: tl.int32,
     height: tl.int32,
     width: tl.int32,
-    # The views: int32 (batch, 1 + boxes, 4), sampled or given.
+    # The views: int32 (batch, 1 + boxes, 4), or with three more rows of COLOURED ones, sampled or given.
     views,
     aspects,
     parameters,  # a tuple of float32
@@ -276,6 +472,10 @@ def augment_kernel(
     translate_x: tl.int32,
     min_boxes: tl.int32,
     first_erased: tl.int32,
+    # Colour matrices, float32 (batch, 3, 4), or None to draw them by the least and greatest factors, a tuple of
+    # float32, which is None where no colour is drawn.
+    colours,
+    factors,
     # The images, as unsigned integers; strides in elements. Groups are of VECTOR pixels, or of VECTOR channels.
     images,
     out,
@@ -310,6 +510,7 @@ def augment_kernel(
     ERASE_VALUE: tl.constexpr,
     ERASE_BEFORE: tl.constexpr,  # mixing
     GEOMETRY: tl.constexpr,  # whether a sample may be mirrored or shifted
+    COLOURED: tl.constexpr,
     ONLY_CUTMIX: tl.constexpr,  # whether there can be no other kind
     ELEMENT: tl.constexpr,  # of the images
     OUT_ELEMENT: tl.constexpr,
@@ -334,38 +535,44 @@ def augment_kernel(
     # The view.
     choices = (translate_y, translate_x, min_boxes, boxes, first_erased)
     sampling = (aspects, parameters, choices, height, width)
-    geometry, count, valid = view_of(views, sampling, seed, index, boxes, SAMPLED, BOXES)
+    quadruples = boxes + 1
+    if COLOURED:
+        quadruples = boxes + 1 + QUADRUPLES_OF_COLOUR
+    geometry, count, valid = view_of(views, sampling, seed, index, boxes, quadruples, SAMPLED, BOXES)
     if SAMPLED:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
-            write_view(views, sampling, seed, index, boxes, geometry, count, BOXES)
-    if plan is None:
-        return
-
+            write_view(views, sampling, seed, index, boxes, quadruples, geometry, count, BOXES)
+            if COLOURED:
+                colour = colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED)
+                write_colour(views, index, boxes, quadruples, colour)
     # The row of the plan, and the partner's, which says whether they are a pair.
-    if quantiles is not None:
-        draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
-        mapping = partner_map(partner_rule, seed, batch)
-        row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
-        if chunk == 0:
-            write_row(plan, index, row)
-    else:
-        row, valid_own_row = given_row(plan, index, batch, height, width, True)
-        valid = valid & valid_own_row
-    partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
-    their_geometry, their_count, their_valid = view_of(views, sampling, seed, partner, boxes, SAMPLED, BOXES)
-    valid = valid & (their_valid | ~has_partner(row[3]))
-    change = change_of(row, valid, height, width)
-    together = index != index
-    if not ONLY_CUTMIX:
+    if plan is not None:
         if quantiles is not None:
-            back = partner_of(mapping, partner, batch)
-            their_row = sample_row(draw, seed, partner, back, ONLY_CUTMIX)
+            draw = (quantiles, bounds, scope, placement, correct_lam, height, width)
+            mapping = partner_map(partner_rule, seed, batch)
+            row = sample_row(draw, seed, index, partner_of(mapping, index, batch), ONLY_CUTMIX)
+            if chunk == 0:
+                write_row(plan, index, row)
         else:
-            their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
-            their_valid = their_valid & valid_row_of_theirs
-        together = (index != partner) & (their_row[0] == index) & valid & their_valid
-        together = together & (blends(row[3]) | blends(their_row[3]))
-        their_change = change_of(their_row, their_valid, height, width)
+            row, valid_own_row = given_row(plan, index, batch, height, width, True)
+            valid = valid & valid_own_row
+        partner = tl.where((row[0] >= 0) & (row[0] < batch), row[0], index)
+        their_geometry, their_count, their_valid = view_of(
+            views, sampling, seed, partner, boxes, quadruples, SAMPLED, BOXES
+        )
+        valid = valid & (their_valid | ~has_partner(row[3]))
+        change = change_of(row, valid, height, width)
+        together = index != index
+        if not ONLY_CUTMIX:
+            if quantiles is not None:
+                back = partner_of(mapping, partner, batch)
+                their_row = sample_row(draw, seed, partner, back, ONLY_CUTMIX)
+            else:
+                their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
+                their_valid = their_valid & valid_row_of_theirs
+            together = (index != partner) & (their_row[0] == index) & valid & their_valid
+            together = together & (blends(row[3]) | blends(their_row[3]))
+            their_change = change_of(their_row, their_valid, height, width)
 
     # The pixels.
     if images is not None:
@@ -373,15 +580,23 @@ def augment_kernel(
         PARTS: tl.constexpr = CHANNELS if CHANNELS > 0 else 1
         kind, _, box = change
         uses_partner = together | has_partner(kind)
-        own_view = looked_at((index, geometry, count), valid, views, sampling, seed, boxes, SAMPLED, BOXES)
-        their_view = looked_at(
-            (partner, their_geometry, their_count), uses_partner, views, sampling, seed, boxes, SAMPLED, BOXES
+        own_colour, their_colour = (), ()
+        if COLOURED:
+            own_colour = colour_of(views, colours, factors, seed, index, boxes, quadruples, SAMPLED)
+            their_colour = colour_of(views, colours, factors, seed, partner, boxes, quadruples, SAMPLED)
+        own_view = looked_at(
+            (index, geometry, count, own_colour), valid, views, sampling, seed, quadruples, SAMPLED, BOXES
         )
+        their_view = looked_at(
+            (partner, their_geometry, their_count, their_colour), uses_partner, views, sampling, seed, quadruples,
+            SAMPLED, BOXES,
+        )  # fmt: skip
         own_images = images + index.to(tl.int64) * images_sample
         their_images = images + partner.to(tl.int64) * images_sample
         own_out = out + index.to(tl.int64) * out_sample
         their_out = out + partner.to(tl.int64) * out_sample
         strides = (images_channel.to(INDEX), images_row.to(INDEX), images_pixel.to(INDEX))
+        packed = (views, sampling, quadruples)
         out_strides = (out_channel.to(INDEX), out_row.to(INDEX), out_pixel.to(INDEX))
 
         # The programs of a pair that is blended take half of the positions each: the first sample's the first half.
@@ -416,86 +631,44 @@ def augment_kernel(
             else:
                 y, x, channel = place_in_outer, position * VECTOR, outer.to(tl.int32)
             for part in tl.static_range(PARTS):
+                first_channel = channel
                 if CHANNELS > 0:
                     first_channel = part
-                    if INTERLEAVED:
-                        channel_of = (part * VECTOR + element) % CHANNELS
-                        x_of = x + (part * VECTOR + element) // CHANNELS
-                    else:
-                        channel_of = element - element + part
-                        x_of = x + element
-                    mean, scale_of, erased, fill = few[0], few[CHANNELS], few[2 * CHANNELS], few[3 * CHANNELS]
-                    for each in tl.static_range(1, CHANNELS):
-                        mean = tl.where(channel_of == each, few[each], mean)
-                        scale_of = tl.where(channel_of == each, few[CHANNELS + each], scale_of)
-                        erased = tl.where(channel_of == each, few[2 * CHANNELS + each], erased)
-                        fill = tl.where(channel_of == each, few[3 * CHANNELS + each], fill)
-                else:
-                    first_channel = channel
-                    if INTERLEAVED:
-                        channel_of, x_of = channel + element, x
-                    else:
-                        channel_of, x_of = channel, x + element
-                    constants = wide + channel_of
-                    mean = tl.load(constants, mask=mask, other=0.0)
-                    scale_of = tl.load(constants + channels, mask=mask, other=0.0)
-                    erased = tl.load(constants + 2 * channels, mask=mask, other=0.0)
-                    fill = tl.load(constants + 3 * channels, mask=mask, other=0.0)
+                vector = (x, first_channel, part)
+                x_of, channel_of = position_of(vector, element, VECTOR, CHANNELS, INTERLEAVED)
+                mean, scale_of, erased, fill = constants_of(few, wide, channels, channel_of, mask, CHANNELS)
                 place = (rows, y, x_of, channel_of)
-                inside = mask & (element >= 0)
-                in_box = contains(box, y, x_of) & (kind != KEEP)
-                needs_own = inside & (together | reads_own(kind) | ~in_box)
+                needs = (together | reads_own(kind) | (kind == KEEP), box, False)
                 own = seen(
-                    own_images, own_view, (x, first_channel), place, part, strides, needs_own, mean, scale_of,
-                    height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                    own_images, own_view, place, vector, strides, mask, needs, mean, scale_of, height, width, COLOURED,
+                    ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                 )  # fmt: skip
-                if BOXES > 0 and ERASE_BEFORE:
-                    own = erase(own, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE)
-                theirs = own
-                if uses_partner:
+                if ERASE_BEFORE:
+                    own = erase(own, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                offset = elements_of(place, vector, out_strides, VECTOR, CHANNELS, INTERLEAVED, INDEX)
+                values = own
+                if together | (has_partner(kind) & meets(box, rows)):
+                    needs = (together, box, True)
                     theirs = seen(
-                        their_images, their_view, (x, first_channel), place, part, strides,
-                        inside & (together | in_box), mean, scale_of,
-                        height, width, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
+                        their_images, their_view, place, vector, strides, mask, needs, mean, scale_of, height, width,
+                        COLOURED, ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,
                     )  # fmt: skip
-                    if BOXES > 0 and ERASE_BEFORE:
-                        theirs = erase(
-                            theirs, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
-                            ERASE_VALUE,
-                        )  # fmt: skip
-                values = mixed(change, own, theirs, place, fill, ONLY_CUTMIX)
-                if BOXES > 0 and not ERASE_BEFORE:
-                    values = erase(
-                        values, own_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES, ERASE_VALUE
-                    )
-                if VECTOR > 1:
-                    offset = elements_of(
-                        y.to(INDEX), x.to(INDEX), first_channel, part, out_strides, VECTOR, CHANNELS, INTERLEAVED
-                    )
-                else:
-                    offset = (
-                        y.to(INDEX) * out_strides[1] + channel_of * out_strides[0] + x_of.to(INDEX) * out_strides[2]
-                    )
-                offset = tl.multiple_of(offset, (1, VECTOR))
-                BYTES: tl.constexpr = VECTOR * OUT_ELEMENT.primitive_bitwidth // 8
-                tl.store(
-                    tl.multiple_of(own_out + offset, (1, BYTES)),
-                    element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
-                    mask=mask,
-                )
-                if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the pair
-                    if together:
-                        values = mixed(their_change, theirs, own, place, fill, ONLY_CUTMIX)
-                        if BOXES > 0 and not ERASE_BEFORE:
-                            values = erase(
-                                values, their_view, views, sampling, seed, boxes, place, erased, SAMPLED, BOXES,
-                                ERASE_VALUE,
-                            )  # fmt: skip
-                        tl.store(
-                            tl.multiple_of(their_out + offset, (1, BYTES)),
-                            element_bits(tl.broadcast_to(values, (BLOCK, VECTOR)), OUT_ELEMENT),
-                            mask=mask,
-                        )
+                    if ERASE_BEFORE:
+                        theirs = erase(theirs, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                    values = mixed(change, own, theirs, place, ONLY_CUTMIX)
+                    if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
+                        if together:
+                            other = mixed(their_change, theirs, own, place, ONLY_CUTMIX)
+                            other = cut_out(other, their_change, place, fill, ONLY_CUTMIX)
+                            if not ERASE_BEFORE:
+                                other = erase(
+                                    other, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE
+                                )
+                            store_values(their_out, offset, other, mask, VECTOR, OUT_ELEMENT)
+                values = cut_out(values, change, place, fill, ONLY_CUTMIX)
+                if not ERASE_BEFORE:
+                    values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
+                store_values(own_out, offset, values, mask, VECTOR, OUT_ELEMENT)
 
     # The targets.
     if targets is not None:

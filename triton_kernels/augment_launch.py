@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._ops import AUGMENTED_DTYPES, FEW_CHANNELS, Draw, EraseOrder, Erasing, ViewChoices, ViewParameters
+from .._ops import AUGMENTED_DTYPES, COLOUR_ROWS, FEW_CHANNELS, Draw, EraseOrder, Erasing, ViewChoices, ViewParameters
 from .._validation import MAX_INT32
 from .augment_kernel import augment_kernel
 from .launch import (
@@ -32,8 +32,9 @@ from .launch import (
 
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
-SPAN_ELEMENTS = 1 << 14  # that a program writes
+SPAN_ELEMENTS = 1 << 15  # that a program writes
 
+FACTORS = ViewParameters._fields.index("brightness_least")  # from which on parameters are those of colours
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
 BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32}  # by the bytes of an element
 
@@ -42,6 +43,7 @@ class DrawnViews(NamedTuple):
     """What views are drawn by."""
 
     tables: Tensor
+    colours: Tensor | None
     parameters: Sequence[float]
     choices: Sequence[int]
 
@@ -160,15 +162,22 @@ def pixel_arguments(images: Tensor | None, out: Tensor | None) -> tuple[tuple, G
     return (*seen, *layouts[0].strides, *layouts[1].strides, *walk.numbers), walk
 
 
-def view_arguments(views: Tensor, drawn_by: DrawnViews | None) -> tuple:
-    boxes = views.shape[1] - 1
+def boxes_of(views: Tensor, coloured: bool) -> int:
+    return views.shape[1] - 1 - COLOUR_ROWS * coloured
+
+
+def view_arguments(views: Tensor, coloured: bool, drawn_by: DrawnViews | None) -> tuple:
+    boxes = boxes_of(views, coloured)
     if drawn_by is None:
-        return views, None, (0.0,) * len(ViewParameters._fields), boxes, 0, 0, 0, 0
-    translate_y, translate_x, min_boxes, _, first_erased = drawn_by.choices
+        return views, None, (0.0,) * FACTORS, boxes, 0, 0, 0, 0, None, None
+    translate_y, translate_x, min_boxes, _, first_erased, _ = drawn_by.choices
     table = drawn_by.tables if boxes > 0 else None
+    parameters = tuple(map(float, drawn_by.parameters))
+    draws_colour = coloured and drawn_by.colours is None
     return (
-        *(views, table, tuple(map(float, drawn_by.parameters))),
+        *(views, table, parameters[:FACTORS]),
         *(boxes, translate_y, translate_x, min_boxes, first_erased),
+        *(drawn_by.colours, parameters[FACTORS:] if draws_colour else None),
     )
 
 
@@ -197,6 +206,7 @@ def augment_launch(
     plan: Tensor | None,
     draw: Draw | None,
     views: Tensor,
+    coloured: bool,
     drawn_by: DrawnViews | None,
     values: Values | None = None,
     pixels: tuple[Tensor, Tensor] | None = None,
@@ -219,16 +229,17 @@ def augment_launch(
     head = plan_arguments(plan, draw, batch, height, width)
     arguments = (
         *(*head[:-6], *seed_arguments(seed), *head[-3:]),
-        *view_arguments(views, drawn_by),
+        *view_arguments(views, coloured, drawn_by),
         *(*pixel_numbers, *constant_arguments(values)),
         *target_arguments(targets),
     )
     options = {
         "SAMPLED": drawn_by is not None,
-        "BOXES": min(views.shape[1] - 1, 2),
+        "BOXES": min(boxes_of(views, coloured), 2),
         "ERASE_VALUE": int(erasing.value),
         "ERASE_BEFORE": erasing.order == EraseOrder.before,
         "GEOMETRY": may_move(drawn_by),
+        "COLOURED": coloured,
         "ONLY_CUTMIX": draw is not None and draws_only_cutmix(tuple(draw.bounds)),
         "ELEMENT": ELEMENTS[images.dtype] if images is not None else tl.float32,
         "OUT_ELEMENT": ELEMENTS[out.dtype] if out is not None else tl.float32,

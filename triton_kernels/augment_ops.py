@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._ops import (
     AUGMENTED_DTYPES,
+    COLOUR_ROWS,
     CONSTANTS,
     FEW_CHANNELS,
     QUADRUPLE,
@@ -24,8 +25,8 @@ from .._ops import (
     new_images,
 )
 from .._validation import MAX_INT32
-from .augment_launch import DrawnViews, Values, augment_launch
-from .ops import check, check_extent, checked_plan, new_plan, new_targets
+from .augment_launch import DrawnViews, Values, augment_launch, boxes_of
+from .ops import check, check_extent, checked_plan, dense, new_plan, new_targets
 
 MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
 
@@ -37,13 +38,24 @@ def check_seed(seed: Tensor, device: torch.device) -> None:
 
 def new_views(batch: int, drawn_by: DrawnViews) -> Tensor:
     """Empty views to sample into, after a check of what to draw by."""
-    tables, parameters, choices = drawn_by
+    tables, colours, parameters, choices = drawn_by
     check(
         len(parameters) == len(ViewParameters._fields) and len(choices) == len(ViewChoices._fields),
-        "view_parameters must have 5 entries, and view_choices 5",
+        "view_parameters must have 12 entries, and view_choices 6",
     )
     check(all(0 <= choice <= MAX_INT32 for choice in choices), "each of view_choices must be in 0..2^31-1")
     named = ViewChoices(*choices)
+    check(named.coloured <= 1, "the last of view_choices must be 0 or 1")
+    check(
+        colours is None
+        or (
+            colours.shape == (batch, COLOUR_ROWS, QUADRUPLE)
+            and colours.dtype == torch.float32
+            and colours.is_contiguous()
+            and colours.device == tables.device
+        ),
+        "colours must be contiguous float32 of shape (batch, 3, 4) on the device of view_tables",
+    )
     check(named.min_boxes <= named.max_boxes <= MAX_BOXES, "boxes must be min <= max <= 1024")
     least = 1 if named.max_boxes > 0 else 0
     check(
@@ -54,20 +66,22 @@ def new_views(batch: int, drawn_by: DrawnViews) -> Tensor:
         and tables.is_contiguous(),
         "view_tables must be a contiguous float32 tensor of 4097 knots a table, one where boxes are erased",
     )
-    return tables.new_empty((batch, 1 + named.max_boxes, QUADRUPLE), dtype=torch.int32)
+    rows = 1 + named.max_boxes + COLOUR_ROWS * named.coloured
+    return tables.new_empty((batch, rows, QUADRUPLE), dtype=torch.int32)
 
 
-def checked_views(views: Tensor, batch: int, device: torch.device) -> Tensor:
+def checked_views(views: Tensor, coloured: bool, batch: int, device: torch.device) -> Tensor:
     check(
         views.dim() == 3
         and views.shape[0] == batch
-        and 1 <= views.shape[1] <= 1 + MAX_BOXES
+        and 0 <= boxes_of(views, coloured) <= MAX_BOXES
         and views.shape[2] == QUADRUPLE
         and views.dtype == torch.int32
         and views.device == device,
-        "views must be int32 of shape (batch, 1 + boxes, 4) on the device of the images",
+        "views must be int32 of shape (batch, 1 + boxes, 4), or (batch, 4 + boxes, 4) with colours, on the device of "
+        "the images",
     )
-    return views.contiguous()
+    return dense(views)
 
 
 def checked_values(constants: Tensor, erasing: Sequence[int], images: Tensor) -> Values:
@@ -108,6 +122,7 @@ def run(
     seed: Tensor,
     plan: Tensor | Draw,
     views: Tensor | DrawnViews,
+    coloured: bool,
     target_format: TargetFormat,
     constants: Tensor,
     erasing: Sequence[int],
@@ -130,62 +145,71 @@ def run(
         check(views.tables.device == images.device, "view_tables must be on the device of the images")
         views = new_views(batch, views)
     else:
-        views = checked_views(views, batch, images.device)
+        views = checked_views(views, coloured, batch, images.device)
+    check(not coloured or images.shape[1] == COLOUR_ROWS, "images must have 3 channels to be coloured")
     targets, writes = new_targets(labels, images, batch, target_format)
     if batch > 0:
         pixels = (images, out) if images.numel() > 0 else None
-        augment_launch(
-            batch, height, width, seed, plan, draw, views, drawn_by, values if pixels else None, pixels, writes
-        )(images.device)
+        launch = augment_launch(
+            *(batch, height, width, seed, plan, draw, views, coloured, drawn_by),
+            *(values if pixels else None, pixels, writes),
+        )
+        launch(images.device)
     return targets, plan, views
 
 
-def sample_views(seed, batch, height, width, view_tables, view_parameters, view_choices):
+def is_coloured(choices: Sequence[int]) -> bool:
+    return bool(ViewChoices(*choices).coloured)
+
+
+def sample_views(seed, batch, height, width, view_tables, colours, view_parameters, view_choices):
     check_extent(batch, height, width)
     check_seed(seed, view_tables.device)
-    drawn_by = DrawnViews(view_tables, view_parameters, view_choices)
+    drawn_by = DrawnViews(view_tables, colours, view_parameters, view_choices)
+    coloured = is_coloured(view_choices)
     views = new_views(batch, drawn_by)
     if batch > 0:
-        augment_launch(batch, height, width, seed, None, None, views, drawn_by)(views.device)
+        augment_launch(batch, height, width, seed, None, None, views, coloured, drawn_by)(views.device)
     return views
 
 
 def augment(
-    images, labels, seed, quantiles, bounds, sampling, view_tables, view_parameters, view_choices,
+    images, labels, seed, quantiles, bounds, sampling, view_tables, colours, view_parameters, view_choices,
     num_classes, label_smoothing, target_dtype, constants, erasing, output_dtype, memory_format,
 ):  # fmt: skip
     out = new_out(images, output_dtype, memory_format)
     return out, *augment_out(
-        images, labels, seed, quantiles, bounds, sampling, view_tables, view_parameters, view_choices,
+        images, labels, seed, quantiles, bounds, sampling, view_tables, colours, view_parameters, view_choices,
         num_classes, label_smoothing, target_dtype, constants, erasing, out,
     )  # fmt: skip
 
 
 def augment_out(
-    images, labels, seed, quantiles, bounds, sampling, view_tables, view_parameters, view_choices,
+    images, labels, seed, quantiles, bounds, sampling, view_tables, colours, view_parameters, view_choices,
     num_classes, label_smoothing, target_dtype, constants, erasing, out,
 ):  # fmt: skip
     draw = Draw(seed, quantiles, bounds, sampling)
-    drawn_by = DrawnViews(view_tables, view_parameters, view_choices)
+    drawn_by = DrawnViews(view_tables, colours, view_parameters, view_choices)
     target_format = TargetFormat(num_classes, label_smoothing, target_dtype)
-    return run(images, labels, seed, draw, drawn_by, target_format, constants, erasing, out)
+    coloured = is_coloured(view_choices)
+    return run(images, labels, seed, draw, drawn_by, coloured, target_format, constants, erasing, out)
 
 
 def apply_views(
-    images, labels, plan, views, seed, num_classes, label_smoothing, target_dtype,
+    images, labels, plan, views, coloured, seed, num_classes, label_smoothing, target_dtype,
     constants, erasing, output_dtype, memory_format,
 ):  # fmt: skip
     out = new_out(images, output_dtype, memory_format)
     return out, apply_views_out(
-        images, labels, plan, views, seed, num_classes, label_smoothing, target_dtype, constants, erasing, out
+        images, labels, plan, views, coloured, seed, num_classes, label_smoothing, target_dtype, constants, erasing, out
     )
 
 
 def apply_views_out(
-    images, labels, plan, views, seed, num_classes, label_smoothing, target_dtype, constants, erasing, out
+    images, labels, plan, views, coloured, seed, num_classes, label_smoothing, target_dtype, constants, erasing, out
 ):
     target_format = TargetFormat(num_classes, label_smoothing, target_dtype)
-    return run(images, labels, seed, plan, views, target_format, constants, erasing, out)[0]
+    return run(images, labels, seed, plan, views, coloured, target_format, constants, erasing, out)[0]
 
 
 def new_out(images: Tensor, dtype: torch.dtype, memory_format: int) -> Tensor:

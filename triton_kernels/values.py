@@ -5,12 +5,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 TWO_POW_23 = tl.constexpr(2.0**23)
 
 
 @triton.jit
 def float_to_bfloat16(value):
-    """The bits, rounded to nearest even, which Triton's interpreter does not. Mirrors values.h::float_to_bfloat16."""
+    """The bits, rounded to nearest even. Mirrors values.h::float_to_bfloat16.
+
+    A GPU has an instruction for it, with other bits of a NaN; Triton's interpreter truncates.
+    """
+    if not INTERPRETED:
+        return value.to(tl.float32).to(tl.bfloat16).to(tl.uint16, bitcast=True)
     bits = value.to(tl.uint32, bitcast=True)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
     return tl.where(value == value, rounded, 0x7FC0).to(tl.uint16)

@@ -16,8 +16,12 @@ PER_VIEW = tl.constexpr(2)  # streams, after those of mix_math.py
 PER_ERASING = tl.constexpr(3)
 PER_TRY = tl.constexpr(4)
 PER_NOISE = tl.constexpr(5)
+PER_COLOUR = tl.constexpr(6)
 TRIES = tl.constexpr(10)  # of a box that fits
 NOISE_SCALE = tl.constexpr(float.fromhex("0x1.bb688cp-8"))
+LUMA_RED = tl.constexpr(0.299)  # weights in grey. Mirrors views.h::kLumaRed and the others
+LUMA_GREEN = tl.constexpr(0.587)
+LUMA_BLUE = tl.constexpr(0.114)
 TWO_POW_30 = tl.constexpr(2.0**30)
 
 # ---- Geometry
@@ -50,6 +54,12 @@ def contains(box, y, x):
 def offset_within(most, word):
     """A number in -most..most. Mirrors views.h::offset_within."""
     return mulhi(word, 2 * most.to(tl.uint32) + 1).to(tl.int32) - most
+
+
+@triton.jit
+def uniform(least, most, word):
+    """A number from the least to the most. Mirrors views.h::uniform."""
+    return least + (most - least) * unit_float(word)
 
 
 @triton.jit
@@ -88,8 +98,7 @@ def try_box(sampling, seed, index, position, count):
     aspects, parameters, _, height, width = sampling
     _, _, min_area, max_area, max_aspect = parameters
     word_area, word_aspect, word_y, word_x = philox(seed, index, PER_TRY, position)
-    fraction = min_area + (max_area - min_area) * unit_float(word_area)
-    area = fraction * tl.div_rn((height * width).to(tl.float32), count.to(tl.float32))
+    area = uniform(min_area, max_area, word_area) * tl.div_rn((height * width).to(tl.float32), count.to(tl.float32))
     aspect = max_aspect * quantile(aspects, word_aspect)
     box_height = nearest_int(tl.sqrt_rn(area * aspect))
     box_width = nearest_int(tl.sqrt_rn(tl.div_rn(area, aspect)))
@@ -113,6 +122,31 @@ def sample_box(sampling, seed, index, number, count):
 
 
 @triton.jit
+def colour_matrix(brightness, contrast, saturation):
+    """The three rows. Mirrors views.h::colour_matrix."""
+    gain = brightness * contrast
+    own, grey = gain * saturation, gain * (1.0 - saturation)
+    red, green, blue = grey * LUMA_RED, grey * LUMA_GREEN, grey * LUMA_BLUE
+    offset = 0.5 * (1.0 - contrast)
+    return (
+        (red + own, green + 0.0, blue + 0.0, offset),
+        (red + 0.0, green + own, blue + 0.0, offset),
+        (red + 0.0, green + 0.0, blue + own, offset),
+    )
+
+
+@triton.jit
+def sample_colour(factors, seed, index):
+    """The three rows of a drawn matrix. Mirrors views.h::sample_colour."""
+    word_brightness, word_contrast, word_saturation, word_grey = philox(seed, index, PER_COLOUR)
+    brightness = uniform(factors[0], factors[1], word_brightness)
+    contrast = uniform(factors[2], factors[3], word_contrast)
+    saturation = uniform(factors[4], factors[5], word_saturation)
+    saturation = tl.where(unit_float(word_grey) < factors[6], 0.0, saturation)
+    return colour_matrix(brightness, contrast, saturation)
+
+
+@triton.jit
 def valid_geometry(geometry, height, width):
     """Whether a geometry made by anyone may be followed. Mirrors views.h::valid_geometry."""
     flip, dy, dx = geometry
@@ -127,6 +161,13 @@ def valid_box(box, height, width):
 
 
 # ---- Values
+
+
+@triton.jit
+def coloured_value(row, red, green, blue, white):
+    """Mirrors views.h::coloured_value."""
+    value = row[0] * red + row[1] * green + row[2] * blue + row[3] * white
+    return tl.where(value > 0.0, tl.where(value < white, value, white), 0.0)
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torchvision.transforms import v2
 
-from cutmix_cuda import CutMix, Mix
+from cutmix_cuda import Augment, CutMix, Erase, Mix
 
 from ..implementations import NO_MIXING
 from .data import CLASSES
@@ -45,5 +45,9 @@ ARMS = {
     ),
     "Cutout": Arm(
         lambda seed: Mix(num_classes=CLASSES, cutmix_alpha=None, mixup_alpha=None, cutout=1.0, seed=seed), "#1c7ed6"
+    ),
+    "Batch tail: erasing, CutMix, prob 0.5": Arm(
+        lambda seed: Augment(CutMix(num_classes=CLASSES, prob=0.5), erase=Erase(prob=0.25, value="pixel"), seed=seed),
+        "#0b7285",
     ),
 }

@@ -38,6 +38,10 @@ void sample_views(const AugmentCall& call) {
                 const Box box = sample_box(views.sampling, call.plan.seed, index, number, count);
                 std::memcpy(view + (1 + number) * Views::kQuadruple, &box, sizeof box);
             }
+            for (int32_t row = 0; views.coloured && row < kColourRows; ++row) {
+                const ColourRow colour = sample_colour(views.sampling, call.plan.seed, index, row);
+                std::memcpy(view + (1 + views.boxes + row) * Views::kQuadruple, &colour, sizeof colour);
+            }
         }
     });
 }
@@ -50,6 +54,7 @@ struct Seen {
     Geometry geometry;
     const Box* erased;
     int32_t boxes;
+    const ColourRow* colour;  // the rows of its matrix; null where it is not coloured
 };
 
 // One that cannot be followed is kept, and seen as it is.
@@ -75,10 +80,20 @@ using Floats = std::vector<float>;
 
 enum Constant : int32_t { kMean = 0, kScale = 1, kErase = 2, kFill = 3 };
 
+struct Work;
+struct Scratch;
+struct Span;
+
+// The coloured pixels that a span of an output row shows of a row of the image, channel by channel, in scratch.
+using ColourSpan = const float* (*)(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch);
+ColourSpan colour_span_for_processor();
+
 struct Work {
     const AugmentCall& call;
+    ColourSpan colour_span;
     RowOrder order;
-    std::vector<Box> boxes;
+    std::vector<Box> quadruples;  // of the packed views
+    std::vector<ColourRow> colours;
     std::vector<Seen> seen;
     std::vector<Followed> samples;
     Floats mean, scale;  // of the elements of a row
@@ -86,17 +101,23 @@ struct Work {
     std::vector<ByteTable> tables;  // of the channels, where they are looked up
 #endif
 
-    explicit Work(const AugmentCall& of) : call(of) {
+    explicit Work(const AugmentCall& of) : call(of), colour_span(colour_span_for_processor()) {
         const Plan& plan = call.plan;
         const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
-        const int64_t quadruples = 1 + int64_t{call.views.boxes};
-        boxes.resize(static_cast<size_t>(plan.batch * quadruples));
-        if (!boxes.empty()) std::memcpy(boxes.data(), packed, boxes.size() * sizeof(Box));
+        const int64_t quadruples_each = call.views.quadruples(), rows_each = call.views.coloured ? kColourRows : 0;
+        quadruples.resize(static_cast<size_t>(plan.batch * quadruples_each));
+        if (!quadruples.empty()) std::memcpy(quadruples.data(), packed, quadruples.size() * sizeof(Box));
+        colours.resize(static_cast<size_t>(plan.batch * rows_each));
         std::vector<bool> valid_views;
         for (int32_t i = 0; i < plan.batch; ++i) {
-            const Box* view = boxes.data() + i * quadruples;
-            Seen one = {i, {}, view + 1, call.views.boxes};
+            const Box* view = quadruples.data() + i * quadruples_each;
+            Seen one = {i, {}, view + 1, call.views.boxes, nullptr};
             std::memcpy(&one.geometry, view, sizeof one.geometry);
+            if (call.views.coloured) {
+                ColourRow* colour = colours.data() + i * rows_each;
+                std::memcpy(colour, one.erased + one.boxes, kColourRows * sizeof *colour);
+                one.colour = colour;
+            }
             seen.push_back(one);
             valid_views.push_back(valid_geometry(one.geometry, plan.height, plan.width) &&
                                   std::all_of(one.erased, one.erased + one.boxes,
@@ -119,7 +140,7 @@ struct Work {
                 scale[at] = constant(kScale, channel);
             }
 #if CUTMIX_X86
-        if (call.images.in_dtype != Dtype::kU8 || !has_avx512_vbmi()) return;
+        if (call.images.in_dtype != Dtype::kU8 || call.views.coloured || !has_avx512_vbmi()) return;
         if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
         if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
 #endif
@@ -277,14 +298,15 @@ using Room = std::vector<uint32_t>;  // for a row of the widest element
 // Rooms for one row of one thread.
 struct Scratch {
     Room raw, lines, partner_raw, partner_lines, out;
-    Floats values, partner;
+    Floats coloured, values, partner;
 
-    explicit Scratch(const RowOrder& order)
+    Scratch(const RowOrder& order, bool has_colour)
         : raw(static_cast<size_t>(order.size())),
           lines(raw.size()),
           partner_raw(raw.size()),
           partner_lines(raw.size()),
           out(raw.size()),
+          coloured(has_colour ? raw.size() : 0),
           values(raw.size()),
           partner(raw.size()) {}
 };
@@ -332,37 +354,47 @@ CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Spa
 }
 #endif
 
-// Elements in the order of the output: one line, or one for each channel.
+// Lines of pixels, `apart` elements from each other where each is of one channel.
 template <typename T>
 struct Lines {
     const T* first;
-    int64_t apart;  // of the channels
+    int64_t apart;
 };
 
-// Pixels [span) of row y, which lie in the image, as they are.
+// The raw pixels that [span) of an output row shows of row y, all of which lie in the image, in their order there.
 template <typename T>
-inline Lines<T> ordered_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& raw, Room& flipped) {
+inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& flipped) {
     const Strides& strides = work.call.images.in_strides;
     const int64_t channels = work.order.channels, count = span.size();
-    const bool packed = strides.pixel != 1;
-    Lines<T> lines = {source_of<T>(work, seen, y, span.begin), strides.channel};
-    if (seen.geometry.flip) {
-        T* to = room<T>(flipped);
-        if (packed) {
-            reverse_pixels(lines.first, to, count, channels);
-        } else {
-            for (int64_t channel = 0; channel < channels; ++channel)
-                reverse_line(lines.first + channel * lines.apart, to + channel * count, count);
-            lines.apart = count;
-        }
-        lines.first = to;
-    }
-    if (packed == work.order.packed) return lines;
-    T* to = room<T>(raw);
-    if (packed)
-        separate(lines.first, to, count, count, channels);
+    const T* lines = source_of<T>(work, seen, y, span.begin);
+    if (!seen.geometry.flip) return {lines, strides.channel};
+    T* to = room<T>(flipped);
+    if (strides.pixel != 1)
+        reverse_pixels(lines, to, count, channels);
     else
-        interleave(lines.first, lines.apart, to, count, channels);
+        for (int64_t channel = 0; channel < channels; ++channel)
+            reverse_line(lines + channel * strides.channel, to + channel * count, count);
+    return {to, count};
+}
+
+// The same, channel by channel.
+template <typename T>
+inline Lines<T> planar_lines(const Work& work, const Lines<T>& lines, int64_t count, Room& raw) {
+    if (work.call.images.in_strides.pixel == 1) return lines;
+    T* to = room<T>(raw);
+    separate(lines.first, to, count, count, work.order.channels);
+    return {to, count};
+}
+
+// The same, in the order of the output.
+template <typename T>
+inline Lines<T> ordered_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& raw, Room& flipped) {
+    const int64_t count = span.size();
+    const Lines<T> lines = straight_lines<T>(work, seen, y, span, flipped);
+    if (!work.order.packed) return planar_lines(work, lines, count, raw);
+    if (work.call.images.in_strides.pixel != 1) return lines;
+    T* to = room<T>(raw);
+    interleave(lines.first, lines.apart, to, count, work.order.channels);
     return {to, count};
 }
 
@@ -385,6 +417,25 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
         normalize(lines.first + channel * lines.apart, order.at(channel, span.begin), span.size());
 }
 
+// The same of a coloured sample; colours come as floats, channel by channel.
+template <typename Out>
+inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+                               typename Out::Bits* values) {
+    const RowOrder& order = work.order;
+    const int64_t count = span.size();
+    const float* raw = work.colour_span(work, seen, y, span, scratch);
+    const auto normalize = [&](const float* of, int64_t at, int64_t elements) {
+        normalize_line<ElementF32, Out>(of, &work.mean[at], &work.scale[at], values + at, elements);
+    };
+    if (order.packed) {
+        float* packed = room<float>(scratch.raw);
+        interleave(raw, count, packed, count, kColourRows);
+        return normalize(packed, order.at(0, span.begin), count * kColourRows);
+    }
+    for (int32_t channel = 0; channel < kColourRows; ++channel)
+        normalize(raw + channel * count, order.at(channel, span.begin), count);
+}
+
 template <typename Out>
 constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
 
@@ -392,6 +443,7 @@ constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
 template <typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
+    if (seen.colour) return load_coloured_span<Out>(work, seen, y, span, scratch, values);
     if constexpr (kFloats<Out>) {
         switch (work.call.images.in_dtype) {
             case Dtype::kF16:
@@ -405,6 +457,78 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
         }
     }
     load_span<ElementU8, Out>(work, seen, y, span, scratch, values);
+}
+
+// ---- Colour, of whose loops there is one copy for each kind of processor
+
+template <typename In>
+inline void colour_lines(const Lines<typename In::Bits>& lines, const ColourRow* colour, float white,
+                         float* __restrict values, int64_t count) {
+    const typename In::Bits* __restrict reds = lines.first;
+    const typename In::Bits* __restrict greens = lines.first + lines.apart;
+    const typename In::Bits* __restrict blues = lines.first + 2 * lines.apart;
+    const ColourRow red = colour[0], green = colour[1], blue = colour[2];
+    for (int64_t k = 0; k < count; ++k) {
+        const float r = In::value(reds[k]), g = In::value(greens[k]), b = In::value(blues[k]);
+        values[k] = coloured_value(red, r, g, b, white);
+        values[count + k] = coloured_value(green, r, g, b, white);
+        values[2 * count + k] = coloured_value(blue, r, g, b, white);
+    }
+}
+
+template <typename In>
+inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    using T = typename In::Bits;
+    const int64_t count = span.size();
+    const Lines<T> lines =
+        planar_lines(work, straight_lines<T>(work, seen, y, span, scratch.lines), count, scratch.raw);
+    colour_lines<In>(lines, seen.colour, white_of(work.call.images.in_dtype), scratch.coloured.data(), count);
+    return scratch.coloured.data();
+}
+
+inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    switch (work.call.images.in_dtype) {
+        case Dtype::kU8:
+            return colour_span<ElementU8>(work, seen, y, span, scratch);
+        case Dtype::kF16:
+            return colour_span<ElementF16>(work, seen, y, span, scratch);
+        case Dtype::kBF16:
+            return colour_span<ElementBF16>(work, seen, y, span, scratch);
+        default:
+            return colour_span<ElementF32>(work, seen, y, span, scratch);
+    }
+}
+
+const float* colour_span_anywhere(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+
+#if CUTMIX_X86
+// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// function take minutes to compile.
+#ifdef __SANITIZE_ADDRESS__
+#define CUTMIX_FLATTEN
+#else
+#define CUTMIX_FLATTEN __attribute__((flatten))
+#endif
+
+CUTMIX_AVX2 CUTMIX_FLATTEN const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span,
+                                                         Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+
+CUTMIX_AVX512 CUTMIX_FLATTEN const float* colour_span_avx512(const Work& work, const Seen& seen, int32_t y, Span span,
+                                                             Scratch& scratch) {
+    return colour_span(work, seen, y, span, scratch);
+}
+#endif
+
+ColourSpan colour_span_for_processor() {
+#if CUTMIX_X86
+    if (has_avx512()) return colour_span_avx512;
+    if (has_avx2()) return colour_span_avx2;
+#endif
+    return colour_span_anywhere;
 }
 
 template <typename Out, typename Value>
@@ -479,7 +603,9 @@ inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, S
     for (const Span missing : {Span{span.begin, inside.begin}, Span{inside.end, span.end}})
         if (missing.size() > 0)
             fill_span<Out>(order, missing, values, [&](int32_t channel) {
-                return normalized(0.0f, work.constant(kMean, channel), work.constant(kScale, channel));
+                const float white = white_of(work.call.images.in_dtype);
+                const float raw = seen.colour ? coloured_value(seen.colour[channel], 0.0f, 0.0f, 0.0f, white) : 0.0f;
+                return normalized(raw, work.constant(kMean, channel), work.constant(kScale, channel));
             });
     if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
 }
@@ -522,10 +648,10 @@ inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch
     if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, values);
 }
 
-// Whether all of a row is seen from the image, and no box is erased from it before mixing.
+// Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
 bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
     const int32_t from = source_y(seen.geometry, y);
-    if (seen.geometry.dx != 0 || from < 0 || from >= work.call.plan.height) return false;
+    if (seen.colour || seen.geometry.dx != 0 || from < 0 || from >= work.call.plan.height) return false;
     return work.call.erasing.order != EraseOrder::kBefore ||
            std::none_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
 }
@@ -589,14 +715,6 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
 using BytesOfRow = const uint8_t*(const Work&, const OutputRow&, Scratch&);
 
 #if CUTMIX_X86
-// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
-// function take minutes to compile.
-#ifdef __SANITIZE_ADDRESS__
-#define CUTMIX_FLATTEN
-#else
-#define CUTMIX_FLATTEN __attribute__((flatten))
-#endif
-
 CUTMIX_AVX2 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx2(const Work& work, const OutputRow& row, Scratch& scratch) {
     return bytes_of_row(work, row, scratch);
 }
@@ -619,7 +737,7 @@ void augment_rows(const Work& work, int64_t begin, int64_t end) {
     const int64_t bytes = bytes_of(images.out_dtype), lines = order.packed ? 1 : order.channels;
     const int64_t line_bytes = order.size() / lines * bytes;
     const bool goes_on = strides.row * bytes == line_bytes;
-    Scratch scratch(order);
+    Scratch scratch(order, work.call.views.coloured);
     std::vector<LineWriter> writers;
     const auto finish = [&] {
         for (LineWriter& writer : writers) writer.finish();
@@ -629,7 +747,7 @@ void augment_rows(const Work& work, int64_t begin, int64_t end) {
         const int64_t sample = row / work.call.plan.height;
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
-        const Seen as_it_is = {sample, {}, nullptr, 0}, &seen = followed.valid ? work.seen[sample] : as_it_is;
+        const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
         const uint8_t* from = make_bytes(work, {followed, seen, y}, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {

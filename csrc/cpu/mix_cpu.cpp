@@ -416,7 +416,7 @@ int64_t share_of(int64_t count, int64_t part, int64_t whole) {
 }
 
 struct Cpu {
-    static constexpr size_t alignment(Dtype) { return 1; }
+    static bool takes(const Images&) { return true; }
 
     // Pixels and targets in one parallel region: a task that takes a share of the rows takes as large a share of the
     // targets, so the threads wait for each other once.

@@ -48,16 +48,18 @@ struct AugmentLaunch {
     bool vectors;
     Dtype out_dtype;   // of the vector kernels,
     int32_t channels;  // and how many
+    bool coloured;
     uint32_t grid, block, shared_bytes;
     AugmentParams params;
 
     // The kernel in augment_kernels.cuh.
     std::string kernel() const {
-        if (!vectors) return "augment_pixels";
+        const std::string colour = coloured ? "true>" : "false>";
+        if (!vectors) return "augment_pixels<" + colour;
         const char* const element = out_dtype == Dtype::kF16    ? "ElementF16"
                                     : out_dtype == Dtype::kBF16 ? "ElementBF16"
                                                                 : "ElementF32";
-        return "augment_vectors<" + std::string(element) + "," + std::to_string(channels) + ">";
+        return "augment_vectors<" + std::string(element) + "," + std::to_string(channels) + "," + colour;
     }
 };
 
@@ -104,14 +106,15 @@ inline AugmentLaunch augment_geometry(const AugmentCall& call) {
     params.erasing = call.erasing;
     params.constants = call.constants;
     params.images = call.images;
+    launch.coloured = call.views.coloured;
 
     int64_t blocks = cut_plan_and_targets(plan, call.targets, launch.block, &params.mix);
-    const int64_t quadruples = 1 + int64_t{call.views.boxes};
+    const int64_t quadruples = call.views.quadruples();
     params.quadruples = divider(quadruples);
     if (call.views.sampled) {
-        const int64_t view_blocks = ceil_div(plan.batch * quadruples, launch.block);
-        params.view_blocks = limited(view_blocks, "all views");
-        blocks += view_blocks;
+        const int64_t all_quadruples = limited(plan.batch * quadruples, "all views");
+        params.view_blocks = static_cast<uint32_t>(ceil_div(all_quadruples, launch.block));
+        blocks += params.view_blocks;
     }
     if (call.images.out) {
         launch.vectors = fits_vectors(plan, call.images);

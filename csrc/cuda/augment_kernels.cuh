@@ -5,6 +5,8 @@
 // of a block share what they draw for their sample through shared memory, with one barrier.
 #pragma once
 
+#include <type_traits>
+
 #include "augment_geometry.h"
 #include "plan_and_targets.cuh"
 
@@ -33,6 +35,7 @@ CUTMIX_HD uint64_t seed_of(const Plan& plan) {
 }
 
 // One quadruple of a sample's view, given or drawn.
+template <bool kColoured>
 CUTMIX_HD Vector<16> view_quadruple(const AugmentParams& params, uint64_t seed, uint32_t sample, uint32_t number) {
     const Views& views = params.views;
     if (views.given) {
@@ -43,9 +46,18 @@ CUTMIX_HD Vector<16> view_quadruple(const AugmentParams& params, uint64_t seed, 
         const Geometry geometry = sample_geometry(views.sampling, seed, sample);
         return vector_of<16>(&geometry);
     }
+    const int32_t behind = static_cast<int32_t>(number) - 1;
+    if (kColoured && behind >= views.boxes) {
+        const ColourRow row = sample_colour(views.sampling, seed, sample, behind - views.boxes);
+        return vector_of<16>(&row);
+    }
     const int32_t count = sample_box_count(views.sampling, seed, sample);
-    const Box box = sample_box(views.sampling, seed, sample, static_cast<int32_t>(number) - 1, count);
+    const Box box = sample_box(views.sampling, seed, sample, behind, count);
     return vector_of<16>(&box);
+}
+
+CUTMIX_HD ColourRow colour_row(const Vector<16>& bits) {
+    return {float_of(bits.word[0]), float_of(bits.word[1]), float_of(bits.word[2]), float_of(bits.word[3])};
 }
 
 // A sample before it is mixed: its own pixels through its view.
@@ -54,10 +66,12 @@ struct Seen {
     Geometry geometry;
     const Vector<16>* erased;  // boxes
     int32_t boxes;
+    const Vector<16>* colour;  // rows of the matrix; null where it is not coloured
 };
 
 CUTMIX_HD Seen seen_through(const AugmentParams& params, uint32_t sample, const Vector<16>* view) {
-    return {sample, value_of<Geometry>(view[0]), view + 1, params.views.boxes};
+    const Vector<16>* colour = params.views.coloured ? view + 1 + params.views.boxes : nullptr;
+    return {sample, value_of<Geometry>(view[0]), view + 1, params.views.boxes, colour};
 }
 
 CUTMIX_HD bool valid_view(const AugmentParams& params, const Seen& seen) {
@@ -69,11 +83,12 @@ CUTMIX_HD bool valid_view(const AugmentParams& params, const Seen& seen) {
     return valid;
 }
 
+template <bool kColoured>
 CUTMIX_HD void write_view(const AugmentParams& params, uint32_t index) {
     const uint32_t sample = params.quadruples.quotient(index);
     if (sample >= static_cast<uint32_t>(params.mix.plan.batch)) return;
     const Vector<16> drawn =
-        view_quadruple(params, seed_of(params.mix.plan), sample, index - sample * params.quadruples.divisor);
+        view_quadruple<kColoured>(params, seed_of(params.mix.plan), sample, index - sample * params.quadruples.divisor);
     store<16>(reinterpret_cast<uint8_t*>(params.views.sampled + int64_t{index} * Views::kQuadruple), drawn);
 }
 
@@ -116,6 +131,7 @@ CUTMIX_HD uint32_t partner_in(const KernelParams& params, const PlanSource& sour
 
 // Rows and quadruples are dealt out to one thread of each warp: drawing any of them takes some hundred instructions,
 // which the threads of a warp would take one after the other.
+template <bool kColoured>
 CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, uint32_t sample, uint32_t partner,
                          uint32_t thread, uint32_t threads, Vector<16>* memory) {
     if (thread % kWarpThreads != 0) return;
@@ -129,7 +145,7 @@ CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, 
             const PlanRow row = plan_row<true>(params.mix, source, index).row;
             memcpy(of_sample, &row, sizeof row);
         } else {
-            of_sample[1 + part] = view_quadruple(params, seed, index, part - 1);
+            of_sample[1 + part] = view_quadruple<kColoured>(params, seed, index, part - 1);
         }
     }
 }
@@ -157,6 +173,7 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     if (!own.valid) {
         pair.seen[0].geometry = {};
         pair.seen[0].boxes = 0;
+        pair.seen[0].colour = nullptr;
     }
     // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
     pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
@@ -194,8 +211,10 @@ CUTMIX_HD uint32_t word_of(const Words& words, int32_t index) {
 }
 
 // A pixel of a sample before it is mixed.
+template <bool kColoured>
 struct SeenPixel {
     uint32_t sample;
+    const Vector<16>* colour;
     int64_t offset;     // of its first channel, in elements; -1 where it lies outside of the image
     int32_t erased_by;  // the last box that holds it, or -1
     uint32_t position;  // of its noise
@@ -207,6 +226,12 @@ struct SeenPixel {
         return load_element(images.in, images.in_dtype, offset + channel * images.in_strides.channel);
     }
 
+    CUTMIX_HD float coloured(const AugmentParams& params, int32_t channel) const {
+        if (!kColoured || !colour) return raw(params, channel);
+        return coloured_value(colour_row(colour[channel]), raw(params, 0), raw(params, 1), raw(params, 2),
+                              white_of(params.images.in_dtype));
+    }
+
     // Channels are asked for in order.
     CUTMIX_HD float erased(const AugmentParams& params, uint64_t seed, int32_t channel) {
         if (params.erasing.value == EraseValue::kConstant) return constant_of(params, kErase, channel);
@@ -216,16 +241,17 @@ struct SeenPixel {
 
     CUTMIX_HD float value(const AugmentParams& params, uint64_t seed, int32_t channel) {
         if (erased_by >= 0 && params.erasing.order == EraseOrder::kBefore) return erased(params, seed, channel);
-        return normalized(raw(params, channel), constant_of(params, kMean, channel),
+        return normalized(coloured(params, channel), constant_of(params, kMean, channel),
                           constant_of(params, kScale, channel));
     }
 };
 
-CUTMIX_HD SeenPixel seen_pixel(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
+template <bool kColoured>
+CUTMIX_HD SeenPixel<kColoured> seen_pixel(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
     const Strides& strides = params.images.in_strides;
     const int32_t from_y = source_y(seen.geometry, y), from_x = source_x(seen.geometry, x, width);
-    SeenPixel pixel = {seen.sample, -1, -1, 0, {}};
+    SeenPixel<kColoured> pixel = {seen.sample, seen.colour, -1, -1, 0, {}};
     if (from_y >= 0 && from_y < height && from_x >= 0 && from_x < width)
         pixel.offset = seen.sample * strides.sample + from_y * strides.row + from_x * strides.pixel;
     CUTMIX_NO_UNROLL
@@ -243,18 +269,20 @@ CUTMIX_HD bool is_mixed(const CheckedRow& checked, int32_t y, int32_t x) {
 }
 
 // One pixel of one or both samples of a pair, all channels: reads what either needs, once.
+template <bool kColoured>
 CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_t y, int32_t x) {
     const AugmentedImages& images = params.images;
     const CheckedRow &own_row = pair.rows[0], &other_row = pair.rows[1];
     const bool mixed = is_mixed(own_row, y, x), other_mixed = pair.both && is_mixed(other_row, y, x);
     const bool reads_other = pair.both || (mixed && has_partner(own_row.kind()));
     const bool reads_own = pair.both || !mixed || blends(own_row.kind());
-    SeenPixel own = seen_pixel(params, pair.seen[0], y, x), other = seen_pixel(params, pair.seen[1], y, x);
+    auto own = seen_pixel<kColoured>(params, pair.seen[0], y, x);
+    auto other = seen_pixel<kColoured>(params, pair.seen[1], y, x);
 
     const Strides& strides = images.out_strides;
     const int64_t offset = y * strides.row + x * strides.pixel;
-    const auto write = [&](const CheckedRow& checked, bool is_mixed, SeenPixel& pixel, float value, float partner,
-                           int32_t channel) {
+    const auto write = [&](const CheckedRow& checked, bool is_mixed, SeenPixel<kColoured>& pixel, float value,
+                           float partner, int32_t channel) {
         if (is_mixed) {
             const Kind kind = checked.kind();
             value = blends(kind)        ? mixed_value(checked.row.lam, value, partner)
@@ -275,9 +303,12 @@ CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_
     }
 }
 
+template <bool kTheirColours>
 struct PixelUnits {
+    static constexpr bool kColoured = kTheirColours;
+
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
-        write_pixel(params, pair, y, unit);
+        write_pixel<kColoured>(params, pair, y, unit);
     }
 };
 
@@ -315,6 +346,21 @@ constexpr int kUnitWords = kUnitPixels / 4;
 template <int kChannels>
 struct Raw {
     uint32_t word[kChannels][kUnitWords];
+
+    CUTMIX_HD float byte(int channel, int pixel) const {
+        return byte_value(word[channel][pixel / 4], static_cast<uint32_t>(pixel % 4));
+    }
+
+    CUTMIX_HD float value(const AugmentParams& params, int channel, int pixel) const {
+        const float (&constants)[4][kFewChannels] = params.constants.few;
+        return normalized(byte(channel, pixel), constants[kMean][channel], constants[kScale][channel]);
+    }
+
+    CUTMIX_HD float coloured(const AugmentParams& params, const ColourRow& row, int channel, int pixel) const {
+        const float (&constants)[4][kFewChannels] = params.constants.few;
+        const float raw = coloured_value(row, byte(0, pixel), byte(1, pixel), byte(2, pixel), 255.0f);
+        return normalized(raw, constants[kMean][channel], constants[kScale][channel]);
+    }
 };
 
 // So many words of a row of bytes from byte `begin` on, which may lie outside: there they are 0. The row begins at a
@@ -453,9 +499,9 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
                 x * strides.pixel;
     if (is_planar(strides)) {
         CUTMIX_UNROLL
-        for (int channel = 0; channel < kChannels; ++channel) {
+        for (int first = 0; first < kUnitPixels; first += kAtOnce) {
             CUTMIX_UNROLL
-            for (int first = 0; first < kUnitPixels; first += kAtOnce)
+            for (int channel = 0; channel < kChannels; ++channel)
                 store<16>(reinterpret_cast<uint8_t*>(out + channel * strides.channel + first),
                           vector_of_values<Element>([&](int k) { return value(channel, first + k); }));
         }
@@ -468,35 +514,13 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
     }
 }
 
+// The raw pixels of a unit of a coloured sample, and the rows of its matrix.
 template <int kChannels>
-CUTMIX_HD float unit_value(const AugmentParams& params, const Raw<kChannels>& raw, int channel, int pixel) {
-    const float (&constants)[4][kFewChannels] = params.constants.few;
-    return normalized(byte_value(raw.word[channel][pixel / 4], static_cast<uint32_t>(pixel % 4)),
-                      constants[kMean][channel], constants[kScale][channel]);
-}
+struct ColouredRaw : Raw<kChannels> {
+    const Vector<16>* colour;
 
-// Writes a unit of a sample whose raw pixels, and its partner's, as far as they count, are there.
-template <typename Element, int kChannels>
-CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
-                        const Raw<kChannels>& own, const Raw<kChannels>& partner, const Vector<16>& mask) {
-    if (blends(checked.kind())) {
-        const float lam = checked.row.lam;
-        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            return mixed_value(lam, unit_value(params, own, channel, pixel),
-                               unit_value(params, partner, channel, pixel));
-        });
-        return;
-    }
-    Raw<kChannels> mixed;
-    CUTMIX_UNROLL
-    for (int channel = 0; channel < kChannels; ++channel) {
-        CUTMIX_UNROLL
-        for (int k = 0; k < kUnitWords; ++k)
-            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
-    }
-    store_unit<Element, kChannels>(params.images, sample, y, x,
-                                   [&](int channel, int pixel) { return unit_value(params, mixed, channel, pixel); });
-}
+    CUTMIX_HD ColourRow row(int channel) const { return colour_row(colour[channel]); }
+};
 
 // The pixels [begin, end) of a unit in a box.
 struct Span {
@@ -504,7 +528,66 @@ struct Span {
 
     CUTMIX_HD bool empty() const { return begin >= end; }
     CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
+    CUTMIX_HD bool contains(int32_t pixel) const { return pixel >= begin && pixel < end; }
 };
+
+CUTMIX_HD Vector<16> mask_of(const Span& span) {
+    return span.empty() ? Vector<16>{} : byte_mask<16>(span.begin, span.end);
+}
+
+// Own pixels, but the partner's in the mask.
+template <int kChannels>
+CUTMIX_HD Raw<kChannels> mixed_unit(const Raw<kChannels>& own, const Raw<kChannels>& partner, const Vector<16>& mask) {
+    Raw<kChannels> mixed;
+    CUTMIX_UNROLL
+    for (int channel = 0; channel < kChannels; ++channel) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kUnitWords; ++k)
+            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
+    }
+    return mixed;
+}
+
+// Writes a unit of a sample whose raw pixels, and its partner's, as far as they count, are there; those in the span
+// change.
+template <typename Element, int kChannels>
+CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
+                        const Raw<kChannels>& own, const Raw<kChannels>& partner, const Span& span) {
+    const Vector<16> mask = mask_of(span);
+    if (blends(checked.kind())) {
+        const float lam = checked.row.lam;
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            return mixed_value(lam, own.value(params, channel, pixel), partner.value(params, channel, pixel));
+        });
+        return;
+    }
+    const Raw<kChannels> mixed = mixed_unit(own, partner, mask);
+    store_unit<Element, kChannels>(params.images, sample, y, x,
+                                   [&](int channel, int pixel) { return mixed.value(params, channel, pixel); });
+}
+
+// The same of coloured samples, where each pixel has the matrix of the sample that it comes from.
+template <typename Element, int kChannels>
+CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
+                        const ColouredRaw<kChannels>& own, const ColouredRaw<kChannels>& partner, const Span& span) {
+    if (blends(checked.kind())) {
+        const float lam = checked.row.lam;
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            return mixed_value(lam, own.coloured(params, own.row(channel), channel, pixel),
+                               partner.coloured(params, partner.row(channel), channel, pixel));
+        });
+    } else if (has_partner(checked.kind())) {
+        const Raw<kChannels> mixed = mixed_unit<kChannels>(own, partner, mask_of(span));
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            const ColourRow mine = own.row(channel), theirs = partner.row(channel);
+            return mixed.coloured(params, span.contains(pixel) ? theirs : mine, channel, pixel);
+        });
+    } else {
+        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
+            return own.coloured(params, own.row(channel), channel, pixel);
+        });
+    }
+}
 
 CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
     if (y < box.y0 || y >= box.y1) return {0, 0};
@@ -535,41 +618,49 @@ CUTMIX_HD Needs needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
     return needs;
 }
 
-CUTMIX_HD Vector<16> mask_of(const Span& span) {
-    return span.empty() ? Vector<16>{} : byte_mask<16>(span.begin, span.end);
-}
-
-// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel.
+// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel; and a sample that is
+// not coloured as the others are.
+template <bool kColoured>
 CUTMIX_HD bool only_mixes(const AugmentParams& params, const CheckedRow& checked, const Needs& needs, const Seen& own,
                           const Seen& partner, int32_t y, int32_t x) {
     const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
+    if (kColoured && !own.colour) return false;
     return !filled && !erases(own, y, x) && !(needs.partner && erases(partner, y, x));
 }
 
-template <typename Element, int kChannels>
+template <typename Element, int kChannels, bool kTheirColours>
 struct VectorUnits {
+    static constexpr bool kColoured = kTheirColours;
+    using Unit = std::conditional_t<kColoured, ColouredRaw<kChannels>, Raw<kChannels>>;
+
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
         const int32_t x = unit * kUnitPixels;
         const Seen &seen = pair.seen[0], &seen_partner = pair.seen[1];
         const Needs own = needs_of(pair.rows[0], y, x), other = needs_of(pair.rows[1], y, x);
-        const bool vectors = only_mixes(params, pair.rows[0], own, seen, seen_partner, y, x) &&
-                             (!pair.both || only_mixes(params, pair.rows[1], other, seen_partner, seen, y, x));
+        const bool vectors =
+            only_mixes<kColoured>(params, pair.rows[0], own, seen, seen_partner, y, x) &&
+            (!pair.both || only_mixes<kColoured>(params, pair.rows[1], other, seen_partner, seen, y, x));
         if (!vectors) {
             CUTMIX_NO_UNROLL
-            for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel(params, pair, y, x + k);
+            for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel<kColoured>(params, pair, y, x + k);
             return;
         }
-        Raw<kChannels> raw = {}, partner = {};
-        if (own.own || (pair.both && other.partner)) raw = load_unit<kChannels>(params, seen, y, x);
-        if (own.partner || (pair.both && other.own)) partner = load_unit<kChannels>(params, seen_partner, y, x);
+        Unit raw = {}, partner = {};
+        Raw<kChannels>&raw_bytes = raw, &partner_bytes = partner;
+        if (own.own || (pair.both && other.partner)) raw_bytes = load_unit<kChannels>(params, seen, y, x);
+        if (own.partner || (pair.both && other.own)) partner_bytes = load_unit<kChannels>(params, seen_partner, y, x);
+        if constexpr (kColoured) {
+            raw.colour = seen.colour;
+            partner.colour = seen_partner.colour;
+        }
         // A loop, so that there is one copy of its machine code for both samples.
         CUTMIX_NO_UNROLL
         for (bool first = true;; first = false) {
             const CheckedRow checked = first ? pair.rows[0] : pair.rows[1];
             mix_unit<Element>(params, checked, first ? seen.sample : seen_partner.sample, y, x, raw, partner,
-                              mask_of(first ? own.mixed : other.mixed));
+                              first ? own.mixed : other.mixed);
             if (!first || !pair.both) break;
-            const Raw<kChannels> swapped = raw;
+            const Unit swapped = raw;
             raw = partner;
             partner = swapped;
         }
@@ -601,7 +692,7 @@ CUTMIX_HD void augment_block(const AugmentParams& params, uint32_t block, uint32
     }
     block -= mix.plan_blocks;
     if (block < params.view_blocks) {
-        write_view(params, block * threads + thread);
+        write_view<Units::kColoured>(params, block * threads + thread);
         return;
     }
     block -= params.view_blocks;
@@ -609,7 +700,7 @@ CUTMIX_HD void augment_block(const AugmentParams& params, uint32_t block, uint32
     const PlanSource source = plan_source(mix);
     const uint32_t sample = params.blocks_in_sample.quotient(block);
     const uint32_t partner = partner_in(mix, source, sample);
-    draw_pair(params, source, sample, partner, thread, threads, memory);
+    draw_pair<Units::kColoured>(params, source, sample, partner, thread, threads, memory);
     wait_for_block();
     const Pair pair = drawn_pair(params, sample, partner, memory);
     if (pair.both && sample > partner) return;  // the partner's block writes both
@@ -627,15 +718,19 @@ CUTMIX_HD void augment_block(const AugmentParams& params, uint32_t block, uint32
 
 // ---- Kernels
 
+template <bool kColoured>
 __global__ void __launch_bounds__(kAugmentThreads) augment_pixels(const __grid_constant__ AugmentParams params) {
     extern __shared__ Vector<16> block_memory[];
-    augment_block<PixelUnits>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
+    augment_block<PixelUnits<kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
 }
 
-template <typename Element, int kChannels>
-__global__ void __launch_bounds__(kAugmentThreads) augment_vectors(const __grid_constant__ AugmentParams params) {
+// What is coloured needs many values at a time; a second block has to fit on a multiprocessor all the same.
+template <typename Element, int kChannels, bool kColoured>
+__global__ void __launch_bounds__(kAugmentThreads, kColoured ? 2 : 0)
+    augment_vectors(const __grid_constant__ AugmentParams params) {
     extern __shared__ Vector<16> block_memory[];
-    augment_block<VectorUnits<Element, kChannels>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
+    augment_block<VectorUnits<Element, kChannels, kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x,
+                                                              block_memory);
 }
 
 // ---- Launch
@@ -643,19 +738,20 @@ __global__ void __launch_bounds__(kAugmentThreads) augment_vectors(const __grid_
 using AugmentKernel = void (*)(AugmentParams);
 
 template <typename Element>
-AugmentKernel vector_kernel(int32_t channels) {
-    return channels == 1 ? augment_vectors<Element, 1> : augment_vectors<Element, 3>;
+AugmentKernel vector_kernel(const AugmentLaunch& launch) {
+    if (launch.channels == 1) return augment_vectors<Element, 1, false>;
+    return launch.coloured ? augment_vectors<Element, 3, true> : augment_vectors<Element, 3, false>;
 }
 
 inline AugmentKernel kernel_of(const AugmentLaunch& launch) {
-    if (!launch.vectors) return augment_pixels;
+    if (!launch.vectors) return launch.coloured ? augment_pixels<true> : augment_pixels<false>;
     switch (launch.out_dtype) {
         case Dtype::kF16:
-            return vector_kernel<ElementF16>(launch.channels);
+            return vector_kernel<ElementF16>(launch);
         case Dtype::kBF16:
-            return vector_kernel<ElementBF16>(launch.channels);
+            return vector_kernel<ElementBF16>(launch);
         default:
-            return vector_kernel<ElementF32>(launch.channels);
+            return vector_kernel<ElementF32>(launch);
     }
 }
 

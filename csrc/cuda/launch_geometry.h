@@ -159,7 +159,7 @@ inline int32_t vector_bytes_of(const Images& images) {
 }
 
 // Of an element that mixup may blend, which has to lie in one vector; 1 for any other.
-inline size_t blended_bytes(Dtype dtype) {
+inline int32_t blended_bytes(Dtype dtype) {
     switch (dtype) {
         case Dtype::kF16:
         case Dtype::kBF16:
@@ -179,13 +179,23 @@ inline bool evenly_spaced(const Rows& rows) {
     return rows.slices == 1 || rows.slice_stride == rows.height * rows.row_stride;
 }
 
+// Whether the kernels can go through images as they lie in memory: not where an element that may be blended lies across
+// vectors, nor where slices with gaps between them, which take blocks of their own, are more than a launch has blocks.
+// Without gaps it would take 64 GiB of rows that no vector wider than a byte fits to reach so many.
+inline bool fits_launch(const Images& images) {
+    if (vector_bytes_of(images) < blended_bytes(images.dtype)) return false;
+    const Rows& rows = images.out_rows;
+    return images.in_place || (evenly_spaced(images.in_rows) && evenly_spaced(rows)) ||
+           rows.batch * rows.slices * ceil_div(rows.row_bytes(), kThreads / 2) <= kLargest / 2;
+}
+
 // Cuts the pixels into blocks; returns how many, and sets launch.block and launch.params.pixels.
 inline int64_t cut_pixels(const Images& images, bool sampled, Launch* launch) {
     const Rows& rows = images.out_rows;
     const bool in_place = images.in_place;
     const int64_t row_vectors = rows.row_bytes() / launch->vector_bytes;
     limited(rows.row_bytes(), "a row of 2^31 bytes");
-    if (static_cast<size_t>(launch->vector_bytes) < blended_bytes(images.dtype))
+    if (launch->vector_bytes < blended_bytes(images.dtype))
         throw std::invalid_argument("images must be as aligned as their elements are wide");
 
     const bool one_run = in_place || (evenly_spaced(images.in_rows) && evenly_spaced(images.out_rows));

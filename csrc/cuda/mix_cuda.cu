@@ -10,7 +10,7 @@ using torch::stable::accelerator::DeviceGuard;
 using torch::stable::accelerator::DeviceIndex;
 
 struct Cuda {
-    static size_t alignment(Dtype dtype) { return blended_bytes(dtype); }
+    static bool takes(const Images& images) { return fits_launch(images); }
 
     static void run(const MixCall& call, const Tensor& anchor) {
         const DeviceIndex device = anchor.get_device_index();

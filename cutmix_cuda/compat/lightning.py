@@ -16,7 +16,7 @@ _STATES = "cutmix_cuda"  # where a checkpoint holds the states of the callbacks
 
 
 class MixCallback(Callback):
-    """Mixes each batch of training, on its device; those of validation and testing are left alone.
+    """Mixes each batch of training, on its device; those of validation and testing stay as they are.
 
     >>> from lightning.pytorch import Trainer
     >>> trainer = Trainer(callbacks=[MixCallback(CutMix(num_classes=1000, seed=0))])

@@ -5,7 +5,7 @@
 >>> images, labels = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
 Called in the same way they mix the same things. With the same box and lambda, pixels and targets are equal. The random
-numbers are not torchvision's, for they come from another generator: the same seed draws another box, of the same
+numbers are not torchvision's, because they come from another generator: the same seed draws another box, of the same
 distribution. ``torch.manual_seed`` reproduces them, on every device alike. As in torchvision, ranks that were seeded
 alike draw alike; with ``seed=`` they draw apart.
 
@@ -31,6 +31,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .. import _backends, _validation
+from .._literals import BackendName, PartnerName, ScopeName
 from .._ops import Kind
 from .._options import Settings
 from .._seed import counted_seed
@@ -92,7 +93,7 @@ def _is_pure(leaf: Any) -> bool:
 
 
 class _BatchMix(v2.Transform):
-    """What CutMix and MixUp share: what of a sample is the labels, what is mixed, and what passes through."""
+    """What CutMix and MixUp have in common: what of a sample is the labels, what is mixed, and what passes through."""
 
     _lam: str  # torchvision's word for the weight of the own target
     _mixed: tuple[type, ...]
@@ -105,12 +106,12 @@ class _BatchMix(v2.Transform):
         alpha: float = 1.0,
         num_classes: int | None = None,
         labels_getter: Callable[[Any], Any] | str | None = "default",
-        scope: str = "batch",
-        partner: str = "roll",
+        scope: ScopeName = "batch",
+        partner: PartnerName = "roll",
         label_smoothing: float = 0.0,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__()
         if not (labels_getter is None or labels_getter == "default" or callable(labels_getter)):
@@ -123,7 +124,8 @@ class _BatchMix(v2.Transform):
         self.scope = scope
         self.partner = partner
         self.label_smoothing = label_smoothing
-        self.backend = _backends.check_backend(backend)
+        _backends.check_backend(backend)
+        self.backend = backend
         self.seeds = counted_seed(seed, generator)
         self._generator = generator
         self._labels_getter = labels_getter
@@ -238,7 +240,7 @@ class _BatchMix(v2.Transform):
                 _rolled_plan(Kind.mixup, labels, (1, 1), lam=params[self._lam]),
                 self.num_classes,
                 label_smoothing=settings.label_smoothing,
-                dtype=settings.target_dtype,
+                target_dtype=settings.target_dtype,
                 backend=self.backend,
             )
         if isinstance(inpt, self._mixed) or _is_pure(inpt):
@@ -375,7 +377,7 @@ class MixUp(_BatchMix):
 
     lam * own + (1 - lam) * partner's, of images and labels: computed in float32 (float64 images in float64) and rounded
     once to the images' dtype. Images may be uint8, which torchvision cannot mix; they round to the nearest. Masks are
-    refused, for there is no mean of two class indices.
+    refused, because there is no mean of two class indices.
 
     What is mixed, the arguments and the errors are those of :class:`CutMix`, except that images may differ in size.
     """

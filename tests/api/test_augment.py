@@ -180,6 +180,25 @@ def test_erase_alone(backend):
     assert 0 < (views.erased[:, 0, 2] > views.erased[:, 0, 0]).sum() < SHAPE[0]
 
 
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_clean_split_is_not_erased(splits):
+    """A part of each batch by its size, in one graph for all of them; the others' boxes are as without."""
+    torch._dynamo.reset()
+    erase = Erase(1.0, value=7.0, num_splits=splits)
+    augment, plain = Augment(erase=erase, seed=1), Augment(erase=Erase(1.0, value=7.0), seed=1)
+    compiled = torch.compile(copy.deepcopy(augment), fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch in (7, 6, 2, 1):
+        images, clean = uint8_images((batch, 3, 9, 10)), batch // splits if splits > 1 else 0
+        expected = plain(images)[0]
+        expected[:clean] = images[:clean]
+        for erased in (augment, compiled):
+            assert_same_bits(erased(images)[0], expected)
+        boxes = cutmix_cuda.sample_views(batch, 9, 10, erase=erase, seed=1).erased[:, 0]
+        assert (boxes[:, 2] > boxes[:, 0]).tolist() == [i >= clean for i in range(batch)]
+    torch._dynamo.reset()
+
+
 @every_backend
 @pytest.mark.parametrize("shape", [SHAPE, (6, 9, 10), (4, 2, 3, 6, 5)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float64])

@@ -11,7 +11,7 @@ import torch
 from torchvision import tv_tensors
 
 import cutmix_cuda
-from cutmix_cuda import Augment, CutMix, Erase, Mix, MixPlan, Views, augment, normalize_images, sample_views
+from cutmix_cuda import Augment, Colour, CutMix, Erase, Mix, MixPlan, Views, augment, normalize_images, sample_views
 
 from ..helpers import assert_same_bits, every_backend, random_images
 
@@ -57,11 +57,18 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "translate float": (made(translate=0.1), TypeError, "translate must be an int"),
     "translate three": (made(translate=(1, 2, 3)), ValueError, "translate must be a number of pixels, or two"),
     "erase": (made(erase=0.25), TypeError, "erase must be an Erase or None, got float"),
+    "colour": (made(colour=0.4), TypeError, "colour must be a Colour or None, got float"),
+    "matrices of a module": (made(colour=torch.eye(3, 4)), TypeError, "colour must be a Colour or None, got Tensor"),
+    "brightness": (lambda: Colour(brightness=-0.5), ValueError, "brightness must be a finite number that is not"),
+    "contrast": (lambda: Colour(contrast=(1.5, 0.5)), ValueError, "contrast must be a finite number that is not"),
+    "saturation": (lambda: Colour(saturation=float("inf")), ValueError, "saturation must be a finite number that is"),
+    "saturation of three": (lambda: Colour(saturation=(0, 1, 2)), TypeError, "saturation must be two numbers"),  # type: ignore[arg-type]
+    "greyscale": (lambda: Colour(greyscale=1.5), ValueError, "greyscale must be in [0, 1]"),
     "dtype": (made(dtype=torch.float64), ValueError, "dtype must be one of uint8, float16, bfloat16, float32"),
     "dtype of bytes": (made(mean=0, std=1, dtype=torch.uint8), ValueError, "dtype must be a float dtype"),
     "memory format": (made(memory_format=torch.channels_last_3d), ValueError, "memory_format must be"),
     "layout": (made(layout="CHW"), ValueError, "layout must be 'NCHW' or 'NHWC', got 'CHW'"),
-    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, a Mix or None, got float"),
+    "mix": (made(mix=0.5), TypeError, "mix must be a CutMix, Mix, MixUp, Cutout or None, got float"),
     "mix with a seed": (made(mix=CutMix(seed=1)), ValueError, "mix must have no seed of its own"),
     "mix in place": (made(mix=Mix(inplace=True)), ValueError, "mix must not be in place"),
     "mix of a backend": (made(mix=CutMix(backend="reference")), ValueError, "mix must have no backend of its own"),
@@ -74,19 +81,24 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "erase count": (lambda: Erase(count=(3, 1)), ValueError, "count must be the least and greatest"),
     "erase many": (lambda: Erase(count=1025), ValueError, "count must be at most 1024"),
     "erase half a box": (lambda: Erase(count=0.5), TypeError, "count must be an int"),  # type: ignore[arg-type]
-    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),
-    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),
+    "erase value": (lambda: Erase(value="random"), ValueError, "value must be a number, one for each channel"),  # type: ignore[arg-type]
+    "erase order": (lambda: Erase(order="first"), ValueError, "order must be one of 'before', 'after'"),  # type: ignore[arg-type]
+    "erase splits": (lambda: Erase(num_splits=-2), ValueError, "num_splits must not be negative"),
     "timm mode": (lambda: Erase.as_in_timm(mode="blur"), ValueError, "mode must be one of 'const', 'rand', 'pixel'"),
     # ---- calls
     "no tensor": (normalize([1]), TypeError, "images must be a tensor, got list"),
     "three dimensions": (normalize(images[0]), ValueError, "images must have 4 dimensions"),
     "video": (normalize(images[None]), ValueError, "images must have 4 dimensions"),
     "integers": (normalize(images.long()), TypeError, "images must be of dtype uint8, float16, bfloat16, float32"),
-    "doubles": (normalize(floats.double()), TypeError, "to be normalised, cast, moved or erased, got torch.float64"),
+    "doubles": (
+        normalize(floats.double()),
+        TypeError,
+        "to be normalised, cast, moved, coloured or erased, got torch.float64",
+    ),
     "classes": (
         normalize(tv_tensors.Mask(images)),
         TypeError,
-        "images must not be a tv_tensors.Mask to be normalised, cast, moved or erased",
+        "images must not be a tv_tensors.Mask to be normalised, cast, moved, coloured or erased",
     ),
     "grad": (normalize(floats.clone().requires_grad_()), ValueError, "images must not require grad"),
     "channels": (normalize(images[:, :2]), ValueError, "mean must be one number, or one for each of the 2 channels"),
@@ -95,6 +107,41 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: augment(images, erase=Erase(value=(1, 2))),
         ValueError,
         "value of erase must be one number, or one for",
+    ),
+    "channels of colour": (
+        lambda: augment(images[:, :2], colour=Colour(0.4)),
+        ValueError,
+        "images must have 3 channels, red, green and blue, for colour, got 2",
+    ),
+    "matrices of another batch": (
+        lambda: augment(images, colour=torch.zeros(3, 3, 4)),
+        ValueError,
+        "colour must be of shape (4, 3, 4), a matrix for each sample, got (3, 3, 4)",
+    ),
+    "matrices of doubles": (
+        lambda: augment(images, colour=torch.zeros(4, 3, 4).double()),
+        TypeError,
+        "colour must be of dtype float32, got torch.float64",
+    ),
+    "matrices elsewhere": (
+        lambda: augment(images, colour=torch.zeros(4, 3, 4, device="meta")),
+        ValueError,
+        "colour must be on the device of images, cpu, got meta",
+    ),
+    "matrices made by hand": (
+        lambda: Views.make(4, 6, 9, colour=torch.zeros(4, 3, 3)),
+        ValueError,
+        "colour must be of shape (4, 3, 4)",
+    ),
+    "coloured views of two channels": (
+        lambda: Augment().apply_plan(images[:, :2], views=Views.make(4, 6, 9, colour=torch.zeros(4, 3, 4))),
+        ValueError,
+        "images must have 3 channels, red, green and blue, for colour, got 2",
+    ),
+    "packed without colours": (
+        lambda: Views(views.packed, 6, 9, coloured=True),
+        ValueError,
+        "packed must be int32 of shape (batch, 4 + boxes, 4)",
     ),
     "floats to bytes": (
         lambda: augment(floats, dtype=torch.uint8),
@@ -140,8 +187,8 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "plan must be for",
     ),
-    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[arg-type]
-    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[arg-type]
+    "no plan": (lambda: normalizing.apply_plan(images, None, plan.packed), TypeError, "plan must be a MixPlan"),  # type: ignore[call-overload]
+    "no views": (lambda: normalizing.apply_plan(images, None, plan, plan), TypeError, "views must be Views"),  # type: ignore[call-overload]
     "views of another size": (
         lambda: normalizing.apply_plan(images, views=sample_views(4, 9, 6)),
         ValueError,
@@ -223,6 +270,7 @@ def test_the_ops_check_again(backend):
         "labels": None,
         "plan": plan.packed.to(backend.device),
         "views": views.packed.to(backend.device),
+        "coloured": False,
         "seed": torch.tensor([1]),
         "num_classes": 0,
         "label_smoothing": 0.0,
@@ -237,6 +285,7 @@ def test_the_ops_check_again(backend):
         "images": good["images"].double(),
         "plan": good["plan"][:3],
         "views": good["views"][..., :3],
+        "coloured": True,
         "seed": torch.tensor([1, 2]),
         "constants": torch.zeros(4, 2),
         "erasing": [3, 0],
@@ -247,19 +296,23 @@ def test_the_ops_check_again(backend):
         with pytest.raises(RuntimeError, match="must"):
             ops.apply_views(*(good | {name: value}).values())
     tables = torch.zeros(1, 4097, device=backend.device)
-    parameters, choices = [0.5, 0.5, 0.1, 0.3, 2.0], [1, 1, 1, 2, 0]
-    ops.sample_views(torch.tensor([1]), 4, 6, 9, tables, parameters, choices)
+    parameters, choices = [0.5, 0.5, 0.1, 0.3, 2.0, *[0.5, 1.5] * 3, 0.1], [1, 1, 1, 2, 0, 1]
+    ops.sample_views(torch.tensor([1]), 4, 6, 9, tables, None, parameters, choices)
+    for colours in (torch.zeros(3, 3, 4), torch.zeros(4, 3, 3), torch.zeros(4, 3, 4).double()):
+        with pytest.raises(RuntimeError, match="colours must be"):
+            ops.sample_views(torch.tensor([1]), 4, 6, 9, tables, colours.to(backend.device), parameters, choices)
     for spoilt in (
         (tables[:, :9], parameters, choices),
         (tables[:0], parameters, choices),
-        (tables, parameters[:4], choices),
-        (tables, parameters, choices[:4]),
-        (tables, parameters, [1, 1, 2, 1, 0]),
-        (tables, parameters, [1, 1, 0, 1025, 0]),
-        (tables, parameters, [-1, 1, 1, 2, 0]),
+        (tables, parameters[:11], choices),
+        (tables, parameters, choices[:5]),
+        (tables, parameters, [1, 1, 2, 1, 0, 0]),
+        (tables, parameters, [1, 1, 0, 1025, 0, 0]),
+        (tables, parameters, [-1, 1, 1, 2, 0, 0]),
+        (tables, parameters, [1, 1, 1, 2, 0, 2]),
     ):
         with pytest.raises(RuntimeError, match="must"):
-            ops.sample_views(torch.tensor([1]), 4, 6, 9, *spoilt)
+            ops.sample_views(torch.tensor([1]), 4, 6, 9, spoilt[0], None, *spoilt[1:])
 
 
 def test_plans_of_other_kinds_are_refused_by_name():

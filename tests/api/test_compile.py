@@ -226,7 +226,7 @@ def test_mix_of_sizes_that_change(backend, dtype):
 
     def mix(images, labels, fill, alpha):
         how = {"mixup_alpha": alpha, "cutout": 0.3, "fill": fill, "seed": 3, "backend": backend.name}
-        return cutmix_cuda.mix(images, labels, 4, inplace=True, **how)
+        return cutmix_cuda.mix_(images, labels, 4, **how)
 
     dynamic = compiled(mix, dynamic=True)
     for batch, height, width in ((8, 6, 9), (7, 12, 10), (2, 5, 5)):

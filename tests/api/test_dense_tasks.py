@@ -160,7 +160,7 @@ def test_a_teachers_probabilities(backend):
     """Mixed by the share of each image that is there; the plan's weight is that of the image's pixels."""
     plan = boxed_plan(backend.device)
     teacher = soft_labels(16, 10, torch.float64)
-    mixed = mix_targets(teacher.to(backend.device), plan, dtype=torch.float64, backend=backend.name).cpu()
+    mixed = mix_targets(teacher.to(backend.device), plan, target_dtype=torch.float64, backend=backend.name).cpu()
     for i, source in enumerate(sources(plan)):
         here = source[source != FILLED]  # a sample that is cut out keeps its target
         weights = torch.bincount(here, minlength=16).double() / (source.numel() if FILLED not in source else len(here))

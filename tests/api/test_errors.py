@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix, MixPlan, PairTargets
+from cutmix_cuda import CutMix, Cutout, Mix, MixPlan, MixUp, PairTargets
 
 from ..helpers import assert_same_bits, random_images
 
@@ -45,6 +45,9 @@ class Good:
 
     def mix(self, images: Any = ..., labels: Any = ..., num_classes: Any = CLASSES, **how: Any):
         return cutmix_cuda.mix(*self._given(images, labels), num_classes, seed=1, **how)
+
+    def mix_(self, images: Any = ..., labels: Any = ..., num_classes: Any = CLASSES, **how: Any):
+        return cutmix_cuda.mix_(*self._given(images, labels), num_classes, seed=1, **how)
 
     def mixup_plan(self) -> MixPlan:
         return cutmix_cuda.Mix(cutmix_alpha=0).sample_plan(BATCH, HEIGHT, WIDTH, seed=1)
@@ -210,7 +213,9 @@ CASES: dict[str, Case] = {
         lambda g: g.cutmix(target_dtype=torch.int64), ValueError, ("target_dtype", "float32", "int64")
     ),
     "dtype: int": Case(
-        lambda g: cutmix_cuda.mix_targets(g.labels, g.plan, CLASSES, dtype=torch.int64), ValueError, ("dtype", "int64")
+        lambda g: cutmix_cuda.mix_targets(g.labels, g.plan, CLASSES, target_dtype=torch.int64),
+        ValueError,
+        ("target_dtype", "int64"),
     ),
     "backend: unknown": Case(
         lambda g: g.cutmix(backend="gpu"), ValueError, ("backend", "cuda, triton, cpu, reference", "'gpu'")
@@ -343,9 +348,7 @@ CASES: dict[str, Case] = {
     "mix: complex images": Case(
         lambda g: g.mix(g.images.to(torch.complex64)), TypeError, ("images", "mixup", "complex64")
     ),
-    "mix: int64 images in place": Case(
-        lambda g: g.mix(g.images.long(), inplace=True), TypeError, ("images", "mixup", "int64")
-    ),
+    "mix: int64 images in place": Case(lambda g: g.mix_(g.images.long()), TypeError, ("images", "mixup", "int64")),
     "plan: mixup of int64 images": Case(
         lambda g: cutmix_cuda.apply_plan(g.images.long(), g.labels, g.mixup_plan(), CLASSES),
         TypeError,
@@ -380,7 +383,7 @@ CASES: dict[str, Case] = {
         lambda g: g.mix(g.images.half(), fill=1e6), ValueError, ("fill", "float16", "1000000.0")
     ),
     "fill: below bfloat16": Case(
-        lambda g: g.mix(g.images.bfloat16(), fill=-1e39, inplace=True), ValueError, ("fill", "bfloat16", "-1e+39")
+        lambda g: g.mix_(g.images.bfloat16(), fill=-1e39), ValueError, ("fill", "bfloat16", "-1e+39")
     ),
     "fill: above float8": Case(
         lambda g: g.mix(g.images.to(torch.float8_e4m3fn), mixup_alpha=0, fill=449),
@@ -406,7 +409,7 @@ CASES: dict[str, Case] = {
         lambda g: g.mix(g.images.to(torch.uint8), fill=0.5), ValueError, ("fill", "uint8", "0.5")
     ),
     "fill: below uint8, in place": Case(
-        lambda g: g.mix(g.images.to(torch.uint8), fill=-1, inplace=True), ValueError, ("fill", "uint8", "-1")
+        lambda g: g.mix_(g.images.to(torch.uint8), fill=-1), ValueError, ("fill", "uint8", "-1")
     ),
     "fill: NaN for integers": Case(
         lambda g: g.mix(g.images.long(), mixup_alpha=0, fill=float("nan")), ValueError, ("fill", "int64", "nan")
@@ -423,16 +426,11 @@ CASES: dict[str, Case] = {
     "fill: of mix_images_": Case(
         lambda g: cutmix_cuda.mix_images_(g.images, g.plan, fill=cast(Any, "red")), TypeError, ("fill", "'red'")
     ),
-    "mix: in place and out": Case(lambda g: g.mix(inplace=True, out=g.out), ValueError, ("out", "in place")),
-    "mix: in place with roll": Case(
-        lambda g: g.mix(inplace=True, partner="roll"), ValueError, ("partner", "inverse", "'roll'")
-    ),
+    "mix: in place with roll": Case(lambda g: g.mix_(partner="roll"), ValueError, ("partner", "inverse", "'roll'")),
     "mix: in place with a bad label": Case(
-        lambda g: g.mix(labels=torch.tensor([0, 1, 2, 7]), inplace=True), ValueError, ("labels", "0..4", "7")
+        lambda g: g.mix_(labels=torch.tensor([0, 1, 2, 7])), ValueError, ("labels", "0..4", "7")
     ),
-    "mix: in place, expanded": Case(
-        lambda g: g.mix(g.images[:1].expand(SHAPE), inplace=True), ValueError, ("images", "overlap")
-    ),
+    "mix: in place, expanded": Case(lambda g: g.mix_(g.images[:1].expand(SHAPE)), ValueError, ("images", "overlap")),
     # the modules: whatever does not depend on the batch at once
     "Mix: int64 images": Case(lambda g: Mix()(g.images.long()), TypeError, ("images", "mixup", "int64")),
     "Mix: bool images": Case(lambda g: Mix(inplace=True)(g.images > 0), TypeError, ("images", "mixup", "bool")),
@@ -448,14 +446,18 @@ CASES: dict[str, Case] = {
     "Mix: in place with shift": Case(
         lambda g: Mix(inplace=True, partner="shift"), ValueError, ("partner", "inverse", "'shift'")
     ),
+    "MixUp: alpha": Case(lambda g: MixUp(alpha=-1.0), ValueError, ("alpha", "positive", "-1.0")),
+    "MixUp: int64 images": Case(lambda g: MixUp()(g.images.long()), TypeError, ("images", "mixup", "int64")),
+    "Cutout: area": Case(lambda g: Cutout(area=1.5), ValueError, ("area", "[0, 1]", "1.5")),
+    "Cutout: fill": Case(lambda g: Cutout(fill=0.5)(g.images.to(torch.uint8)), ValueError, ("fill", "uint8", "0.5")),
     "CutMix: alpha": Case(lambda g: CutMix(alpha=0), ValueError, ("alpha", "positive", "0")),
     "CutMix: prob": Case(lambda g: CutMix(prob=2), ValueError, ("prob", "[0, 1]", "2")),
     "CutMix: num_classes": Case(lambda g: CutMix(num_classes=0), ValueError, ("num_classes", "positive", "0")),
-    "CutMix: scope": Case(lambda g: CutMix(scope="all"), ValueError, ("scope", "'all'")),
+    "CutMix: scope": Case(lambda g: CutMix(scope="all"), ValueError, ("scope", "'all'")),  # type: ignore[call-overload]
     "CutMix: in place with roll": Case(
         lambda g: CutMix(inplace=True, partner="roll"), ValueError, ("partner", "inverse", "'roll'")
     ),
-    "CutMix: backend": Case(lambda g: CutMix(backend="tpu"), ValueError, ("backend", "cpu", "'tpu'")),
+    "CutMix: backend": Case(lambda g: CutMix(backend="tpu"), ValueError, ("backend", "cpu", "'tpu'")),  # type: ignore[call-overload]
     "CutMix: target_dtype": Case(lambda g: CutMix(target_dtype=torch.uint8), ValueError, ("target_dtype", "uint8")),
     "CutMix: no num_classes": Case(
         lambda g: CutMix()(g.images, g.labels), ValueError, ("num_classes", "integer labels")
@@ -527,7 +529,7 @@ def test_the_arguments_that_the_cases_spoil_are_good():
     cutmix_cuda.apply_plan_(good.images, good.labels, good.plan, CLASSES)
     good.cutmix_()
     good.mix(out=good.out, cutout=0.5, fill=0.5)
-    good.mix(inplace=True)
+    good.mix_()
     good.mix(good.images.to(torch.uint8), cutout=0.5, fill=255)
     good.mix(good.images.long(), mixup_alpha=0, cutout=0.5, fill=-1)
     cutmix_cuda.apply_plan(good.images, good.labels, good.mixup_plan(), CLASSES)

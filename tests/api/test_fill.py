@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import cutmix_cuda
+from cutmix_cuda._literals import BackendName
 
 from ..helpers import every_backend
 
@@ -29,7 +30,7 @@ EXACT = [
 ]
 
 
-def filled(dtype: torch.dtype, fill, backend: str | None = None, device: str = "cpu") -> bytes:
+def filled(dtype: torch.dtype, fill, backend: BackendName | None = None, device: str = "cpu") -> bytes:
     """The bytes of an element in the box of a sample that is cut out whole."""
     images = torch.zeros(1, 3, 5, dtype=torch.uint8).to(dtype).to(device)
     box = torch.tensor([[0, 0, 3, 5]], device=device)

@@ -28,8 +28,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cutmix": {**CUTMIX, **TARGETS},
     "cutmix_": {**CUTMIX, **TARGETS},
     "mix": {**KINDS, **SAMPLING, **TARGETS},
+    "mix_": {**KINDS, **SAMPLING, **TARGETS},
     "CutMix": {**CUTMIX, **TARGETS},
     "Mix": {**KINDS, **SAMPLING, **TARGETS},
+    "MixUp": {"alpha": 1.0, "prob": 1.0, "scope": "sample", "partner": "mirror", **TARGETS},
+    "Cutout": {"area": 0.25, "prob": 1.0, "fill": 0.0, "scope": "sample", "placement": "clip", **TARGETS},
     "sample_plan": CUTMIX,
     "apply_plan": TARGETS,
     "apply_plan_": TARGETS,
@@ -43,7 +46,7 @@ def results_of(name: str, **options: Any) -> list[torch.Tensor]:
     function = getattr(cutmix_cuda, name)
     if name == "sample_plan":
         return [function(6, 8, 9, seed=3, **options).packed]
-    if name in ("CutMix", "Mix"):
+    if name[0].isupper():
         return list(function(num_classes=5, seed=3, **options)(images, labels))
     how = {"seed": 3}
     given: tuple[Any, ...] = images, labels
@@ -88,15 +91,16 @@ def test_every_option_counts():
             "mixup_alpha": 0.2,
             "cutout": 0.7,
             "cutout_area": 0.5,
+            "area": 0.5,
             "fill": 7.0,
             "switch_prob": 0.0,
         },
     }
     for name, options in OPTIONS.items():
         for option in options:
-            if name == "cutmix_" and option == "partner":
+            if name in ("cutmix_", "mix_") and option == "partner":
                 continue
-            base = {"cutout": 0.5} if option in ("cutout_area", "fill") else {}
+            base = {"cutout": 0.5} if "cutout" in options and option in ("cutout_area", "fill") else {}
             before, after = results_of(name, **base), results_of(name, **base, **{option: other[option]})
             same = len(before) == len(after) and all(
                 isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)

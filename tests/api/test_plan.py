@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix, MixPlan, reference, sample_plan
+from cutmix_cuda._literals import PartnerName
 from cutmix_cuda.distributions import Constant, Uniform, as_distribution, quantiles
 
 from .. import helpers
@@ -227,7 +228,7 @@ def test_who_shares_a_draw(partner):
 # ---- Partners
 
 
-def partners(rule: str, batch: int, seed: int = 0) -> np.ndarray:
+def partners(rule: PartnerName, batch: int, seed: int = 0) -> np.ndarray:
     return sample_plan(batch, 8, 8, partner=rule, seed=seed).partner.numpy()
 
 

@@ -88,16 +88,49 @@ def test_has_the_arguments_of_the_function():
     assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in module.values())
     in_place = inspect.signature(cutmix_cuda.cutmix_).parameters
     mix, mix_module = (inspect.signature(it).parameters for it in (cutmix_cuda.mix, Mix))
-    assert set(mix_module) - {"inplace"} == set(mix) - of_a_call - {"inplace"}
+    assert set(mix_module) - {"inplace"} == set(mix) - of_a_call
     assert all(mix_module[name].default == mix[name].default for name in mix_module if name in mix)
     assert {**function}.keys() - {"out"} == in_place.keys()
     assert all(in_place[name].default == function[name].default for name in in_place)
+    assert {**mix}.keys() - {"out"} == inspect.signature(cutmix_cuda.mix_).parameters.keys()
+
+
+@every_backend
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("scope", ["sample", "pair", "batch"])
+def test_mixup_and_cutout_are_mix_with_one_kind(backend, inplace, scope):
+    images, labels = random_images((8, 3, 16, 20), torch.uint8).to(backend.device), LABELS.to(backend.device)
+    every = {"num_classes": 5, "scope": scope, "seed": 3, "label_smoothing": 0.1, "inplace": inplace}
+    every["backend"] = backend.name
+    none = {"cutmix_alpha": None, "mixup_alpha": None}
+    for transform, same in (
+        (
+            cutmix_cuda.MixUp(alpha=0.4, prob=0.8, partner="flip", **every),
+            Mix(**{**none, "mixup_alpha": 0.4}, prob=0.8, partner="flip", **every),
+        ),
+        (
+            cutmix_cuda.Cutout(area=0.5, prob=0.8, fill=7, placement="inside", **every),
+            Mix(**none, cutout=0.8, cutout_area=0.5, fill=7, placement="inside", **every),
+        ),
+    ):
+        for _ in range(3):
+            own, other = images.clone(), images.clone()
+            (mixed, targets, plan), expected = (
+                transform(own, labels, return_plan=True),
+                same(other, labels, return_plan=True),
+            )
+            assert_same_bits(mixed, expected[0])
+            assert_same_bits(targets, expected[1])
+            assert_same_bits(plan.packed, expected[2].packed)
+            assert (mixed is own) == inplace
+        assert set(plan.kind.tolist()) <= {0, {"MixUp": 2, "Cutout": 3}[type(transform).__name__]}
 
 
 def test_says_what_it_is():
     text = repr(CutMix(num_classes=7, alpha=0.3, partner="flip", inplace=True))
     for part in ("CutMix(", "num_classes=7", "alpha=0.3", "partner='flip'", "inplace=True"):
         assert part in text
+    assert repr(cutmix_cuda.Cutout(area=0.5)).startswith("Cutout(num_classes=None, area=0.5, prob=1.0, fill=0.0, ")
     text = repr(Mix(num_classes=7, mixup_alpha=0.3, cutout=0.1, fill=2.0))
     for part in ("Mix(", "num_classes=7", "cutmix_alpha=1.0", "mixup_alpha=0.3", "cutout=0.1", "fill=2.0"):
         assert part in text

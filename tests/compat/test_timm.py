@@ -1,4 +1,4 @@
-"""Instead of timm's Mixup: the same batches go through both, with the same lambdas and boxes."""
+"""Instead of timm's Mixup and FastCollateMixup: the same batches go through both, with the same lambdas and boxes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def seeded():
 def plans(monkeypatch) -> list[MixPlan]:
     """The plans that the calls follow, as they follow them."""
     followed: list[MixPlan] = []
-    run, apply_plan_ = compat.run, compat.apply_plan_
+    run, apply_plan_ = compat.mixup.run, compat.mixup.apply_plan_
 
     def recorded_run(images, *args, **kwargs):
         mixed, targets, packed = run(images, *args, **kwargs)
@@ -68,15 +68,20 @@ def plans(monkeypatch) -> list[MixPlan]:
         followed.append(plan.to("cpu"))
         return apply_plan_(images, labels, plan, *args, **kwargs)
 
-    monkeypatch.setattr(compat, "run", recorded_run)
-    monkeypatch.setattr(compat, "apply_plan_", recorded_apply)
+    monkeypatch.setattr(compat.mixup, "run", recorded_run)
+    monkeypatch.setattr(compat.mixup, "apply_plan_", recorded_apply)
     return followed
 
 
 def theirs(plan: MixPlan, monkeypatch, x: Tensor, target: Tensor, **arguments) -> tuple[Tensor, Tensor]:
     """What timm's Mixup makes of a batch where it draws a plan of ours."""
-    mixup = timm_mixup.Mixup(**arguments)
-    draws = {"batch": 1, "pair": len(plan) // 2, "elem": len(plan)}[mixup.mode]
+    return drawing(plan, monkeypatch, timm_mixup.Mixup(**arguments), x.clone(), target)
+
+
+def drawing(plan: MixPlan, monkeypatch, mixup, *batch) -> tuple[Tensor, Tensor]:
+    """What a mixup of timm's makes of a batch where it draws a plan of ours."""
+    half = (len(plan) + 1) // 2
+    draws = {"batch": 1, "pair": half, "elem": len(plan), "half": half}[mixup.mode]
     kind, lam = plan.kind[:draws].numpy(), plan.lam[:draws].numpy()
     boxes = iter([box for box, each in zip(plan.boxes.tolist(), kind, strict=False) if each == CUTMIX])
     corrected = iter([float(each) for each in lam[kind == CUTMIX]])
@@ -90,7 +95,7 @@ def theirs(plan: MixPlan, monkeypatch, x: Tensor, target: Tensor, **arguments) -
     monkeypatch.setattr(mixup, "_params_per_elem", lambda _: (drawn, kind == CUTMIX))
     monkeypatch.setattr(mixup, "_params_per_batch", lambda: (float(drawn[0]), bool(kind[0] == CUTMIX)))
     monkeypatch.setattr(timm_mixup, "cutmix_bbox_and_lam", bbox_and_lam)
-    result = mixup(x.clone(), target)
+    result = mixup(*batch)
     assert next(boxes, None) is None
     return result
 
@@ -156,7 +161,7 @@ def test_mixes_by_what_timm_drew(mode, law, monkeypatch):
         mixed = cutmix_cuda.apply_plan_(images, labels, plan(), num_classes, label_smoothing=smoothing, backend=backend)
         return *mixed, plan().packed
 
-    monkeypatch.setattr(compat, "run", follow)
+    monkeypatch.setattr(compat.mixup, "run", follow)
     for _ in range(10):
         boxes.clear()
         expected, expected_targets = peer(images.clone(), LABELS)
@@ -254,6 +259,93 @@ def test_targets_of_other_forms():
     torch.testing.assert_close(mixup(IMAGES.clone(), one_hot)[1], expected, rtol=0, atol=1e-6)
 
 
+# ---- Collating
+
+
+def samples_of(images: Tensor, labels: Tensor, arrays: bool = False) -> list[tuple]:
+    """Copies, for timm's writes to the samples it is given."""
+    parts = zip(images.clone().numpy() if arrays else images.clone(), labels, strict=True)
+    return [(image, label if label.ndim else int(label)) for image, label in parts]
+
+
+@pytest.mark.parametrize("arrays", [True, False], ids=["arrays", "tensors"])
+@pytest.mark.parametrize("mode", [*MODES, "half"])
+@every_law
+def test_collates_as_timm(law, mode, arrays, plans, monkeypatch):
+    """Pixels rounded as timm's, and targets."""
+    images = images_of(dtype=torch.uint8)
+    arguments = {**law, "mode": mode, "num_classes": CLASSES}
+    collate = compat.FastCollateMixup(**arguments)
+    for _ in range(4):
+        mixed, targets = collate(samples_of(images, LABELS, arrays))
+        peer, samples = timm_mixup.FastCollateMixup(**arguments), samples_of(images, LABELS, arrays)
+        expected, expected_targets = drawing(plans[-1], monkeypatch, peer, samples)
+        assert_same_bits(mixed, expected)
+        assert_same_bits(targets, expected_targets)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "half"])
+def test_blends_every_byte_with_every_other_as_timm(mode, plans, monkeypatch):
+    byte = torch.arange(256, dtype=torch.uint8)
+    images = torch.stack([byte.expand(256, 256), byte[:, None].expand(256, 256)])[:, None].contiguous()
+    labels = torch.tensor([0, 1])
+    collate = compat.FastCollateMixup(1.0, mode=mode, num_classes=2)
+    for _ in range(8):
+        mixed, targets = collate(samples_of(images, labels))
+        peer = timm_mixup.FastCollateMixup(1.0, mode=mode, num_classes=2)
+        expected, expected_targets = drawing(plans[-1], monkeypatch, peer, samples_of(images, labels))
+        assert_same_bits(mixed, expected)
+        assert_same_bits(targets, expected_targets)
+
+
+@pytest.mark.parametrize("mode", ["batch", "half"])
+def test_collates_dense_labels(mode, plans, monkeypatch):
+    images, labels = images_of(dtype=torch.uint8), soft_labels(BATCH, CLASSES)
+    arguments = {"mode": mode, "num_classes": CLASSES, "multi_label": True}
+    mixed, targets = compat.FastCollateMixup(**arguments)(samples_of(images, labels))
+    peer = timm_mixup.FastCollateMixup(**arguments)
+    expected, expected_targets = drawing(plans[-1], monkeypatch, peer, samples_of(images, labels))
+    assert_same_bits(mixed, expected)
+    assert_same_bits(targets, expected_targets)
+
+
+def test_half_of_an_odd_batch_has_the_one_in_the_middle():
+    images, labels = images_of(5, dtype=torch.uint8), random_labels(5, CLASSES)
+    mixed, targets = compat.FastCollateMixup(mode="half", num_classes=CLASSES)(samples_of(images, labels))
+    assert mixed.shape[0] == len(targets) == 3
+    assert_same_bits(mixed[2], images[2])
+
+
+def test_labels_of_any_number_type_are_class_indices():
+    """As timm's, which makes indices of bools and floats."""
+    images = images_of(2, dtype=torch.uint8)
+    for labels in ((1, 0), (True, False), (1.0, 0.0), (np.int32(1), np.int32(0))):
+        _, targets = compat.FastCollateMixup(prob=0.0, label_smoothing=0.0, num_classes=2)(
+            list(zip(images, labels, strict=True))
+        )
+        assert targets.tolist() == [[0, 1], [1, 0]]
+
+
+def test_collates_in_workers_that_draw_apart():
+    images = images_of(dtype=torch.uint8).repeat(4, 1, 1, 1)
+    dataset = torch.utils.data.TensorDataset(images, LABELS.repeat(4))
+    for seed in (None, 3):
+        collate = compat.FastCollateMixup(mode="elem", num_classes=CLASSES, seed=seed)
+        batches = list(torch.utils.data.DataLoader(dataset, BATCH, num_workers=2, collate_fn=collate))
+        assert len({tuple(targets.flatten().tolist()) for _, targets in batches}) == len(batches) == 4
+        assert all(mixed.dtype == torch.uint8 and mixed.shape == (BATCH, 3, *SIZE) for mixed, _ in batches)
+
+
+def test_samples_that_are_wrong():
+    collate = compat.FastCollateMixup(num_classes=CLASSES)
+    with pytest.raises(TypeError, match="^images must be uint8 tensors or arrays to be collated, got torch.float32"):
+        collate(samples_of(IMAGES, LABELS))
+    with pytest.raises(TypeError, match="^images must be uint8 tensors or arrays to be collated, got (tuple|list)"):
+        collate([("image", 1)])
+    with pytest.raises(ValueError, match="^mode must be one of 'batch', 'pair', 'elem', 'half', got 'all'"):
+        compat.FastCollateMixup(mode="all")
+
+
 # ---- The plan
 
 
@@ -340,16 +432,17 @@ def test_minmax_of_one_length(plans):
 # ---- In a training script
 
 
-def test_has_the_arguments_and_attributes_of_timms():
-    signature, peer = inspect.signature(compat.Mixup), inspect.signature(timm_mixup.Mixup)
+@pytest.mark.parametrize("name", ["Mixup", "FastCollateMixup"])
+def test_has_the_arguments_and_attributes_of_timms(name):
+    own_class, peer_class = getattr(compat, name), getattr(timm_mixup, name)
+    signature, peer = inspect.signature(own_class), inspect.signature(peer_class)
     own = list(signature.parameters.values())
     assert [str(parameter) for parameter in peer.parameters.values()] == [
         f"{parameter.name}={parameter.default!r}" for parameter in own if parameter.kind != parameter.KEYWORD_ONLY
     ]
     assert [parameter.name for parameter in own[len(peer.parameters) :]] == ["seed", "generator", "backend"]
     arguments = (0.8, 0.3, [0.2, 0.8], 0.9, 0.4, "pair", False, 0.2, CLASSES, True)
-    theirs = vars(timm_mixup.Mixup(*arguments))
-    ours = vars(compat.Mixup(*arguments))
+    theirs, ours = vars(peer_class(*arguments)), vars(own_class(*arguments))
     assert {name: ours[name] for name in theirs} == theirs
     assert theirs["mixup_enabled"]
 

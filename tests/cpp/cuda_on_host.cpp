@@ -47,7 +47,7 @@ namespace cutmix {
 namespace {
 
 struct CudaOnHost {
-    static size_t alignment(Dtype dtype) { return blended_bytes(dtype); }
+    static bool takes(const Images& images) { return fits_launch(images); }
 
     static void run(const MixCall& call, const Tensor&) {
         launches = 0;

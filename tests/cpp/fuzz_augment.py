@@ -29,6 +29,13 @@ def any_images(dtype: torch.dtype, sizes: list[int]) -> torch.Tensor:
     return images
 
 
+def any_colours(batch: int) -> torch.Tensor:
+    """Colour matrices, some of them with entries that are no finite numbers."""
+    colours = torch.randn(batch, 3, 4)
+    colours[torch.rand(colours.shape) < 0.05] = random.choice([torch.inf, -torch.inf, torch.nan, 1e38])
+    return colours
+
+
 def any_views(batch: int, height: int, width: int) -> torch.Tensor:
     """Views that mostly make sense."""
     boxes = random.randrange(4)
@@ -66,16 +73,22 @@ def step() -> None:
     low, high = sorted(random.choice([0.0, 0.02, 0.4, 1.0]) for _ in range(2))
     tables = torch.rand(1, 4097)
     flip, erase = random.choice([0.0, 0.5, 1.0]), random.choice([0.0, 0.7, 1.0])
-    parameters = flip, erase, low, high, random.choice([0.0, 1.0, 4.0])
-    choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3)
+    coloured = channels == 3 and random.random() < 0.5
+    colours = any_colours(batch) if coloured and random.random() < 0.5 else None
+    factors = [factor for _ in range(3) for factor in sorted(random.choice([0.0, 0.5, 1.0, 3.0]) for _ in range(2))]
+    parameters = flip, erase, low, high, random.choice([0.0, 1.0, 4.0]), *factors, random.choice([0.0, 0.5, 1.0])
+    choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3), int(coloured)
     bounds = sorted(random.choice([0.0, 0.3, 0.6, 1.0]) for _ in range(3))
     sampling = [random.randrange(3), random.randrange(4), random.randrange(2), random.randrange(2)]
     drawn_by = seed, quantiles(tuple(random.choices(LAWS, k=3)), images.device), bounds, sampling
-    views_by = tables, parameters, choices
+    views_by = tables, colours, parameters, choices
+    views = any_views(batch, height, width)
+    if coloured:
+        views = torch.cat([views, any_colours(batch).view(torch.int32)], dim=1)
     ways = {
         "augment": (labels, *drawn_by, *views_by, *targets, constants, erasing),
         "apply_views": (
-            labels, any_plan(batch, height, width), any_views(batch, height, width), seed, *targets, constants, erasing
+            labels, any_plan(batch, height, width), views, coloured, seed, *targets, constants, erasing
         ),
     }  # fmt: skip
     for op, arguments in ways.items():

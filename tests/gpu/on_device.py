@@ -15,6 +15,7 @@ from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._literals import BackendName
 
 from ..helpers import assert_same_bits, random_images, random_labels
 
@@ -91,7 +92,9 @@ def make_batch(
 # ---- Every call there is
 
 
-def _drawn(call: Callable[..., Any], batch: Batch, backend: str | None, **how: Any) -> tuple[Any, Tensor, Tensor]:
+def _drawn(
+    call: Callable[..., Any], batch: Batch, backend: BackendName | None, **how: Any
+) -> tuple[Any, Tensor, Tensor]:
     mixed, targets, plan = call(
         batch.images,
         batch.labels,
@@ -106,33 +109,37 @@ def _drawn(call: Callable[..., Any], batch: Batch, backend: str | None, **how: A
     return mixed, targets, plan.packed
 
 
-def _followed(call: Callable[..., Any], batch: Batch, backend: str | None, **how: Any) -> tuple[Any, Tensor]:
+def _followed(call: Callable[..., Any], batch: Batch, backend: BackendName | None, **how: Any) -> tuple[Any, Tensor]:
     return call(batch.images, batch.labels, batch.plan, batch.classes, backend=backend, **batch.targets, **how)
 
 
-def _sample_plan(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+def _sample_plan(batch: Batch, backend: BackendName | None) -> tuple[Tensor, ...]:
     size, (height, width) = batch.images.shape[0], batch.images.shape[-2:]
     how: dict[str, Any] = {"seed": batch.seed, "device": batch.images.device, "backend": backend, **batch.sampling}
     return (cutmix_cuda.sample_plan(size, height, width, **how).packed,)
 
 
-def _mix_targets(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
-    how: dict[str, Any] = {"label_smoothing": batch.label_smoothing, "dtype": batch.target_dtype, "backend": backend}
+def _mix_targets(batch: Batch, backend: BackendName | None) -> tuple[Tensor, ...]:
+    how: dict[str, Any] = {
+        "label_smoothing": batch.label_smoothing,
+        "target_dtype": batch.target_dtype,
+        "backend": backend,
+    }
     return (cutmix_cuda.mix_targets(batch.labels, batch.plan, batch.classes, **how),)
 
 
-def _mix_images_out(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+def _mix_images_out(batch: Batch, backend: BackendName | None) -> tuple[Tensor, ...]:
     cutmix_cuda.mix_images(batch.images, batch.plan, out=batch.out, backend=backend)
     return ()
 
 
-def _mix_images_in_place(batch: Batch, backend: str | None) -> tuple[Tensor, ...]:
+def _mix_images_in_place(batch: Batch, backend: BackendName | None) -> tuple[Tensor, ...]:
     cutmix_cuda.mix_images_(batch.images, batch.plan, backend=backend)
     return ()
 
 
 # Each gives the tensors that it allocated, and none that it was given. Those that end in _ write to the images.
-CALLS: dict[str, Callable[[Batch, str | None], tuple[Tensor, ...]]] = {
+CALLS: dict[str, Callable[[Batch, BackendName | None], tuple[Tensor, ...]]] = {
     "cutmix": lambda batch, backend: _drawn(cutmix_cuda.cutmix, batch, backend),
     "cutmix out": lambda batch, backend: _drawn(cutmix_cuda.cutmix, batch, backend, out=batch.out)[1:],
     "cutmix_": lambda batch, backend: _drawn(cutmix_cuda.cutmix_, batch, backend)[1:],
@@ -165,7 +172,7 @@ def assert_as_expected(batch: Batch, results: tuple[Tensor, ...], like: Batch, e
 
 def check(
     batch: Batch,
-    backend: str,
+    backend: BackendName,
     device: torch.device,
     calls: list[str] | None = None,
     reference_on: torch.device | str = "cpu",

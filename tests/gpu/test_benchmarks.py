@@ -71,7 +71,7 @@ print("can capture:", stopwatches.can_capture)
 
 
 def test_no_two_clocks_after_a_failed_capture(device):
-    """If torch can capture again, all but that call are replays; if it cannot, none is. By itself, for it may not."""
+    """If torch can capture again, all but that call are replays; if it cannot, none is. In a process of its own."""
     done = subprocess.run([sys.executable, "-c", FAILED_CAPTURE], cwd="/", text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch("can capture: (True|False)\n", done.stdout)

@@ -7,6 +7,7 @@ import torch
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, MixPlan
+from cutmix_cuda._literals import BackendName
 
 from ..helpers import (
     assert_same_bits,
@@ -44,7 +45,7 @@ INPUTS = {
 every_input = pytest.mark.parametrize("images", INPUTS.values(), ids=INPUTS.keys())
 
 
-def warm(call: str, batch: Batch, backend: str) -> None:
+def warm(call: str, batch: Batch, backend: BackendName) -> None:
     """What a first call does on top: compile, build tables, take memory from the device."""
     CALLS[call](batch.on(batch.images.device), backend)
     torch.cuda.synchronize(batch.images.device)
@@ -177,9 +178,11 @@ def test_every_kind_in_one_launch(backend, device, images, inplace):
         pytest.skip("torch's profiler sees no kernels here")
     batch = make_batch(images()).on(device)
 
+    mix = cutmix_cuda.mix_ if inplace else cutmix_cuda.mix
+
     def call(seed):
-        how = {"cutout": 0.25, "prob": 0.9, "inplace": inplace, "seed": seed, "backend": backend}
-        return cutmix_cuda.mix(batch.images, batch.labels, batch.classes, **how)
+        how = {"cutout": 0.25, "prob": 0.9, "seed": seed, "backend": backend}
+        return mix(batch.images, batch.labels, batch.classes, **how)
 
     for seed in (batch.seed, batch.seed.to(device)):
         call(seed)
@@ -342,7 +345,7 @@ def test_more_than_31_bits_of_targets(backend, device):
     room_for(device, 3 * size * classes)
     labels = torch.arange(size, device=device)
     plan = cutmix_cuda.sample_plan(size, 8, 8, seed=SEED, device=device, backend=backend)
-    targets = cutmix_cuda.mix_targets(labels, plan, classes, dtype=torch.bfloat16, backend=backend)
+    targets = cutmix_cuda.mix_targets(labels, plan, classes, target_dtype=torch.bfloat16, backend=backend)
     own, other = plan.lam.bfloat16(), (1 - plan.lam).bfloat16()
     assert torch.equal(targets[labels, labels], own)
     assert torch.equal(targets[labels, plan.partner.long()], other)

@@ -163,14 +163,15 @@ def test_every_kind(backend, device, dtype, width, channels_last):
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         for inplace in {False, partner in OWN_INVERSE}:
-            rules = {"partner": partner, "inplace": inplace, **how}
-            mixed, targets, plan = cutmix_cuda.mix(
+            rules = {"partner": partner, **how}
+            mix = cutmix_cuda.mix_ if inplace else cutmix_cuda.mix
+            mixed, targets, plan = mix(
                 images.clone(), labels, 10, seed=torch.tensor([size]), backend="reference", **rules
             )
             for seed_device in {"cpu", str(device)}:
                 seed = torch.tensor([size], device=seed_device)
                 arguments = images.to(device, copy=True), labels.to(device), 10
-                results = cutmix_cuda.mix(*arguments, seed=seed, backend=backend, **rules)
+                results = mix(*arguments, seed=seed, backend=backend, **rules)
                 for result, expected in zip(results[:2], (mixed, targets), strict=True):
                     assert_same_bits(result, expected)
                 assert_same_bits(results[2].packed, plan.packed)
@@ -179,7 +180,7 @@ def test_every_kind(backend, device, dtype, width, channels_last):
             assert_same_bits(followed, mixed)
 
 
-# ---- What nobody looks at, for that would make the host wait
+# ---- What nobody looks at, because that would make the host wait
 
 
 @pytest.mark.parametrize("call", ["cutmix", "cutmix_", "apply_plan", "apply_plan_", "mix_targets"])

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cutmix_cuda._ops import FEW_CHANNELS, PLAN_COLUMNS, QUADRUPLE, Draw, ViewChoices, new_images
+from cutmix_cuda._ops import COLOUR_ROWS, FEW_CHANNELS, PLAN_COLUMNS, QUADRUPLE, Draw, ViewChoices, new_images
 
+from .. import bindings
 from ..ptx import Device, Kernel, Module, Report
 from ..ptx.toolchain import compile_cuda
 from .execution import Memory, cuda_flags, dtype_name
@@ -34,6 +35,10 @@ class AugmentCall(NamedTuple):
     def drawn(self) -> bool:
         return "view_parameters" in self.arguments
 
+    @property
+    def coloured(self) -> bool:
+        return bool(ViewChoices(*self.arguments["view_choices"]).coloured if self.drawn else self.arguments["coloured"])
+
 
 def augment_call(op: str, *arguments: Any) -> AugmentCall:
     """The call of augment, apply_views (or their _out) or sample_views with the arguments of its schema."""
@@ -47,10 +52,11 @@ def augment_call(op: str, *arguments: Any) -> AugmentCall:
         sizes = images.shape[0], *images.shape[2:]
         if out is None:
             out = new_images(images, named["output_dtype"], named["memory_format"])
-    boxes = ViewChoices(*named["view_choices"]).max_boxes if "view_choices" in named else 0
+    choices = ViewChoices(*named.get("view_choices", ()))
     plan, views = named.get("plan"), named.get("views")
     if views is None:
-        views = torch.empty(sizes[0], 1 + boxes, QUADRUPLE, dtype=torch.int32)
+        rows = 1 + choices.max_boxes + COLOUR_ROWS * choices.coloured
+        views = torch.empty(sizes[0], rows, QUADRUPLE, dtype=torch.int32)
         plan = None if images is None else torch.empty(sizes[0], PLAN_COLUMNS, dtype=torch.int32)
     targets = None if labels is None else torch.empty(sizes[0], named["num_classes"], dtype=named["dtype"])
     return AugmentCall(sizes, named, out, targets, plan, views)
@@ -62,7 +68,7 @@ class AugmentMemory(Memory):
     def __init__(self, call: AugmentCall):
         self.device = Device()
         self.buffers = {}
-        for name in ("images", "labels", "seed", "quantiles", "view_tables"):
+        for name in ("images", "labels", "seed", "quantiles", "view_tables", "colours"):
             self._copy(name, call.arguments.get(name))
         if wide_constants(call) is not None:
             self._copy("constants", wide_constants(call))
@@ -83,11 +89,11 @@ def wide_constants(call: AugmentCall) -> Any:
 
 def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: bool = False) -> dict[str, Any]:
     """What csrc/cuda/augment_cuda.cu launches for a call: kernel, grid, block, shared memory and the parameters."""
-    from cutmix_cuda import _build_info  # type: ignore[attr-defined]
-
     batch, height, width = call.sizes
     named = call.arguments
-    arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width, "boxes": call.views.shape[1] - 1}
+    boxes = call.views.shape[1] - 1 - COLOUR_ROWS * call.coloured
+    arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width}
+    arguments |= {"boxes": boxes, "coloured": call.coloured}
     arguments |= {"plan": memory.address(call.plan) if call.plan is not None else 0}
     arguments |= {"views": memory.address(call.views)}
     if seed_on_device:
@@ -100,6 +106,8 @@ def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: boo
     if call.drawn:
         arguments |= {name: named[name] for name in ("view_parameters", "view_choices")}
         arguments["aspects"] = memory.address(named["view_tables"])
+        if named["colours"] is not None:
+            arguments["colours"] = memory.address(named["colours"])
     if call.out is not None:
         arguments["erasing"] = tuple(named["erasing"])
         if wide_constants(call) is None:
@@ -114,7 +122,7 @@ def augment_launch(call: AugmentCall, memory: AugmentMemory, seed_on_device: boo
         for name, tensor in (("labels", named["labels"]), ("targets", call.targets)):
             arguments[name] = memory.address(tensor), dtype_name(tensor)
         arguments |= {"num_classes": call.targets.shape[1], "label_smoothing": named["label_smoothing"]}
-    return _build_info.augment_geometry(**arguments)
+    return bindings.load().augment_geometry(**arguments)
 
 
 def augment_module(architecture: int) -> Module:
@@ -123,12 +131,13 @@ def augment_module(architecture: int) -> Module:
 
 @functools.cache
 def augment_kernel(name: str, architecture: int) -> Kernel:
-    """A kernel by its name in C++: augment_pixels, augment_vectors<ElementBF16,3>."""
-    match = re.fullmatch(r"(\w+)(?:<(\w+),(\d)>)?", name)
+    """A kernel by its name in C++: augment_pixels<false>, augment_vectors<ElementBF16,3,true>."""
+    match = re.fullmatch(r"(\w+)<(?:(\w+),(\d),)?(true|false)>", name)
     assert match is not None
-    base, element, channels = match.groups()
-    values = f"INS_{len(element)}{element}ELi{channels}EEEv" if element else "E"
-    return augment_module(architecture)[f"_ZN6cutmix{len(base)}{base}{values}NS_13AugmentParamsE"]
+    base, element, channels, coloured = match.groups()
+    values = f"NS_{len(element)}{element}ELi{channels}E" if element else ""
+    mangled = f"_ZN6cutmix{len(base)}{base}I{values}Lb{int(coloured == 'true')}EEEvNS_13AugmentParamsE"
+    return augment_module(architecture)[mangled]
 
 
 @dataclass
@@ -144,11 +153,14 @@ class Augmented:
     memory: AugmentMemory
 
 
-def execute_augment(call: AugmentCall, architecture: int = 80, seed_on_device: bool = False) -> Augmented:
-    """Runs the one launch of a call. Raises `Fault` at the first wrong act."""
+def execute_augment(
+    call: AugmentCall, architecture: int = 80, seed_on_device: bool = False, blocks: range | None = None
+) -> Augmented:
+    """Runs the one launch of a call, or some blocks of it. Raises `Fault` at the first wrong act."""
     memory = AugmentMemory(call)
     launch = augment_launch(call, memory, seed_on_device)
     kernel = augment_kernel(launch["kernel"], architecture)
-    report = memory.device.launch(kernel, launch["grid"], launch["block"], [launch["params"]], launch["shared_bytes"])
+    params = [launch["params"]]
+    report = memory.device.launch(kernel, launch["grid"], launch["block"], params, launch["shared_bytes"], blocks)
     out, targets, plan = (None if each is None else memory.fetch(each) for each in (call.out, call.targets, call.plan))
     return Augmented(out, targets, plan, memory.fetch(call.views), launch, report, memory)

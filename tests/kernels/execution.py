@@ -1,6 +1,6 @@
 """Runs on CPU tensors what a call launches on a GPU: the compiled PTX of a CUDA or Triton kernel, in tests/ptx.
 
-Grid, block, kernel and parameters are those that the package itself would launch: ``_build_info.launch_geometry`` says
+Grid, block, kernel and parameters are those that the package itself would launch: ``bindings.launch_geometry`` says
 them for CUDA, ``triton_kernels.launch.mix_launch`` for Triton. Here stands only what the wrappers around them do:
 allocate the outputs and hand over addresses.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 from cutmix_cuda._ops import KINDS, PLAN_COLUMNS, QUANTILE_INTERVALS, Draw, Kind, Partner, Sampling
 from cutmix_cuda.reference import has_box, has_partner, reads_own
 
+from .. import bindings
 from ..ptx import Buffer, Device, Kernel, Module, Report, parse
 from ..ptx.machine import WARP
 from ..ptx.toolchain import compile_cuda, nvcc
@@ -178,8 +179,6 @@ def dtype_name(tensor: Tensor) -> str:
 
 def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dict[str, Any]:
     """What csrc/cuda/mix_cuda.cu launches for a call: kernel, grid, block and the bytes of the parameters."""
-    from cutmix_cuda import _build_info  # type: ignore[attr-defined]
-
     batch, height, width = call.sizes
     arguments: dict[str, Any] = {"batch": batch, "height": height, "width": width, "plan": memory.address(call.plan)}
     if call.draw is not None:
@@ -198,7 +197,7 @@ def cuda_launch(call: Call, memory: Memory, seed_on_device: bool = False) -> dic
         for name, tensor in (("labels", call.labels), ("targets", call.targets)):
             arguments[name] = memory.address(tensor), dtype_name(tensor)
         arguments |= {"num_classes": call.targets.shape[1], "label_smoothing": call.label_smoothing}
-    return _build_info.launch_geometry(**arguments)
+    return bindings.load().launch_geometry(**arguments)
 
 
 def _run_cuda(call: Call, memory: Memory, architecture: int, seed_on_device: bool) -> tuple[Any, Report]:
@@ -269,8 +268,8 @@ _RUN = {"cuda": _run_cuda, "triton": _run_triton}
 
 # def test_x(kind): runs once for CUDA and once for Triton, as far as this machine can compile them.
 needs_cuda = pytest.mark.skipif(
-    nvcc() is None or not _importable("cutmix_cuda._build_info"),
-    reason="the compiled _build_info, and nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda, are not both there",
+    nvcc() is None or not bindings.available,
+    reason=f"{bindings.NEEDS}, and nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda, are not all there",
 )
 needs_triton = pytest.mark.skipif(not _importable("triton"), reason="triton is not installed")
 every_kind = pytest.mark.parametrize(

@@ -31,11 +31,6 @@ def extents(draw):
     return draw(st.permutations([height, width]))
 
 
-@pytest.fixture(scope="module")
-def cxx():
-    return pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
-
-
 def random_words(seed: int, count: int = 4096) -> np.ndarray:
     """Words, those at the edges among them."""
     return np.concatenate([EDGE_WORDS, np.random.default_rng(seed).integers(0, 2**32, count, dtype=np.uint32)])

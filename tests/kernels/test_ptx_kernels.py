@@ -23,6 +23,7 @@ from torch import Tensor
 from cutmix_cuda import reference
 from cutmix_cuda._ops import BLENDED_DTYPES, INVERSE_OF_THEMSELVES, Draw, Kind, Partner, Placement, Sampling, Scope
 
+from .. import bindings
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels
 from ..ptx import Device
 from .execution import (
@@ -289,13 +290,29 @@ def test_fill_of_elements_wider_than_vectors(kind, in_place):
 @needs_cuda
 def test_elements_that_no_vector_holds():
     """An address that is no multiple of an element would be blended wrongly: an error."""
-    from cutmix_cuda import _build_info
-
     images = 4098, (1, 1, 1, 4), (4, 4, 4, 1)
     call = {"batch": 1, "height": 1, "width": 4, "plan": 4096, "images": images, "out": images, "element_bytes": 4}
-    assert _build_info.launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
+    assert bindings.load().fits_launch(images, images, 4, "int32")
+    assert bindings.load().launch_geometry(**call, dtype="int32")["kernel"] == "mix_out_of_place<2>"
+    assert not bindings.load().fits_launch(images, images, 4, "float32"), "such images are copied first"
     with pytest.raises(ValueError, match="as aligned as their elements"):
-        _build_info.launch_geometry(**call, dtype="float32")
+        bindings.load().launch_geometry(**call, dtype="float32")
+
+
+@needs_cuda
+def test_more_slices_than_blocks():
+    """Of those with gaps between them each takes a block; without gaps, into which they are copied, a sample does."""
+    shape = 2**30, 3, 1, 1
+    gaps, dense = ((4096, shape, strides) for strides in ((6, 2, 1, 1), (3, 1, 1, 1)))
+    assert bindings.load().fits_launch(dense, dense, 1, "uint8")
+    call = {"batch": shape[0], "height": 1, "width": 1, "plan": 4096}
+    assert bindings.load().launch_geometry(**call, images=dense, out=dense)["grid"] == 2**30
+    for images, out in ((gaps, dense), (dense, gaps)):
+        assert not bindings.load().fits_launch(images, out, 1, "uint8")
+        with pytest.raises(ValueError, match="all blocks"):
+            bindings.load().launch_geometry(**call, images=images, out=out)
+    few = [(address, (2**26, *shape[1:]), strides) for address, _, strides in (gaps, dense)]
+    assert bindings.load().fits_launch(*few, 1, "uint8")
 
 
 # ---- The plan
@@ -444,6 +461,18 @@ def test_targets(kind, labels_dtype, dtype):
 
 
 @every_kind
+@every_place
+@pytest.mark.parametrize("what", [Kind.keep, Kind.cutout], ids=lambda what: what.name)
+def test_a_label_that_only_the_partner_has(kind, what, in_place):
+    """Who keeps the own target does not look at the partner's label, which may be none."""
+    images, labels = random_images((4, 1, 3, 16), torch.uint8), torch.tensor([0, CLASSES, -1, 2])
+    plan = plan_rows(*((k ^ 1, (0, 0, 2, 5), what if labels[k] in (0, 2) else Kind.cutmix) for k in range(4)))
+    rest = plan, CLASSES, 0.1, torch.float32
+    done = assert_as_reference(kind, "apply_" if in_place else "apply", images, labels, *rest)
+    assert done.targets.isnan().all(1).tolist() == done.targets.isnan().any(1).tolist() == [False, True, True, False]
+
+
+@every_kind
 @pytest.mark.parametrize("classes", [0, 1, 3, 1000, 1023, 2500])
 def test_numbers_of_classes(kind, classes):
     """None, and more than a warp or a program writes; rows of targets that 16 bytes divide, and others."""
@@ -469,11 +498,9 @@ def test_the_last_columns_of_the_most_classes(kind, classes, dtype):
         "targets": end.address - (classes - columns) * dtype.itemsize,
     }
     if kind == "cuda":
-        from cutmix_cuda import _build_info
-
         sizes = {"batch": 1, "height": MAX_INT32, "width": MAX_INT32, "num_classes": classes}
         typed = {"labels": (addresses["labels"], "int64"), "targets": (addresses["targets"], dtype_name(targets))}
-        launch = _build_info.launch_geometry(**sizes, plan=addresses["plan"], **typed)
+        launch = bindings.load().launch_geometry(**sizes, plan=addresses["plan"], **typed)
         kernel, grid, last = (
             cuda_kernel(launch["kernel"], 80),
             launch["grid"],
@@ -535,6 +562,30 @@ def test_images_that_begin_anywhere(kind, in_place, offset):
     done = assert_as_reference(kind, op, images, None, *how, 0, 0.0, torch.float32, any_fill(torch.uint8))
     if kind == "cuda":
         assert done.launch["kernel"].endswith(f"<{offset}>")
+
+
+# Views of 8 rows of 32 bytes, of which one stride alone is odd, or two: no vector is wider than a byte. With 16 slices
+# the stride of a sample says nothing of the odd one of a slice.
+ODD_STRIDES = {
+    "row": lambda batch: random_images((batch, 16, 8, 33), torch.uint8)[..., :-1],
+    "slice": lambda batch: random_images((batch, 16, 8 * 32 + 1), torch.uint8)[..., :-1].unflatten(-1, (8, 32)),
+    "sample": lambda batch: random_images((batch, 16 * 8 * 32 + 1), torch.uint8)[:, :-1].unflatten(1, (16, 8, 32)),
+    "none": lambda batch: random_images((batch, 16, 8, 32), torch.uint8),
+}
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("strides", "out_strides"),
+    [("row", "none"), ("slice", "none"), ("sample", "none"), *(("none", odd) for odd in ("row", "slice", "sample"))],
+)
+def test_every_stride_counts_for_the_width_of_vectors(kind, strides, out_strides):
+    images, out = ODD_STRIDES[strides](3), ODD_STRIDES[out_strides](3)
+    how = sampling(placement=Placement.inside)
+    done = assert_as_reference(kind, "sample_and_apply_out", images, None, *how, 0, 0.0, torch.float32, out)
+    assert (done.launch["kernel"] == "mix_out_of_place<1>") if kind == "cuda" else (done.launch.options["WIDTH"] == 1)
+    if out_strides == "none":
+        assert_as_reference(kind, "sample_and_apply_", images, None, *how, 0, 0.0, torch.float32)
 
 
 # ---- Other architectures

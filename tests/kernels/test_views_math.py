@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from cutmix_cuda import reference, reference_augment
 from cutmix_cuda._ops import ViewChoices, ViewParameters
 
-from ..oracle_augment import DrawnViews, oracle_noise, oracle_view, packed_views, words_at
+from ..oracle_augment import DrawnViews, oracle_coloured, oracle_noise, oracle_view, packed_views, words_at
 from .test_math import MAX, any_floats, as_tensor, assert_twins, edge_floats, random_words, seeds, sorted_table, words
-
-
-@pytest.fixture(scope="module")
-def cxx():
-    return pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
 
 
 @given(seeds, words, st.integers(0, 5), words, words)
@@ -73,6 +68,7 @@ def drawn_views(draw):
     least, most = sorted(draw(st.tuples(*[st.integers(0, 3)] * 2)))
     probability = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
     translate = st.integers(0, 9) | st.just(2**31 - 1)
+    factors = st.tuples(*[st.floats(0, 4, width=32)] * 2)
     return DrawnViews(
         flip=draw(probability),
         erase=draw(probability),
@@ -81,6 +77,11 @@ def drawn_views(draw):
         translate=(draw(translate), draw(translate)),
         boxes=(least, most),
         first_erased=draw(st.integers(0, 3)),
+        brightness=draw(factors),
+        contrast=draw(factors),
+        saturation=draw(factors),
+        grey=draw(probability),
+        coloured=draw(st.integers(0, 1)),
     )
 
 
@@ -88,10 +89,12 @@ def draw_twins(cxx, seed: int, batch: int, height: int, width: int, table: np.nd
     mine = cxx.sample_views(seed % 2**64, batch, height, width, table[None], how.parameters, how.choices)
     tables = torch.from_numpy(table)[None]
     twin = reference_augment.sample_views(
-        torch.tensor([seed]), batch, height, width, tables, how.parameters, how.choices
+        torch.tensor([seed]), batch, height, width, tables, None, how.parameters, how.choices
     )
     np.testing.assert_array_equal(mine, twin.numpy())
-    assert reference_augment.valid_views(twin, height, width).all()
+    others, colours = reference_augment.parted(twin, bool(how.coloured))
+    assert reference_augment.valid_views(others, height, width).all()
+    assert (colours is None) == (not how.coloured)
     return twin
 
 
@@ -154,6 +157,31 @@ def test_valid_views(cxx, rows, height, width):
 # ---- Values
 
 
+@given(st.lists(st.tuples(*[any_floats] * 3), min_size=1, max_size=8), st.tuples(*[any_floats] * 4))
+@example([(255.0, 0.0, 124.0), (0.0, 0.0, 0.0)], (1.0, 0.0, 0.0, 0.0))
+@example([(255.0, 0.0, 124.0)], (-1.0, 0.0, 0.0, 0.0))
+@example([(255.0, 0.0, 124.0)], (float("nan"), float("inf"), -float("inf"), 0.0))
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_coloured_value(cxx, white, pixels, row):
+    """In 0..white, whatever the matrix, and exactly what it was by that of the identity."""
+    raw = np.array(pixels, dtype=np.float32).T
+    with np.errstate(all="ignore"):
+        expected = oracle_coloured(np.ascontiguousarray(raw), np.array([row] * 3, dtype=np.float32), white)[0]
+    mine = np.atleast_1d(cxx.coloured_value(*np.array(row, dtype=np.float32), *raw, white))
+    twin = reference_augment.coloured_value(torch.tensor(row), *torch.from_numpy(raw), white).numpy()
+    for value in (mine, twin):
+        assert ((value >= 0) & (value <= white)).all()
+        assert not np.signbit(value).any()
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_factors_of_one_leave_every_byte(cxx):
+    matrix = reference_augment.colour_matrix(*torch.ones(3, 2))
+    assert torch.equal(matrix, torch.eye(3, 4).expand(2, 3, 4))
+    every = np.arange(256, dtype=np.float32)
+    assert cxx.coloured_value(1.0, 0.0, 0.0, 0.0, every, every[::-1], 7.0, 255.0).tolist() == every.tolist()
+
+
 @given(st.lists(any_floats, min_size=1, max_size=8), any_floats, any_floats)
 @example([255.0, 0.0, 124.0], 123.675, 0.017124753)
 def test_normalized(cxx, raw, mean, scale):
@@ -200,5 +228,5 @@ def test_noise_is_nearly_normal(cxx):
 def test_the_lists_have_the_lengths_of_their_names(cxx):
     assert len(DrawnViews().parameters) == len(ViewParameters._fields)
     assert len(DrawnViews().choices) == len(ViewChoices._fields)
-    with pytest.raises(ValueError, match="5 parameters"):
-        cxx.sample_views(0, 1, 4, 4, np.zeros((1, 4097), np.float32), [0.0] * 4, [0] * 5)
+    with pytest.raises(ValueError, match="12 parameters"):
+        cxx.sample_views(0, 1, 4, 4, np.zeros((1, 4097), np.float32), [0.0] * 11, [0] * 6)

@@ -4,6 +4,8 @@ made at least once: test_ptx_kernels.py goes through the combinations."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,11 +18,14 @@ from ..helpers import (
     PARTNERS,
     PLACEMENTS,
     SCOPES,
+    Backend,
     assert_same_bits,
     random_images,
     random_labels,
     soft_labels,
+    strided,
 )
+from ..ops.test_augment import ALL_KINDS, EVERYTHING, check_augment, some_images, some_values
 from .execution import UNIFORM, bounds_of, fill_of
 
 CLASSES = 5
@@ -35,7 +40,7 @@ def assert_same_values(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_same_everywhere(images: Tensor, labels: Tensor | None, *, in_place: bool = False, **options) -> None:
-    function = cutmix_cuda.cutmix_ if in_place else cutmix_cuda.cutmix
+    function: Any = cutmix_cuda.cutmix_ if in_place else cutmix_cuda.cutmix
     classes = CLASSES if labels is not None else None
     results = []
     for backend in ("triton", "reference"):
@@ -212,6 +217,21 @@ def test_targets(labels_dtype, dtype):
     assert_same_bits(actual, cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="reference", **options))
 
 
+@pytest.mark.parametrize("labels", [random_labels(4, CLASSES), soft_labels(4, CLASSES)], ids=["indices", "soft"])
+def test_plans_and_labels_of_any_strides(labels):
+    images, box = random_images((4, 1, 6, 10), torch.uint8), (1, 2, 5, 9)
+    plan = plan_of([(k ^ 1, box, 0.25 + 0.1 * k, Kind.cutmix) for k in range(4)])
+    assert not strided(plan).is_contiguous() and not strided(labels).is_contiguous()
+    rest = CLASSES, 0.1, torch.float32
+    expected = torch.ops.cutmix_cuda_reference.apply(images, labels, plan, *rest)
+    for op in ("apply", "apply_"):
+        mixed, targets = assert_same_by_ops(op, images, strided(labels), strided(plan), *rest)[:2]
+        assert_same_bits(mixed, expected[0])
+        assert_same_bits(targets, expected[1])
+    targets = torch.ops.cutmix_cuda_triton.mix_targets(strided(labels), strided(plan), *rest)
+    assert_same_bits(targets, expected[1])
+
+
 @pytest.mark.parametrize("in_place", [False, True], ids=["out", "in-place"])
 def test_bad_rows_and_labels_by_the_ops(in_place):
     """What the functions refuse on a CPU and a GPU meets without looking: NaN targets, and pixels left alone."""
@@ -265,3 +285,19 @@ def test_direct_calls_are_checked():
     ):
         with pytest.raises(RuntimeError, match=message):
             ops.sample_plan(seed, *draw, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "last", "dtype", "erase"),
+    [
+        ((4, 3, 3, 8), True, torch.bfloat16, ("pixel", "before")),
+        ((3, 6, 3, 4), False, torch.float16, ("channel", "after")),
+        ((3, 1, 5, 5), False, torch.float32, ("constant", "before")),
+    ],
+)
+def test_batch_tail(shape, last, dtype, erase):
+    """All of it at once; test_triton_augment.py executes what is compiled of it."""
+    images = some_images(shape)
+    layout = torch.channels_last if last else torch.contiguous_format
+    values = some_values(shape[1], *erase)
+    check_augment(Backend("triton", "cpu"), images, ALL_KINDS, EVERYTHING, values, dtype, layout)

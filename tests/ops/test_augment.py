@@ -20,6 +20,7 @@ from ..helpers import (
     oracle_targets,
     packed,
     random_labels,
+    strided,
 )
 from ..oracle_augment import DrawnViews, Values, View, oracle_augmented, oracle_view, packed_views
 
@@ -30,6 +31,8 @@ BOUNDS = {"keep": (0.0, 0.0, 0.0), "cutmix": (1.0,) * 3, "mixup": (0.0, 1.0, 1.0
 ALL_KINDS = (0.3, 0.6, 0.8)
 PLAIN = DrawnViews()
 EVERYTHING = DrawnViews(0.5, 0.8, (0.05, 0.4), 3.3, (2, 3), (1, 2))
+COLOURED = DrawnViews(brightness=(0.6, 1.4), contrast=(0.5, 1.6), saturation=(0.0, 2.0), grey=0.3, coloured=1)
+EVERYTHING_COLOURED = EVERYTHING._replace(**{name: getattr(COLOURED, name) for name in COLOURED._fields[7:]})
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 OUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -62,7 +65,7 @@ def constants_for(values: Values, backend: Backend) -> Tensor:
 def draw_arguments(backend: Backend, bounds: tuple[float, ...], how: DrawnViews) -> list:
     tables = torch.from_numpy(TABLES).to(backend.device), torch.from_numpy(ASPECTS[None]).to(backend.device)
     mirror = [0, 3, 0, 1]  # each sample its own draw, boxes clipped, lambda corrected
-    return [torch.tensor([SEED]), tables[0], list(bounds), mirror, tables[1], how.parameters, how.choices]
+    return [torch.tensor([SEED]), tables[0], list(bounds), mirror, tables[1], None, how.parameters, how.choices]
 
 
 def expected_draws(shape: tuple[int, ...], bounds: tuple[float, ...], how: DrawnViews):
@@ -107,7 +110,7 @@ def check_augment(
     sizes = images.shape[0], *images.shape[2:]
     assert_same_bits(ops.sample_views(drawn_by[0], *sizes, *drawn_by[4:]).cpu(), packed_views(views, how.boxes[1]))
 
-    given = drawn_plan, drawn_views, drawn_by[0]
+    given = drawn_plan, drawn_views, bool(how.coloured), drawn_by[0]
     out, targets = ops.apply_views(images, labels, *given, *targets_as, *value_arguments, dtype, layout)
     assert_same_bits(out, expected)
     assert_same_bits(targets, expected_targets)
@@ -181,6 +184,83 @@ def test_each_part_of_a_view(backend, how):
     check_augment(backend, some_images((5, 3, 8, 11)), how=how)
 
 
+# ---- Colour
+
+
+@every_backend
+@pytest.mark.parametrize("how", [COLOURED, EVERYTHING_COLOURED], ids=["colour", "everything"])
+@pytest.mark.parametrize("shape", [(8, 3, 6, 9), (1, 3, 5, 5), (3, 3, 3, 37), (2, 3, 1, 1)])
+def test_colour(backend, shape, how, poisoned_memory):
+    check_augment(backend, some_images(shape), how=how)
+
+
+@every_backend
+@pytest.mark.parametrize("kind", BOUNDS)
+@pytest.mark.parametrize("erase_order", ["before", "after"])
+@pytest.mark.parametrize("erase_value", ["constant", "pixel"])
+def test_colour_of_every_kind_and_way_to_erase(backend, kind, erase_value, erase_order):
+    values = some_values(3, erase_value, erase_order)
+    check_augment(backend, some_images((5, 3, 7, 20)), BOUNDS[kind], EVERYTHING_COLOURED, values)
+
+
+@every_backend
+@pytest.mark.parametrize("memory_format", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("in_dtype", AUGMENTED_DTYPES)
+def test_colour_of_every_dtype_and_layout(backend, in_dtype, layout, memory_format):
+    images = some_images((4, 3, 7, 20)) / 255 if in_dtype != torch.uint8 else some_images((4, 3, 7, 20))
+    images = images.to(in_dtype).contiguous(memory_format=layout)
+    for dtype in OUT_DTYPES:
+        check_augment(backend, images, how=EVERYTHING_COLOURED, dtype=dtype, memory_format=memory_format)
+
+
+@every_backend
+def test_floats_are_clamped_to_one(backend):
+    check_augment(backend, some_images((4, 3, 7, 10), torch.float32), how=COLOURED)
+
+
+@every_backend
+def test_coloured_uint8_stays_uint8_where_nothing_is_normalised(backend):
+    values = identity_values(3)
+    check_augment(backend, some_images((8, 3, 7, 10)), ALL_KINDS, EVERYTHING_COLOURED, values, torch.uint8)
+
+
+@every_backend
+def test_colour_of_views_of_memory(backend):
+    for view in views_of(some_images((3, 3, 7, 10))):
+        check_augment(backend, view, how=EVERYTHING_COLOURED)
+
+
+@every_backend
+def test_given_colours(backend):
+    """Matrices of any numbers, in a call that draws the rest; they come back in the views."""
+    shape = 5, 3, 6, 20
+    images, values = some_images(shape), some_values(3)
+    colours = np.random.default_rng(0).normal(0, 1, (5, 3, 4)).astype(np.float32)
+    colours[1, 0, 2], colours[2, 1, 3] = np.nan, np.inf
+    plan, views = expected_draws(shape, ALL_KINDS, EVERYTHING_COLOURED)
+    views = [view._replace(colour=matrix) for view, matrix in zip(views, colours, strict=True)]
+    expected = oracle_augmented(images, plan, views, values, SEED, torch.float32)
+    arguments = draw_arguments(backend, ALL_KINDS, EVERYTHING_COLOURED)
+    arguments[5] = torch.from_numpy(colours).to(backend.device)
+    out, _, _, drawn = ops_for(backend.name, torch.device(backend.device)).augment(
+        images.to(backend.device), None, *arguments, 0, 0.0, torch.float32, values.constants, values.erasing,
+        torch.float32, 0,
+    )  # fmt: skip
+    assert_same_bits(out, expected)
+    assert torch.equal(drawn[:, -3:].cpu(), torch.from_numpy(colours).view(torch.int32))
+
+
+@every_backend
+def test_the_rest_of_a_view_does_not_depend_on_colour(backend):
+    ops = ops_for(backend.name, torch.device(backend.device))
+    plain, coloured = (
+        ops.sample_views(torch.tensor([SEED]), 9, 6, 8, *draw_arguments(backend, ALL_KINDS, how)[4:])
+        for how in (EVERYTHING, EVERYTHING_COLOURED)
+    )
+    assert torch.equal(coloured[:, :-3], plain)
+
+
 def views_of(images: Tensor) -> list[Tensor]:
     """The same images in memory that is not simply dense."""
     batch, channels, height, width = images.shape
@@ -203,8 +283,8 @@ def views_of(images: Tensor) -> list[Tensor]:
 def test_views_of_memory(backend, shape):
     """Images and out of any strides; what lies between the elements of out is not written to."""
     images = some_images(shape)
-    for strided in views_of(images):
-        check_augment(backend, strided)
+    for view in views_of(images):
+        check_augment(backend, view)
     ops = ops_for(backend.name, torch.device(backend.device))
     values = some_values(shape[1])
     plan, views = expected_draws(shape, ALL_KINDS, EVERYTHING)
@@ -223,6 +303,26 @@ def test_views_of_memory(backend, shape):
 
 
 @every_backend
+@pytest.mark.parametrize("offset", range(1, 4))
+def test_plans_views_and_labels_in_any_memory(backend, offset):
+    """Rows are read as vectors: neither plan, nor views, nor labels need be aligned for that, or dense."""
+    images, labels = some_images((6, 3, 6, 9)), torch.rand(6, 5)
+    plan, views = expected_draws((6, 3, 6, 9), ALL_KINDS, EVERYTHING)
+    values = some_values(3)
+    expected = oracle_augmented(images, plan, views, values, SEED, torch.float32)
+    given = labels, packed(plan), packed_views(views, 2)
+    shifted = [tensor.new_full((tensor.numel() + offset,), 1)[offset:].view(tensor.shape) for tensor in given]
+    shifted = [other.copy_(tensor) for other, tensor in zip(shifted, given, strict=True)]
+    ops = ops_for(backend.name, torch.device(backend.device))
+    for others in (shifted, map(strided, given)):
+        on = [other.to(backend.device) for other in others]
+        rest = torch.tensor([SEED]), 5, 0.1, torch.float32, values.constants, values.erasing, torch.float32, 0
+        out, targets = ops.apply_views(images.to(backend.device), *on, *rest)
+        assert_same_bits(out, expected)
+        assert_same_bits(targets, oracle_targets(labels, plan, 5, 0.1))
+
+
+@every_backend
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (3, 0, 4, 5), (3, 3, 0, 5), (3, 3, 4, 0)])
 def test_empty_images_still_have_targets(backend, shape):
     check_augment(backend, some_images(shape))
@@ -233,11 +333,12 @@ BAD_BOXES = [[-1, 0, 2, 2], [0, 0, 7, 2], [0, 0, 2, 10], [3, 0, 2, 2], [0, 5, 2,
 
 
 @every_backend
+@pytest.mark.parametrize("how", [EVERYTHING, EVERYTHING_COLOURED], ids=["plain", "coloured"])
 @pytest.mark.parametrize(("quadruple", "bad"), [(0, bad) for bad in BAD_VIEWS] + [(1, bad) for bad in BAD_BOXES])
-def test_what_leads_outside_is_not_followed(backend, quadruple, bad):
+def test_what_leads_outside_is_not_followed(backend, quadruple, bad, how):
     """A sample with a bad view is seen as it is and kept, its target is NaN; so is one that takes pixels of it."""
-    images, labels = some_images((6, 3, 6, 9)), torch.arange(6) % 5
-    plan, views = expected_draws((6, 3, 6, 9), BOUNDS["mixup"], EVERYTHING)
+    images, labels = some_images((6, 3, 6, 9), torch.float32), torch.arange(6) % 5
+    plan, views = expected_draws((6, 3, 6, 9), BOUNDS["mixup"], how)
     bad_one = 2
     packed_bad = packed_views(views, 2)
     packed_bad[bad_one, quadruple] = torch.tensor(bad, dtype=torch.int32)
@@ -255,7 +356,16 @@ def test_what_leads_outside_is_not_followed(backend, quadruple, bad):
     ops = ops_for(backend.name, torch.device(backend.device))
     on = [tensor.to(backend.device) for tensor in (images, labels, packed(plan), packed_bad)]
     out, targets = ops.apply_views(
-        *on, torch.tensor([SEED]), 5, 0.0, torch.float32, values.constants, values.erasing, torch.float32, 0
+        *on,
+        bool(how.coloured),
+        torch.tensor([SEED]),
+        5,
+        0.0,
+        torch.float32,
+        values.constants,
+        values.erasing,
+        torch.float32,
+        0,
     )
     assert_same_bits(out, expected)
     assert torch.equal(targets.cpu().nan_to_num(-1), targets_expected.nan_to_num(-1))
@@ -274,7 +384,7 @@ def test_a_bad_row_of_the_plan_is_not_followed(backend):
     ops = ops_for(backend.name, torch.device(backend.device))
     on = [tensor.to(backend.device) for tensor in (images, labels, rows, packed_views(views, 2))]
     out, targets = ops.apply_views(
-        *on, torch.tensor([SEED]), 5, 0.0, torch.float32, values.constants, values.erasing, torch.float32, 0
+        *on, False, torch.tensor([SEED]), 5, 0.0, torch.float32, values.constants, values.erasing, torch.float32, 0
     )
     assert_same_bits(out, expected)
     assert targets.isnan().all(dim=1).tolist() == [False, True, False, False]
@@ -299,13 +409,16 @@ def test_targets_of_any_dtype(backend, labels_dtype, target_dtype):
 
 
 @every_backend
-def test_opcheck(backend):
+@pytest.mark.parametrize("how", [EVERYTHING, EVERYTHING_COLOURED], ids=["plain", "coloured"])
+def test_opcheck(backend, how):
     namespace = {"triton": "cutmix_cuda_triton", "reference": "cutmix_cuda_reference"}.get(backend.name, "cutmix_cuda")
     ops = getattr(torch.ops, namespace)
     images = some_images((3, 3, 4, 5)).to(backend.device)
     labels = torch.arange(3).to(backend.device)
     values = some_values(3)
-    drawn_by = draw_arguments(backend, ALL_KINDS, EVERYTHING)
+    drawn_by = draw_arguments(backend, ALL_KINDS, how)
+    if how.coloured:
+        drawn_by[5] = torch.rand(3, 3, 4, device=backend.device)
     rest = 5, 0.1, torch.float32, values.constants, values.erasing
     for labels_or_none, layout in itertools.product((labels, None), MemoryFormat):
         torch.library.opcheck(ops.augment, (images, labels_or_none, *drawn_by, *rest, torch.bfloat16, int(layout)))
@@ -313,6 +426,6 @@ def test_opcheck(backend):
     torch.library.opcheck(ops.augment_out, (images, labels, *drawn_by, *rest, out))
     torch.library.opcheck(ops.sample_views, (drawn_by[0], 3, 4, 5, *drawn_by[4:]))
     *_, plan, views = ops.augment(images, labels, *drawn_by, *rest, torch.float32, 0)
-    given = images, labels, plan, views, drawn_by[0], *rest
+    given = images, labels, plan, views, bool(how.coloured), drawn_by[0], *rest
     torch.library.opcheck(ops.apply_views, (*given, torch.float16, 1))
     torch.library.opcheck(ops.apply_views_out, (*given, out))

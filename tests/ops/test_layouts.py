@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 import cutmix_cuda
 from cutmix_cuda import MixPlan
+from cutmix_cuda._literals import BackendName
 
 from ..helpers import (
     BACKENDS,
@@ -103,7 +104,7 @@ def assert_written(view: Tensor, before: Tensor, expected: Tensor, plan: MixPlan
     assert torch.equal(storage_of(view), storage_of(wanted)), "bytes outside the view were written to"
 
 
-def check_view(images: Tensor, view: Tensor, plan: MixPlan, backend: str) -> None:
+def check_view(images: Tensor, view: Tensor, plan: MixPlan, backend: BackendName) -> None:
     """A view mixed out of place and in place."""
     expected = expected_of(images, plan)
     before = alone(view)
@@ -187,6 +188,21 @@ def test_no_pixels_into_an_out_of_another_layout(backend, shape):
     assert mixed is out
     assert_same_bits(targets.cpu(), oracle_targets(labels.cpu(), planned(plan), 3))
     assert cutmix_cuda.mix_images(images, plan, **how) is out
+
+
+def test_where_a_view_ends():
+    """An out may begin right behind the last element of the images, or end before the first, and no nearer."""
+    memory, shape = torch.zeros(300), (2, 3, 4, 5)
+    count, strides = 120, (70, 22, 5, 1)  # with gaps, so that no tensor is contiguous
+    reach = 70 + 2 * 22 + 3 * 5 + 4  # from the first element to the last
+    first = memory.as_strided(shape, strides, 0)
+    for behind in (memory.as_strided(shape, strides, reach), memory[reach:][:count].view(shape)):
+        for images, out in ((first, behind), (behind, first)):
+            with pytest.raises(ValueError, match="out must not overlap images"):
+                cutmix_cuda.cutmix(images, out=out, seed=SEED)
+    for behind in (memory.as_strided(shape, strides, reach + 1), memory[reach + 1 :][:count].view(shape)):
+        for images, out in ((first, behind), (behind, first)):
+            assert cutmix_cuda.cutmix(images, out=out, seed=SEED)[0] is out
 
 
 def at_odd_address(tensor: Tensor) -> Tensor:

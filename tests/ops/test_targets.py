@@ -47,7 +47,7 @@ def assert_targets(backend, labels, plan, classes, smoothing, dtype):
     labels = labels.to(backend.device)
     expected = oracle_targets(labels.cpu(), planned(plan), classes, smoothing, dtype)
     how = {"label_smoothing": smoothing, "backend": backend.name}
-    assert_same_bits(cutmix_cuda.mix_targets(labels, plan, classes, dtype=dtype, **how), expected)
+    assert_same_bits(cutmix_cuda.mix_targets(labels, plan, classes, target_dtype=dtype, **how), expected)
     images = torch.zeros(len(plan), 1, 7, 9, device=backend.device)
     assert_same_bits(cutmix_cuda.apply_plan(images, labels, plan, classes, target_dtype=dtype, **how)[1], expected)
 
@@ -171,7 +171,7 @@ def test_loss_of_the_soft_target_is_the_mixed_loss(backend):
     plan = sample(12, backend.device)
     labels = random_labels(12, 10).to(backend.device)
     logits = torch.randn(12, 10, dtype=torch.float64, generator=generator(0)).to(backend.device)
-    targets = cutmix_cuda.mix_targets(labels, plan, 10, dtype=torch.float64, backend=backend.name)
+    targets = cutmix_cuda.mix_targets(labels, plan, 10, target_dtype=torch.float64, backend=backend.name)
     lam = plan.lam.double()
     own, partner = (F.cross_entropy(logits, y, reduction="none") for y in (labels, labels[plan.partner.long()]))
     mixed = F.cross_entropy(logits, targets, reduction="none")

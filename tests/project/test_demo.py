@@ -104,16 +104,16 @@ def test_every_crop_lies_inside_the_photograph(number):
 def test_shares_name_the_own_class_first():
     target = torch.zeros(8)
     target[1], target[6] = 0.63, 0.37
-    assert demo.shares(target, 6) == ["0.37 rocket", "0.63 cat"]
-    assert demo.shares(target, 1) == ["0.63 cat", "0.37 rocket"]
-    assert demo.shares(torch.eye(8)[2], 2) == ["1.00 coffee"]
+    assert demo.words_of(target, 6) == ["0.37 rocket", "0.63 cat"]
+    assert demo.words_of(target, 1) == ["0.63 cat", "0.37 rocket"]
+    assert demo.words_of(torch.eye(8)[2], 2) == ["1.00 coffee"]
 
 
-def test_contenders_are_called_in_turn(monkeypatch):
+def test_methods_are_called_in_turn(monkeypatch):
     monkeypatch.setattr(demo, "TIMED_SECONDS", 0.0)
     called = []
-    contenders = {name: lambda name=name: called.append(name) for name in "abc"}
-    timings = demo.time_in_turn(contenders, torch.device("cpu"), Console(file=io.StringIO()))
+    methods = {name: lambda name=name: called.append(name) for name in "abc"}
+    timings = demo.time_in_turn(methods, torch.device("cpu"), Console(file=io.StringIO()))
     assert list(timings) == ["a", "b", "c"]
     assert all(len(timing.seconds) == demo.MIN_ROUNDS for timing in timings.values())
     assert called == ["a", "b", "c"] * (len(called) // 3)

@@ -61,12 +61,14 @@ def test_imagenet_resumes_as_if_nothing_had_happened(image_folder, tmp_path, mon
     imagenet = example("imagenet")
     expected = imagenet.main(imagenet_arguments(image_folder, tmp_path / "whole"))
     steps_an_epoch = 2 * SIZES["train"] // 4
-    mixed, mix = [], imagenet.Mix.forward
+    mixed, mix = [], imagenet.Augment.forward
 
     class Killed(Exception):
         pass
 
-    def mix_until_killed(self, images, labels):
+    def mix_until_killed(self, images, labels=None):
+        if not self.training:
+            return mix(self, images)
         if len(mixed) == steps_an_epoch + 2:  # in the middle of the second epoch
             raise Killed
         mixed.append(mix(self, images, labels))
@@ -74,7 +76,7 @@ def test_imagenet_resumes_as_if_nothing_had_happened(image_folder, tmp_path, mon
 
     arguments = imagenet_arguments(image_folder, tmp_path / "killed")
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(imagenet.Mix, "forward", mix_until_killed)
+        patched.setattr(imagenet.Augment, "forward", mix_until_killed)
         imagenet.main(arguments)
     torch.manual_seed(99)
     resumed = imagenet.main(arguments)
@@ -99,7 +101,7 @@ drawn = []
 
 
 def record(module, _, result):
-    if isinstance(module, imagenet.Mix):
+    if isinstance(module, imagenet.Augment) and module.training:
         drawn.append(result[1].lam)
 
 
@@ -231,3 +233,51 @@ def test_segmentation_counts_as_by_hand():
     batch = torch.zeros(1, 3, 1, 5, dtype=torch.uint8), mask[None]
     score = segmentation.mean_iou(Network(), 3, [batch], torch.device("cpu"))
     assert score == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+# ---- semi_supervised.py
+
+
+def test_semi_supervised_runs(image_folder):
+    options = {
+        "labels": 2,
+        "model": "squeezenet1_1",
+        "epochs": 2,
+        "batch-size": 4,
+        "size": 32,
+        "workers": 0,
+        "device": "cpu",
+    }
+    named = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert 0 <= example("semi_supervised").main([str(image_folder), *named]) <= 1
+
+
+def test_semi_supervised_chooses_labels_by_class():
+    assert example("semi_supervised").first_of_each_class([1, 0, 1, 1, 0, 2, 0], 2) == [0, 1, 2, 4, 5]
+
+
+def test_semi_supervised_loss_is_as_by_hand():
+    """Whatever the boxes: a teacher that always answers the same is to be answered the same on mixed images."""
+    semi_supervised = example("semi_supervised")
+    logits, answers = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.0, 0.0, -0.5])
+    seen = []
+
+    class Network(torch.nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, images):
+            seen.append(images)
+            return self.answer.expand(len(images), -1)
+
+    augment = semi_supervised.Augment(semi_supervised.CutMix(num_classes=3), mean=0.5, std=0.5, seed=0)
+    labelled = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.full((4,), 2)
+    unlabelled = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
+    loss = semi_supervised.loss_of(Network(logits), Network(answers), augment, labelled, unlabelled, weight=3.0)
+    consistency = (logits.softmax(0) - answers.softmax(0)).square().sum()
+    assert loss.item() == pytest.approx(-logits.log_softmax(0)[2].item() + 3 * consistency.item())
+    teachers, students = seen[1:]
+    plain = (unlabelled.float() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(teachers, plain)
+    assert not torch.allclose(students, plain), "the student's are mixed"

@@ -1,12 +1,15 @@
 """What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
 
+import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,9 +19,10 @@ import torch
 from setuptools import Distribution
 
 import cutmix_cuda
+from cutmix_cuda import _build
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+MADE = shutil.ignore_patterns(".*", "_build", "_gallery", "build", "dist", "*.egg-info", "*.so", "__pycache__")
 
 
 def load_setup():
@@ -58,6 +62,11 @@ def sdist(tmp_path_factory) -> Path:
 PURE = [{"CUTMIX_CUDA_BUILD": "python"}, {"CXX": "/nonexistent/c++"}]
 
 
+def why_pure(variables: dict[str, str]) -> str:
+    """How the reason begins that a build under these variables compiles nothing."""
+    return "CUTMIX_CUDA_BUILD=python" if "CUTMIX_CUDA_BUILD" in variables else "there is no C++ compiler '/nonexistent/"
+
+
 @pytest.fixture(scope="module", params=PURE, ids=["asked for", "no compiler"])
 def pure_wheel(request, sdist, tmp_path_factory) -> Path:
     """The wheel without compiled parts, built from the source distribution in a folder that was built in before."""
@@ -68,10 +77,14 @@ def pure_wheel(request, sdist, tmp_path_factory) -> Path:
     left_over.touch()
     pip = (sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--verbose")
     printed = run(*pip, "--wheel-dir", folder, source, cwd=folder, **request.param)
-    assert "  mode           python\n" in printed
-    reason = "CUTMIX_CUDA_BUILD=python" if "CUTMIX_CUDA_BUILD" in request.param else "there is no C++ compiler"
-    assert f"left out: cpu ({reason}" in printed
+    assert re.search("^ *built +nothing compiled$", printed, re.MULTILINE)
+    assert re.search(f"^ *not built: cpu +{re.escape(why_pure(request.param))}", printed, re.MULTILINE)
     (wheel,) = folder.glob("*.whl")
+    record = json.loads(zipfile.ZipFile(wheel).read("cutmix_cuda/build.json"))
+    assert record["built"] == []
+    assert record["left_out"].keys() == {"cuda", "cpu"}
+    assert record["left_out"]["cpu"].startswith(why_pure(request.param))
+    assert record["settings"]["CUTMIX_CUDA_BUILD"] == request.param.get("CUTMIX_CUDA_BUILD", "not set")
     return wheel
 
 
@@ -83,11 +96,12 @@ def test_sdist_holds_what_a_build_needs(sdist):
     checkout = sdist.parent / "checkout"
     needed = [path for path in (checkout / "csrc").rglob("*") if path.is_file()]
     needed += [*(checkout / "cutmix_cuda").rglob("*.py"), *(checkout / "triton_kernels").rglob("*.py")]
+    needed += [path for folder in ("tests", "docs") for path in (checkout / folder).rglob("*.*")]
     needed += [checkout / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")]
+    needed += [checkout / name for name in ("Makefile", "requirements-dev.txt", "CONTRIBUTING.md")]
     missing = [path for path in needed if not (sdist / path.relative_to(checkout)).is_file()]
     assert len(needed) > 10
     assert missing == []
-    assert not (sdist / "tests").exists()
 
 
 def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
@@ -99,7 +113,7 @@ def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
 
     packed = {path.relative_to("cutmix_cuda").as_posix() for path in names if path.parts[0] == "cutmix_cuda"}
     kernels = {f"triton_kernels/{name}" for name in python_files("triton_kernels")}
-    assert packed == python_files("cutmix_cuda") | kernels | {"py.typed"}
+    assert packed == python_files("cutmix_cuda") | kernels | {"__init__.pyi", "py.typed", "build.json"}
 
 
 MIX = """
@@ -140,14 +154,14 @@ def test_release(version, expected):
 @pytest.mark.parametrize(
     ("requested", "no_cpu", "no_cuda", "mode", "left_out"),
     [
-        (None, None, None, "cuda", []),
-        (None, None, "no nvcc", "cpu", ["cuda (no nvcc)"]),
-        (None, "no g++", None, "python", ["cuda (no g++)", "cpu (no g++)"]),
-        (None, "no g++", "no nvcc", "python", ["cuda (no g++)", "cpu (no g++)"]),
-        ("cuda", None, None, "cuda", []),
-        ("cpu", None, None, "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
-        ("cpu", None, "no nvcc", "cpu", ["cuda (CUTMIX_CUDA_BUILD=cpu)"]),
-        ("python", None, None, "python", ["cuda (CUTMIX_CUDA_BUILD=python)", "cpu (CUTMIX_CUDA_BUILD=python)"]),
+        (None, None, None, "cuda", {}),
+        (None, None, "no nvcc", "cpu", {"cuda": "no nvcc"}),
+        (None, "no g++", None, "python", {"cuda": "no g++", "cpu": "no g++"}),
+        (None, "no g++", "no nvcc", "python", {"cuda": "no g++", "cpu": "no g++"}),
+        ("cuda", None, None, "cuda", {}),
+        ("cpu", None, None, "cpu", {"cuda": "CUTMIX_CUDA_BUILD=cpu"}),
+        ("cpu", None, "no nvcc", "cpu", {"cuda": "CUTMIX_CUDA_BUILD=cpu"}),
+        ("python", None, None, "python", dict.fromkeys(("cuda", "cpu"), "CUTMIX_CUDA_BUILD=python")),
     ],
 )
 def test_choose_mode(requested, no_cpu, no_cuda, mode, left_out):
@@ -230,7 +244,7 @@ def test_headers_that_do_not_compile_are_left_out_or_refused(unusable_torch, mon
     monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
     plan = setup.resolve()
     assert (plan.mode, len(plan.left_out)) == ("python", 2)
-    assert all(MADE_FOR_ANOTHER_COMPILER in reason for reason in plan.left_out)
+    assert all(MADE_FOR_ANOTHER_COMPILER in reason for reason in plan.left_out.values())
     monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cpu")
     with pytest.raises(SystemExit, match=f"CUTMIX_CUDA_BUILD=cpu is impossible: .*{MADE_FOR_ANOTHER_COMPILER}"):
         setup.resolve()
@@ -241,6 +255,7 @@ def test_headers_that_do_not_compile_are_left_out_or_refused(unusable_torch, mon
     [
         ("8.0", ["8.0"]),
         ("8.0;9.0+PTX", ["8.0", "9.0+PTX"]),
+        ("8.0;9.0;", ["8.0", "9.0"]),
         (" 8.0 9.0a, 12.0+PTX ", ["8.0", "9.0a", "12.0+PTX"]),
     ],
 )
@@ -248,7 +263,7 @@ def test_parse_archs(text, archs):
     assert setup.parse_archs(text) == archs
 
 
-@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x"])
+@pytest.mark.parametrize("text", ["sm_80", "Ampere", "8", "9.0+ptx", "8.0;;x", ";"])
 def test_parse_archs_names_what_it_cannot_read(text):
     with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST: '.*' is not like 8.0 or 9.0.PTX"):
         setup.parse_archs(text)
@@ -342,7 +357,7 @@ def test_an_nvcc_that_does_not_work_is_left_out_or_refused(tmp_path, monkeypatch
     plan = setup.resolve()
     assert plan.mode in ("cpu", "python")
     assert plan.toolkit is None
-    assert plan.left_out[0].startswith("cuda (")
+    assert "cuda" in plan.left_out
 
 
 def test_an_nvcc_that_refuses_the_host_compiler_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
@@ -352,7 +367,7 @@ def test_an_nvcc_that_refuses_the_host_compiler_is_left_out_or_refused(wrapped_n
     monkeypatch.setenv("CUDA_HOME", str(real.parent.parent))
     monkeypatch.delenv("CUTMIX_CUDA_BUILD", raising=False)
     reason = f"the CUDA compiler '{real}' failed: host_config.h:1: error: unsupported GNU version"
-    assert setup.resolve() == setup.Plan("cpu", setup.find_torch(), left_out=[f"cuda ({reason})"])
+    assert setup.resolve() == setup.Plan("cpu", setup.find_torch(), left_out={"cuda": reason})
     monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
     with pytest.raises(SystemExit, match=re.escape(f"CUTMIX_CUDA_BUILD=cuda is impossible: {reason}")):
         setup.resolve()
@@ -391,7 +406,7 @@ def test_another_cuda_major_is_left_out_or_refused(wrapped_nvcc, monkeypatch):
     plan = setup.resolve()
     assert plan.mode in ("cpu", "python")
     assert plan.toolkit is None
-    assert plan.left_out[0].startswith("cuda (")
+    assert "cuda" in plan.left_out
     monkeypatch.setenv("CUTMIX_CUDA_BUILD", "cuda")
     with pytest.raises(SystemExit, match="CUTMIX_CUDA_BUILD=cuda is impossible"):
         setup.resolve()
@@ -422,6 +437,69 @@ def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
     assert build() > second
 
 
-def test_installed_build_tells_its_version():
-    build_info = pytest.importorskip("cutmix_cuda._build_info", reason="nothing was compiled")
-    assert build_info.version == cutmix_cuda.__version__
+PARTS = {"cpu": "_C", "cuda": "_cuda"}
+record = _build.record()
+needs_parts = pytest.mark.skipif(record is None or not record.built, reason="nothing was compiled")
+
+
+def test_the_installed_package_has_what_its_record_says():
+    assert record is not None
+    assert set(record.built) | set(record.left_out) == set(PARTS)
+    for part, library in PARTS.items():
+        assert (part in record.built) == (_build.FOLDER / f"{library}.so").exists()
+
+
+@needs_parts
+def test_libraries_tell_how_they_were_built():
+    for part in record.built:
+        facts = _build.library_info(PARTS[part])
+        assert facts["version"] == cutmix_cuda.__version__
+        assert facts["compiler"]
+        assert ("CUDA" in facts) == (part == "cuda")
+        if part == "cuda":
+            assert _build.cuda_version(int(facts["CUDA"])) == record.settings["CUDA toolkit"]
+
+
+@needs_parts
+def test_the_wheel_serves_every_python():
+    """Its tag says so, and no library in it takes anything from Python or asks for libpython."""
+    distribution = importlib.metadata.distribution("cutmix_cuda")
+    tags = re.findall("^Tag: (.+)$", distribution.read_text("WHEEL"), re.MULTILINE)
+    assert [tag.split("-")[:2] for tag in tags] == [["py3", "none"]]
+    assert tags[0].split("-")[2].startswith(("linux", "manylinux"))
+    libraries = {path for path in _build.FOLDER.rglob("*") if path.suffix in (".so", ".pyd")}
+    assert libraries == {_build.FOLDER / f"{PARTS[part]}.so" for part in record.built}
+    for library in libraries:
+        content = library.read_bytes()
+        assert b"cutmix_cuda_build_info" in content  # names of symbols are plain text
+        assert b"libpython" not in content
+        assert not re.search(rb"\0_?Py[A-Z][A-Za-z]*_", content)
+
+
+def test_a_build_without_torch_says_how_to_build(monkeypatch):
+    monkeypatch.setattr(setup, "find_torch", lambda: None)
+    for requested in (None, "cpu", "cuda"):
+        monkeypatch.setenv("CUTMIX_CUDA_BUILD", requested or "")
+        with pytest.raises(SystemExit, match="uv pip install --no-build-isolation .(?s:.*)CUTMIX_CUDA_BUILD=python"):
+            setup.resolve()
+    monkeypatch.setenv("CUTMIX_CUDA_BUILD", "python")
+    assert setup.resolve().parts == ()
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_an_isolated_build_finds_the_torch_of_the_activated_environment(variable, tmp_path, monkeypatch):
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path)}))
+    (site / "torch").mkdir(parents=True)
+    (site / "torch" / "version.py").write_text("__version__, cuda = '2.11.0', None")
+    monkeypatch.setattr(setup, "find_spec", lambda name: None)
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    here = sysconfig.get_path("purelib")
+    get_path = sysconfig.get_path
+    elsewhere = {here: str(tmp_path / "isolated"), sysconfig.get_path("platlib"): str(tmp_path / "isolated")}
+    monkeypatch.setattr(
+        sysconfig, "get_path", lambda name, vars=None: elsewhere.get(path := get_path(name, vars=vars), path)
+    )
+    assert setup.find_torch() is None
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert setup.find_torch() == setup.Torch(site / "torch", "2.11.0", None)

@@ -96,15 +96,17 @@ def compiles(*command: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cpu_ops_compile(headers):
+@pytest.mark.parametrize("source", ["mix_cpu.cpp", "augment_cpu.cpp"])
+def test_the_cpu_ops_compile(headers, source):
     compiler = os.environ.get("CXX", "c++").split()
     if shutil.which(compiler[-1]) is None:
         pytest.skip("needs a C++ compiler")
     flags = setup.ops_flags(setup.Torch(headers.parent, "", None))
-    compiles(*compiler, *setup.CXX_FLAGS, *flags, "-fsyntax-only", "csrc/cpu/mix_cpu.cpp")
+    compiles(*compiler, *setup.CXX_FLAGS, *flags, "-fsyntax-only", f"csrc/cpu/{source}")
 
 
-def test_the_cuda_ops_compile(headers, tmp_path):
+@pytest.mark.parametrize("source", ["mix_cuda", "augment_cuda"])
+def test_the_cuda_ops_compile(headers, source, tmp_path):
     compiler = nvcc()
     if compiler is None:
         pytest.skip("needs nvcc")
@@ -119,7 +121,7 @@ def test_the_cuda_ops_compile(headers, tmp_path):
         "-O0",
         *flags,
         "-c",
-        "csrc/cuda/mix_cuda.cu",
+        f"csrc/cuda/{source}.cu",
         "-o",
-        tmp_path / "mix_cuda.o",
+        tmp_path / f"{source}.o",
     )

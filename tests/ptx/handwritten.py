@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -75,7 +74,7 @@ def run_on(statements: str, types: str, *operands: Sequence[float]) -> list:
     return out.numpy().tolist()
 
 
-def results(statements: str, threads: int, kind: str = "u32", module: str = "", **launch: Any) -> list:
+def results(statements: str, threads: int, kind: str = "u32", module: str = "", shared_bytes: int = 0) -> list:
     """Runs statements in one block and returns what each thread leaves in the register number 0 of the type."""
     device = Device()
     out = device.empty("out", threads, DTYPES[kind])
@@ -83,5 +82,5 @@ def results(statements: str, threads: int, kind: str = "u32", module: str = "", 
     body = f"""{statements}
         mov.u32 %r15, %tid.x; ld.param.u64 %d15, [out]; mad.wide.u32 %d15, %r15, {size}, %d15;
         st.global.{kind} [%d15], {register(kind, 0)};"""
-    device.launch(kernel(body, "u64 out", module), 1, threads, [out], **launch)
+    device.launch(kernel(body, "u64 out", module), 1, threads, [out], shared_bytes)
     return out.numpy().tolist()

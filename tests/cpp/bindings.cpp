@@ -1,5 +1,5 @@
-// The host side of the shared headers as functions on numpy arrays, in the module cutmix_cuda._build_info: the tests
-// hold every twin to the same bits by them, and ask them what a call launches on a GPU.
+// The host side of the shared headers as functions on numpy arrays: the tests hold every twin to the same bits by them,
+// and ask them what a call launches on a GPU. tests/bindings.py compiles and imports them.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -250,7 +250,8 @@ AugmentedImages augmented_images(const TensorArgs& images, const std::string& dt
 
 // Constants are those of few channels, (4, channels), or the address of more.
 py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan, uint64_t views, int32_t boxes,
-                             uint64_t seed, uint64_t device_seed, const std::optional<DrawArgs>& draw, uint64_t aspects,
+                             bool coloured, uint64_t seed, uint64_t device_seed, const std::optional<DrawArgs>& draw,
+                             uint64_t aspects, uint64_t colours,
                              const std::optional<std::vector<double>>& view_parameters,
                              const std::vector<int64_t>& view_choices, std::pair<int32_t, int32_t> erasing,
                              const Array<float>& few_constants, uint64_t wide_constants,
@@ -273,12 +274,13 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
         call.plan.given = at<const PlanRow>(plan);
     }
     call.views.boxes = boxes;
+    call.views.coloured = coloured;
     if (view_parameters) {
         if (view_parameters->size() != kViewParameters || view_choices.size() != kViewChoices)
-            throw std::invalid_argument("5 parameters and 5 choices");
+            throw std::invalid_argument("12 parameters and 6 choices");
         call.views.sampled = at<int32_t>(views);
-        call.views.sampling =
-            view_sampling(at<const float>(aspects), height, width, view_parameters->data(), view_choices.data());
+        call.views.sampling = view_sampling(at<const float>(aspects), at<const float>(colours), height, width,
+                                            view_parameters->data(), view_choices.data());
     } else {
         call.views.given = at<const int32_t>(views);
     }
@@ -304,15 +306,27 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
 
 void bind_augment_geometry(py::module_& module) {
     module.def("augment_geometry", &augment_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
-               "views"_a, "boxes"_a, "seed"_a = 0, "device_seed"_a = 0, "draw"_a = py::none(), "aspects"_a = 0,
-               "view_parameters"_a = py::none(), "view_choices"_a = std::vector<int64_t>(),
-               "erasing"_a = std::pair<int32_t, int32_t>(0, 0), "few_constants"_a = Array<float>(),
-               "wide_constants"_a = 0, "images"_a = py::none(), "out"_a = py::none(), "dtype"_a = "",
-               "out_dtype"_a = "", "labels"_a = py::none(), "targets"_a = py::none(), "num_classes"_a = 0,
-               "label_smoothing"_a = 0.0, "The same of a call of the batch tail.");
+               "views"_a, "boxes"_a, "coloured"_a = false, "seed"_a = 0, "device_seed"_a = 0, "draw"_a = py::none(),
+               "aspects"_a = 0, "colours"_a = 0, "view_parameters"_a = py::none(),
+               "view_choices"_a = std::vector<int64_t>(), "erasing"_a = std::pair<int32_t, int32_t>(0, 0),
+               "few_constants"_a = Array<float>(), "wide_constants"_a = 0, "images"_a = py::none(),
+               "out"_a = py::none(), "dtype"_a = "", "out_dtype"_a = "", "labels"_a = py::none(),
+               "targets"_a = py::none(), "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "The same of a call of the batch tail.");
+}
+
+bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {
+    return fits_launch({at<const uint8_t>(std::get<0>(images)),
+                        at<uint8_t>(std::get<0>(out)),
+                        rows_or_throw(images, element_bytes),
+                        rows_or_throw(out, element_bytes),
+                        false,
+                        dtype_named(dtype),
+                        {}});
 }
 
 void bind_launch_geometry(py::module_& module) {
+    module.def("fits_launch", &fits_launch_of);
     module.def("launch_geometry", &launch_geometry_of, py::kw_only(), "batch"_a, "height"_a, "width"_a, "plan"_a,
                "draw"_a = py::none(), "seed"_a = 0, "device_seed"_a = 0, "images"_a = py::none(), "out"_a = py::none(),
                "element_bytes"_a = 1, "in_place"_a = false, "labels"_a = py::none(), "targets"_a = py::none(),
@@ -325,14 +339,13 @@ void bind_launch_geometry(py::module_& module) {
 }
 
 }  // namespace
-
-void bind_for_tests(py::module_& module) {
-    bind_mix_math(module);
-    bind_rows(module);
-    bind_values(module);
-    bind_views(module);
-    bind_launch_geometry(module);
-    bind_augment_geometry(module);
-}
-
 }  // namespace cutmix
+
+PYBIND11_MODULE(bindings, module) {
+    cutmix::bind_mix_math(module);
+    cutmix::bind_rows(module);
+    cutmix::bind_values(module);
+    cutmix::bind_views(module);
+    cutmix::bind_launch_geometry(module);
+    cutmix::bind_augment_geometry(module);
+}

@@ -1,0 +1,122 @@
+"""What Triton's launches are decided by: the widest vectors that memory allows, and the bits that offsets need.
+
+Addresses, sizes and strides decide, so that nothing has to be compiled or run.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cutmix_cuda._ops import FEW_CHANNELS
+
+pytest.importorskip("triton")
+
+from cutmix_cuda.triton_kernels import augment_launch  # noqa: E402
+from cutmix_cuda.triton_kernels.launch import geometry  # noqa: E402
+from cutmix_cuda.triton_kernels.rows import Rows  # noqa: E402
+
+
+@pytest.mark.parametrize("width", [16, 8, 4])
+@pytest.mark.parametrize("far", ["slice_stride", "row_stride"])
+def test_samples_of_words_that_32_bits_count(width, far):
+    """Two rows so far apart that the words from the first to the last are just below 2^31, whatever the vectors, or
+    just as many; of the images or of out."""
+    one_row = Rows(
+        batch=1, slices=1, height=1, width=width, pixel_bytes=1, sample_stride=0, slice_stride=0, row_stride=width
+    )
+    two_rows = one_row._replace(slices=2, slice_stride=width) if far == "slice_stride" else one_row._replace(height=2)
+    for large in (False, True):
+        far_rows = two_rows._replace(**{far: 4 * 2**31 - (1 if large else 2) * width})
+        for rows in ((far_rows, two_rows), (two_rows, far_rows)):
+            constants = geometry(*rows, 0, False).constants
+            assert (constants["WIDTH"], constants["LARGE"]) == (width, large)
+
+
+# ---- The batch tail
+
+
+def addresses_of(images: Tensor) -> np.ndarray:
+    """Of each element, in bytes."""
+    indices = np.indices(images.shape).reshape(4, -1)
+    offsets = np.array(images.stride()) @ indices
+    return images.data_ptr() + images.element_size() * offsets.reshape(images.shape)
+
+
+def holds_vectors(images: Tensor, vector: int, form: str) -> bool:
+    """Whether so many elements, from any multiple of them on, lie side by side at a multiple of their bytes.
+
+    The elements are of a row of a channel ("planes"), of all channels of as many pixels ("pixels"), or of channels of
+    a pixel ("channels").
+    """
+    batch, channels, height, width = images.shape
+    lines = addresses_of(images)  # with the dimension that vectors lie along at the end
+    if form != "planes":
+        lines = lines.transpose(0, 2, 3, 1)
+    if form == "pixels":
+        if width % vector != 0:
+            return False
+        lines = lines.reshape(batch, height, width // vector, vector * channels)
+    if lines.shape[-1] % vector != 0:
+        return False
+    vectors = lines.reshape(*lines.shape[:-1], -1, vector)
+    side_by_side = (np.diff(lines if form == "pixels" else vectors) == images.element_size()).all()
+    return bool(side_by_side and (vectors[..., 0] % (vector * images.element_size()) == 0).all())
+
+
+MARGINS = [0, 1, 2, 4]  # elements between samples, channels or pixels, rows, and in front
+SHAPES = [(2, 3, 2, 16), (2, 1, 3, 8), (1, 4, 2, 12), (2, 8, 2, 3), (2, 6, 1, 4), (2, 3, 4, 1)]
+
+
+def in_memory(shape: tuple[int, ...], dtype: torch.dtype, interleaved: bool, margins: tuple[int, ...]) -> Tensor:
+    """Images with margins around them in memory."""
+    batch, channels, height, width = shape
+    between_samples, between_parts, between_rows, in_front = margins
+    if interleaved:
+        pixel, channel = channels + between_parts, 1
+        row = width * pixel + between_rows
+        sample = height * row + between_samples
+    else:
+        pixel, row = 1, width + between_rows
+        channel = height * row + between_parts
+        sample = channels * channel + between_samples
+    memory = torch.empty(batch * sample + in_front + 64, dtype=dtype)
+    return memory.as_strided(shape, (sample, channel, row, pixel), in_front)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("interleaved", [False, True], ids=["planes", "interleaved"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_vectors_are_as_wide_as_memory_allows(dtype, interleaved, shape):
+    """Those of out; and images are read in as wide ones only where they lie alike."""
+    dense = [in_memory(shape, each, interleaved, (0,) * 4) for each in (torch.uint8, dtype)]
+    for margins in itertools.product(MARGINS, repeat=4):
+        apart = [in_memory(shape, each, interleaved, margins) for each in (torch.uint8, dtype)]
+        for images, out in ((dense[0], apart[1]), (apart[0], dense[1])):
+            decided = augment_launch.geometry(shape, *map(augment_launch.Layout.of, (images, out))).constants
+            form = "planes" if not decided["INTERLEAVED"] else "pixels" if shape[1] <= FEW_CHANNELS else "channels"
+            widths = (16 // dtype.itemsize, 4, 2, 1)
+            assert decided["VECTOR"] == next(width for width in widths if holds_vectors(out, width, form))
+            alike = decided["VECTOR"] > 1 and holds_vectors(images, decided["VECTOR"], form)
+            if form == "channels" and images.stride(3) != shape[1]:
+                alike = False  # pixels with gaps between them are read by elements
+            assert decided["ALIKE"] == alike
+
+
+@pytest.mark.parametrize("far", ["channel", "row", "pixel"])
+@pytest.mark.parametrize("whose", ["images", "out"])
+def test_places_that_32_bits_do_not_count(whose, far):
+    """A shift leads as far as an image is large outside of it, but to no other channel."""
+    shape = (2, 3, 3, 3)
+    number = ("channel", "row", "pixel").index(far)
+    near = augment_launch.Layout(1, (27, 9, 3, 1), 0)
+    for steps, large in ((4 if far != "channel" else 2, True), (100, False)):
+        strides = list(near.strides)
+        strides[1 + number] = -(-(2**31) // steps)
+        layouts = {"images": near, "out": near, whose: near._replace(strides=tuple(strides))}
+        decided = augment_launch.geometry(shape, layouts["images"], layouts["out"]).constants
+        assert decided["LARGE"] == large
