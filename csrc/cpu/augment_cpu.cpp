@@ -269,6 +269,15 @@ inline void normalize_line(const typename In::Bits* __restrict raw, const float*
     for (int64_t k = 0; k < count; ++k) values[k] = Out::of(normalized(In::value(raw[k]), mean[k], scale[k]));
 }
 
+template <typename In, typename Out>
+inline void blend_normalized_line(float lam, const typename In::Bits* __restrict own,
+                                  const typename In::Bits* __restrict partner, const float* __restrict mean,
+                                  const float* __restrict scale, typename Out::Bits* __restrict out, int64_t count) {
+    for (int64_t k = 0; k < count; ++k)
+        out[k] = Out::of(mixed_value(lam, normalized(In::value(own[k]), mean[k], scale[k]),
+                                     normalized(In::value(partner[k]), mean[k], scale[k])));
+}
+
 inline void blend_line(float lam, const float* __restrict partner, float* __restrict values, int64_t count) {
     for (int64_t k = 0; k < count; ++k) values[k] = mixed_value(lam, values[k], partner[k]);
 }
@@ -284,14 +293,18 @@ struct Span {
     int32_t size() const { return end - begin; }
 };
 
+using Room = std::vector<uint32_t>;  // for a row of the widest element
+
 // Rooms for one row of one thread.
 struct Scratch {
-    std::vector<uint32_t> raw, lines, out;  // of the widest element
+    Room raw, lines, partner_raw, partner_lines, out;
     Floats coloured, values, partner;
 
     Scratch(const RowOrder& order, bool has_colour)
         : raw(static_cast<size_t>(order.size())),
           lines(raw.size()),
+          partner_raw(raw.size()),
+          partner_lines(raw.size()),
           out(raw.size()),
           coloured(has_colour ? raw.size() : 0),
           values(raw.size()),
@@ -299,7 +312,7 @@ struct Scratch {
 };
 
 template <typename T>
-T* room(std::vector<uint32_t>& scratch) {
+T* room(Room& scratch) {
     return reinterpret_cast<T*>(scratch.data());
 }
 
@@ -350,12 +363,12 @@ struct Lines {
 
 // The raw pixels that [span) of an output row shows of row y, all of which lie in the image, in their order there.
 template <typename T>
-inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& flipped) {
     const Strides& strides = work.call.images.in_strides;
     const int64_t channels = work.order.channels, count = span.size();
     const T* lines = source_of<T>(work, seen, y, span.begin);
     if (!seen.geometry.flip) return {lines, strides.channel};
-    T* to = room<T>(scratch.lines);
+    T* to = room<T>(flipped);
     if (strides.pixel != 1)
         reverse_pixels(lines, to, count, channels);
     else
@@ -366,10 +379,22 @@ inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Sp
 
 // The same, channel by channel.
 template <typename T>
-inline Lines<T> planar_lines(const Work& work, const Lines<T>& lines, int64_t count, Scratch& scratch) {
+inline Lines<T> planar_lines(const Work& work, const Lines<T>& lines, int64_t count, Room& raw) {
     if (work.call.images.in_strides.pixel == 1) return lines;
-    T* to = room<T>(scratch.raw);
+    T* to = room<T>(raw);
     separate(lines.first, to, count, count, work.order.channels);
+    return {to, count};
+}
+
+// The same, in the order of the output.
+template <typename T>
+inline Lines<T> ordered_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& raw, Room& flipped) {
+    const int64_t count = span.size();
+    const Lines<T> lines = straight_lines<T>(work, seen, y, span, flipped);
+    if (!work.order.packed) return planar_lines(work, lines, count, raw);
+    if (work.call.images.in_strides.pixel != 1) return lines;
+    T* to = room<T>(raw);
+    interleave(lines.first, lines.apart, to, count, work.order.channels);
     return {to, count};
 }
 
@@ -383,21 +408,13 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
         if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
 #endif
     const RowOrder& order = work.order;
-    const int64_t channels = order.channels, count = span.size();
-    Lines<T> lines = straight_lines<T>(work, seen, y, span, scratch);
+    const Lines<T> lines = ordered_lines<T>(work, seen, y, span, scratch.raw, scratch.lines);
     const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
         normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
     };
-    if (order.packed) {
-        if (work.call.images.in_strides.pixel == 1) {
-            interleave(lines.first, lines.apart, room<T>(scratch.raw), count, channels);
-            lines.first = room<T>(scratch.raw);
-        }
-        return normalize(lines.first, order.at(0, span.begin), count * channels);
-    }
-    lines = planar_lines(work, lines, count, scratch);
-    for (int32_t channel = 0; channel < channels; ++channel)
-        normalize(lines.first + channel * lines.apart, order.at(channel, span.begin), count);
+    if (order.packed) return normalize(lines.first, order.at(0, span.begin), int64_t{span.size()} * order.channels);
+    for (int32_t channel = 0; channel < order.channels; ++channel)
+        normalize(lines.first + channel * lines.apart, order.at(channel, span.begin), span.size());
 }
 
 // The same of a coloured sample; colours come as floats, channel by channel.
@@ -463,7 +480,8 @@ template <typename In>
 inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
     using T = typename In::Bits;
     const int64_t count = span.size();
-    const Lines<T> lines = planar_lines(work, straight_lines<T>(work, seen, y, span, scratch), count, scratch);
+    const Lines<T> lines =
+        planar_lines(work, straight_lines<T>(work, seen, y, span, scratch.lines), count, scratch.raw);
     colour_lines<In>(lines, seen.colour, white_of(work.call.images.in_dtype), scratch.coloured.data(), count);
     return scratch.coloured.data();
 }
@@ -486,13 +504,21 @@ const float* colour_span_anywhere(const Work& work, const Seen& seen, int32_t y,
 }
 
 #if CUTMIX_X86
-CUTMIX_AVX2 __attribute__((flatten))
-const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// function take minutes to compile.
+#ifdef __SANITIZE_ADDRESS__
+#define CUTMIX_FLATTEN
+#else
+#define CUTMIX_FLATTEN __attribute__((flatten))
+#endif
+
+CUTMIX_AVX2 CUTMIX_FLATTEN const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span,
+                                                         Scratch& scratch) {
     return colour_span(work, seen, y, span, scratch);
 }
 
-CUTMIX_AVX512 __attribute__((flatten)) const float* colour_span_avx512(const Work& work, const Seen& seen, int32_t y,
-                                                                       Span span, Scratch& scratch) {
+CUTMIX_AVX512 CUTMIX_FLATTEN const float* colour_span_avx512(const Work& work, const Seen& seen, int32_t y, Span span,
+                                                             Scratch& scratch) {
     return colour_span(work, seen, y, span, scratch);
 }
 #endif
@@ -622,6 +648,37 @@ inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch
     if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, values);
 }
 
+// Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
+bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
+    const int32_t from = source_y(seen.geometry, y);
+    if (seen.colour || seen.geometry.dx != 0 || from < 0 || from >= work.call.plan.height) return false;
+    return work.call.erasing.order != EraseOrder::kBefore ||
+           std::none_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
+}
+
+// augment_row of bytes that are blended and nothing else, in one pass over them. False where there is more to do.
+template <typename Out>
+inline bool blend_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
+    if (work.call.images.in_dtype != Dtype::kU8 || !blends(row.sample.kind()) || row.in_box()) return false;
+    const Seen& own = row.seen;
+    const Seen& partner = work.seen[row.sample.row.partner];
+    if (!is_seen_whole(work, own, row.y) || !is_seen_whole(work, partner, row.y)) return false;
+    const RowOrder& order = work.order;
+    const Span all = {0, order.width};
+    const Lines<uint8_t> owns = ordered_lines<uint8_t>(work, own, source_y(own.geometry, row.y), all, scratch.raw,
+                                                       scratch.lines),
+                         partners = ordered_lines<uint8_t>(work, partner, source_y(partner.geometry, row.y), all,
+                                                           scratch.partner_raw, scratch.partner_lines);
+    const int32_t lines = order.packed ? 1 : order.channels;
+    const int64_t elements = order.size() / lines;
+    for (int32_t line = 0; line < lines; ++line)
+        blend_normalized_line<ElementU8, Out>(row.sample.row.lam, owns.first + line * owns.apart,
+                                              partners.first + line * partners.apart, &work.mean[line * elements],
+                                              &work.scale[line * elements], values + line * elements, elements);
+    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, own, row.y, all, values);
+    return true;
+}
+
 // The bytes of a row of the output, in its order.
 template <typename Out>
 inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
@@ -630,13 +687,14 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
         Bits* stored = room<Bits>(scratch.out);
         if (is_direct(work, row)) {
             augment_row<Out>(work, row, scratch, stored);
-        } else {
+        } else if (!blend_row<Out>(work, row, scratch, stored)) {
             augment_row<ElementF32>(work, row, scratch, scratch.values.data());
             cast_line<Out>(scratch.values.data(), stored, work.order.size());
         }
         return reinterpret_cast<const uint8_t*>(stored);
     } else {
-        augment_row<Out>(work, row, scratch, scratch.values.data());
+        float* values = scratch.values.data();
+        if (!blend_row<Out>(work, row, scratch, values)) augment_row<Out>(work, row, scratch, values);
         return reinterpret_cast<const uint8_t*>(scratch.values.data());
     }
 }
@@ -654,12 +712,25 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
     }
 }
 
+using BytesOfRow = const uint8_t*(const Work&, const OutputRow&, Scratch&);
+
+#if CUTMIX_X86
+CUTMIX_AVX2 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx2(const Work& work, const OutputRow& row, Scratch& scratch) {
+    return bytes_of_row(work, row, scratch);
+}
+
+CUTMIX_AVX512 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx512(const Work& work, const OutputRow& row,
+                                                                Scratch& scratch) {
+    return bytes_of_row(work, row, scratch);
+}
+#endif
+
 inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kF32 ? 4 : 2; }
 
 // Rows [begin, end) of all samples' rows, each of all channels. A line of the output that goes on in the next row of
 // the sample, without a gap, is written by one writer.
-template <typename LineWriter>
-inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
+template <typename LineWriter, BytesOfRow make_bytes>
+void augment_rows(const Work& work, int64_t begin, int64_t end) {
     const AugmentedImages& images = work.call.images;
     const Strides& strides = images.out_strides;
     const RowOrder& order = work.order;
@@ -677,7 +748,7 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
         const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        const uint8_t* from = bytes_of_row(work, {followed, seen, y}, scratch);
+        const uint8_t* from = make_bytes(work, {followed, seen, y}, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {
             uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;
@@ -688,28 +759,7 @@ inline void augment_rows(const Work& work, int64_t begin, int64_t end) {
     finish();
 }
 
-void augment_rows_anywhere(const Work& work, int64_t begin, int64_t end) { augment_rows<Writer>(work, begin, end); }
-
-#if CUTMIX_X86
-// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
-// function take minutes to compile.
-#ifdef __SANITIZE_ADDRESS__
-#define CUTMIX_FLATTEN
-#else
-#define CUTMIX_FLATTEN __attribute__((flatten))
-#endif
-
-CUTMIX_AVX2 CUTMIX_FLATTEN void augment_rows_avx2(const Work& work, int64_t begin, int64_t end) {
-    augment_rows<Writer>(work, begin, end);
-}
-
-template <bool kPastCaches>
-CUTMIX_AVX512 CUTMIX_FLATTEN void augment_rows_avx512(const Work& work, int64_t begin, int64_t end) {
-    augment_rows<LineWriter<kPastCaches>>(work, begin, end);
-}
-#endif
-
-using AugmentRows = decltype(augment_rows_anywhere);
+using AugmentRows = decltype(augment_rows<Writer, bytes_of_row>);
 
 // The fastest of them on this processor.
 AugmentRows* augment_rows_for([[maybe_unused]] const AugmentCall& call) {
@@ -717,11 +767,12 @@ AugmentRows* augment_rows_for([[maybe_unused]] const AugmentCall& call) {
     const int64_t elements = int64_t{call.plan.batch} * call.plan.height * call.plan.width * call.images.channels;
     const auto* out = static_cast<const uint8_t*>(call.images.out);
     if (has_avx512())
-        return past_caches(out, elements * bytes_of(call.images.out_dtype)) ? augment_rows_avx512<true>
-                                                                            : augment_rows_avx512<false>;
-    if (has_avx2()) return augment_rows_avx2;
+        return past_caches(out, elements * bytes_of(call.images.out_dtype))
+                   ? augment_rows<LineWriter<true>, bytes_of_row_avx512>
+                   : augment_rows<LineWriter<false>, bytes_of_row_avx512>;
+    if (has_avx2()) return augment_rows<Writer, bytes_of_row_avx2>;
 #endif
-    return augment_rows_anywhere;
+    return augment_rows<Writer, bytes_of_row>;
 }
 
 // ---- All of it
