@@ -114,16 +114,17 @@ class OneHotAsOnCuda(TorchFunctionMode):
 
 
 class NumbersAsOnCuda(TorchFunctionMode):
-    """Tensors made of numbers are made on the host and copied, which on meta tensors nobody sees."""
+    """Tensors made of numbers are made on the host and copied. On meta tensors only arrays are seen to be."""
 
     def __init__(self, count: Count) -> None:
         super().__init__()
         self.count = count
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        before = self.count.transfers
         result = func(*args, **(kwargs or {}))
         if func in (torch.tensor, torch.as_tensor) and result.is_meta and not isinstance(args[0], Tensor):
-            self.count.transfers += 1
+            self.count.transfers = before + 1
         return result
 
 

@@ -212,7 +212,7 @@ def test_targets(labels_dtype, dtype):
     if labels_dtype.is_floating_point:
         labels[0] *= torch.finfo(labels_dtype).tiny  # subnormal
     plan = cutmix_cuda.sample_plan(2, 9, 8, seed=1)
-    options = {"label_smoothing": 0.1, "dtype": dtype}
+    options = {"label_smoothing": 0.1, "target_dtype": dtype}
     actual = cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="triton", **options)
     assert_same_bits(actual, cutmix_cuda.mix_targets(labels, plan, CLASSES, backend="reference", **options))
 

@@ -51,8 +51,8 @@ def test_thread_counts(backend, shape, layout, scope, set_threads):
         assert torch.get_num_threads() == threads
         how |= {"seed": 5, "return_plan": True, "backend": backend}
         own = view.clone(memory_format=torch.preserve_format)
-        for given, inplace in ((view, False), (own, True)):
-            mixed, targets, drawn = cutmix_cuda.mix(given, labels, classes, inplace=inplace, **how)
+        for given, call in ((view, cutmix_cuda.mix), (own, cutmix_cuda.mix_)):
+            mixed, targets, drawn = call(given, labels, classes, **how)
             assert torch.equal(drawn.packed, plan.packed)
             assert_same_images(mixed, expected[0], rows)
             assert_same_bits(targets, expected[1])

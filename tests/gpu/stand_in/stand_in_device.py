@@ -170,7 +170,8 @@ class Call:
         func = self.func
         if self.is_ours and func.namespace == "cutmix_cuda_triton":
             func = getattr(torch.ops.cutmix_cuda, func._opname).default
-        return func(*self.args, **self.kwargs)
+        with torch.autocast("cpu", torch.get_autocast_dtype("cuda"), enabled=torch.is_autocast_enabled("cuda")):
+            return func(*self.args, **self.kwargs)
 
     def check(self) -> None:
         """Raises where tensors of several devices do not go together."""
