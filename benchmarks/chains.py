@@ -222,7 +222,7 @@ def _kornia(job: Job, device: torch.device) -> list[Implementation]:
         own, partner, lam = targets[0].unbind(1)
         return weighted(own, partner, lam, classes)
 
-    includes = "draw (boxes inside), pixels, two labels and lambda"
+    includes = "draw (boxes inside), pixels, two labels and lambda" if job.mixes else "draw, pixels"
     return [Implementation(KORNIA, "peer", prepare, includes=includes, scope="sample", dense=dense)]
 
 
