@@ -191,18 +191,19 @@ def _choices_for(choices: list[int], erase: Erase | None, batch: int) -> list[in
 
 
 def check_settings(
-    mix: Transform | None,
+    mix: Transform | None = None,
     *,
-    mean: Mean | None,
-    std: Mean | None,
-    flip: float,
-    translate: int | tuple[int, int],
-    colour: Colour | None,
-    erase: Erase | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format,
-    layout: str,
+    mean: Mean | None = None,
+    std: Mean | None = None,
+    flip: float = 0.0,
+    translate: int | tuple[int, int] = 0,
+    colour: Colour | None = None,
+    erase: Erase | None = None,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format,
+    layout: str = "NCHW",
 ) -> Settings:
+    """The settings that arguments of :func:`augment` come to; by default nothing is done. Raises as it does."""
     settings, num_classes = _mix_settings(mix)
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std must be given together or not at all, got mean={mean!r} and std={std!r}")
@@ -522,18 +523,7 @@ def normalize_images(
         TypeError, ValueError: an argument is wrong; nothing was written.
         RuntimeError: the backend asked for is not available.
     """
-    settings = check_settings(
-        None,
-        mean=mean,
-        std=std,
-        flip=0.0,
-        translate=0,
-        colour=None,
-        erase=None,
-        dtype=dtype,
-        memory_format=memory_format,
-        layout=layout,
-    )
+    settings = check_settings(mean=mean, std=std, dtype=dtype, memory_format=memory_format, layout=layout)
     return run(images, None, settings, seed=0, generator=None, out=out, backend=backend).images
 
 

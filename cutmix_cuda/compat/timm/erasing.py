@@ -73,18 +73,7 @@ class RandomErasing(nn.Module):
             max_count=max_count,
             num_splits=num_splits,
         )
-        self._settings = check_settings(
-            None,
-            mean=None,
-            std=None,
-            flip=0.0,
-            translate=0,
-            colour=None,
-            erase=self.erase,
-            dtype=None,
-            memory_format=torch.preserve_format,
-            layout="NCHW",
-        )
+        self._settings = check_settings(erase=self.erase)
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
         _backends.check_backend(backend)

@@ -91,16 +91,11 @@ class PrefetchLoader:
             mode = re_mode.lower() or "const"
             erase = Erase.as_in_timm(re_prob, mode=mode, max_count=re_count, num_splits=re_num_splits)
         self._settings = check_settings(
-            None,
             mean=timm.data.loader.adapt_to_chs(mean, channels),
             std=timm.data.loader.adapt_to_chs(std, channels),
-            flip=0.0,
-            translate=0,
-            colour=None,
             erase=erase,
             dtype=self.img_dtype,
             memory_format=memory_format,
-            layout="NCHW",
         )
         self.seeds = counted_seed(seed, generator)
         self.generator = generator
