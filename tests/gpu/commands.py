@@ -34,6 +34,11 @@ ONE_COMPILER = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # or torch starts a pool 
 GRACE = 10.0  # seconds that a command gets to end by itself once it was interrupted
 
 
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores interrupts, and so does all that it starts in turn."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(
     command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None, quiet: bool = False
 ) -> Done:
@@ -53,6 +58,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     assert process.stdout is not None
 

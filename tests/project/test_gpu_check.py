@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -183,9 +184,16 @@ def test_at_its_limit_a_command_is_killed_with_what_it_started(monkeypatch):
         pytest.fail("its child lives on")
 
 
-def test_at_its_limit_a_command_may_end_by_itself():
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heeded", "ignored"])
+def test_at_its_limit_a_command_may_end_by_itself(handler):
+    """Also where the check was started in the background, and ignores interrupts itself."""
     code = "import time\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    print('what there is')"
-    assert commands.run([sys.executable, "-c", code], 2.0) == Done(0, "what there is\n", out_of_time=True)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        done = commands.run([sys.executable, "-c", code], 2.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == Done(0, "what there is\n", out_of_time=True)
 
 
 OUTCOMES = """
