@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import MixPlan
+from cutmix_cuda import Colour, CutMix, Erase, MixPlan
 from cutmix_cuda._literals import BackendName
 
+from .chains import ERASE, FLIP, MEAN, RATIO, SCALE, STD
 from .command_line import add_limits, lines_to, make_parser
 from .grid import CENTRE, QUICK_CENTRE, Case, Inputs, random_inputs, rotation
 from .machine import ROOT, clocks, describe, describe_error
@@ -32,6 +33,7 @@ from .timing import Effort, Stopwatches, time_in_turn
 
 BACKENDS: tuple[BackendName, ...] = ("cuda", "triton")
 CASES = [replace(CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.bfloat16, torch.float32)]
+QUICK_CASES = [replace(QUICK_CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.float32)]
 
 
 class Job(NamedTuple):
@@ -50,7 +52,7 @@ def jobs(case: Case, backend: BackendName, device: torch.device) -> dict[str, Jo
     seeded: dict[str, Any] = {"seed": 1, "backend": backend}
     mixup: dict[str, Any] = {"cutmix_alpha": None, **seeded}
     following: dict[str, Any] = {"backend": backend}
-    return {
+    found = {
         "cutmix": Job(lambda x: cutmix_cuda.cutmix(x.images, x.labels, classes, **seeded), copied),
         "cutmix, soft labels": Job(lambda x: cutmix_cuda.cutmix(x.images, x.soft_labels, **seeded), copied),
         "cutmix, out=": Job(lambda x: cutmix_cuda.cutmix(x.images, x.labels, classes, out=x.out, **seeded), copied),
@@ -71,6 +73,30 @@ def jobs(case: Case, backend: BackendName, device: torch.device) -> dict[str, Jo
             lambda x: cutmix_cuda.sample_plan(size, case.size, case.size, device=device, **seeded),
             plan.packed.nbytes,
         ),
+    }
+    return found | (tail_jobs(case, backend) if case.dtype == torch.uint8 else {})
+
+
+def tail_jobs(case: Case, backend: BackendName) -> dict[str, Job]:
+    """The kernels of the batch tail, on uint8 images that become bfloat16: a byte read for two written."""
+    moved = 3 * case.image_bytes
+    normalise: dict[str, Any] = {"mean": MEAN, "std": STD, "dtype": torch.bfloat16, "backend": backend}
+    mix = CutMix(num_classes=case.classes)
+    turned: dict[str, Any] = {"memory_format": torch.channels_last}
+    views: dict[str, Any] = {"flip": FLIP, "translate": 4, "erase": Erase(ERASE, SCALE, RATIO)}
+    colour: dict[str, Any] = {"colour": Colour(brightness=0.4, contrast=0.4, saturation=0.4)}
+
+    def augmented(**how: Any) -> Job:
+        return Job(lambda x: cutmix_cuda.augment(x.images, x.labels, mix, seed=1, **normalise, **how), moved)
+
+    return {
+        "normalize_images": Job(lambda x: cutmix_cuda.normalize_images(x.images, **normalise), moved),
+        "augment": augmented(),
+        "augment, to channels-last": augmented(**turned),
+        "augment, flips, shifts, erases": augmented(**views),
+        "augment, flips, shifts, erases, to channels-last": augmented(**views, **turned),
+        "augment, colour": augmented(**colour),
+        "augment, colour, to channels-last": augmented(**colour, **turned),
     }
 
 
@@ -219,7 +245,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error("torch sees no CUDA device")
 
     backends = [backend for backend in BACKENDS if backend in cutmix_cuda.available_backends()]
-    cases, effort = ([QUICK_CENTRE], Effort(0.1, 2, 3)) if args.quick else (CASES, Effort(15.0, 5, 60, warm_up=1.0))
+    cases, effort = (QUICK_CASES, Effort(0.1, 2, 3)) if args.quick else (CASES, Effort(10.0, 5, 60, warm_up=1.0))
     results = measure(torch.device("cuda"), backends, cases, effort, deadline, lines_to(args.lines))
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "kernels.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -18,13 +18,16 @@ from typing import Any, NamedTuple
 import torch
 
 import cutmix_cuda
+from cutmix_cuda import CutMix, Erase
 
+from .chains import ERASE, FLIP, MEAN, RATIO, SCALE, STD
 from .command_line import make_parser
 from .machine import RESULTS, ROOT
 from .tables import duration, table
 
 BACKENDS = ("cuda", "triton")
 BATCH, SIZE, CLASSES, SEED = 64, 224, 1000, 20190513
+KERNELS = "mix_|augment_"  # what the names of ours begin with
 SECTOR, VECTOR_OF_A_WARP = 32, 16 * 32  # bytes
 
 SECTIONS = (
@@ -46,15 +49,15 @@ METRICS = {  # name here: name for ncu, in its base units
 
 HEADLINE = f"""# What the kernels do on the GPU, beside what the executed PTX promised
 
-One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches.
-Left of an arrow what executing the PTX gave, right of it what Nsight Compute measured. Instructions are a warp's for
+One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches; those of
+the batch tail turn uint8 into normalised bfloat16. Left of an arrow what executing the PTX gave, right of it what Nsight Compute measured. Instructions are a warp's for
 each 16 bytes that a lane writes: of PTX, and of machine code. Sectors are those of all requests, and DRAM's bytes those
 that reached it, over the fewest that the job needs.
 """
 
 
 class Launch(NamedTuple):
-    kind: str
+    kind: str  # or what Augment does beside CutMix, of AUGMENTED
     dtype: torch.dtype
     in_place: bool
 
@@ -64,6 +67,17 @@ LAUNCHES = [
     for kind, dtype in (("cutmix", torch.float32), ("cutmix", torch.uint8), ("mixup", torch.uint8))
     for in_place in (False, True)
 ]
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "normalise, CutMix": {},
+    "normalise, CutMix, to channels-last": {"memory_format": torch.channels_last},
+    "flips, shifts, erases, to channels-last": {
+        "memory_format": torch.channels_last,
+        "flip": FLIP,
+        "translate": 4,
+        "erase": Erase(ERASE, SCALE, RATIO),
+    },
+}
+LAUNCHES += [Launch(kind, torch.uint8, False) for kind in AUGMENTED]
 
 
 # ---- Made
@@ -74,6 +88,10 @@ def call_of(launch: Launch, backend: str, device: torch.device) -> Callable[[], 
     images = torch.zeros(BATCH, 3, SIZE, SIZE, dtype=launch.dtype, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     how: dict[str, Any] = {"label_smoothing": 0.1, "seed": SEED, "backend": backend}
+    if launch.kind in AUGMENTED:
+        mix = CutMix(num_classes=CLASSES, label_smoothing=how.pop("label_smoothing"))
+        how |= {"mean": MEAN, "std": STD, "dtype": torch.bfloat16, **AUGMENTED[launch.kind]}
+        return lambda: cutmix_cuda.augment(images, labels, mix, **how)
     if launch.kind == "mixup":
         mix = cutmix_cuda.mix_ if launch.in_place else cutmix_cuda.mix
         return lambda: mix(images, labels, CLASSES, cutmix_alpha=None, **how)
@@ -97,7 +115,7 @@ def make_launches(device: torch.device) -> None:
 def ncu_command(ncu: str, report: Path) -> list[str]:
     """Profiles the launches into a report (.ncu-rep). The clocks of the GPU are left as they are."""
     return [
-        *(ncu, "--clock-control", "none", "--profile-from-start", "off", "--kernel-name", "regex:mix_"),
+        *(ncu, "--clock-control", "none", "--profile-from-start", "off", "--kernel-name", f"regex:{KERNELS}"),
         *(part for section in SECTIONS for part in ("--section", section)),
         *("--metrics", ",".join(METRICS.values()), "--force-overwrite", "--export", str(report)),
         *(sys.executable, str(ROOT / "benchmarks"), "launches"),
@@ -143,7 +161,10 @@ def read(text: str) -> list[dict]:
 
 
 def promised(report: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of ptx_report.json for the same launch; empty if there is none."""
+    """The row of ptx_report.json for the same launch. For the batch tail, which it lacks, the fewest sectors alone."""
+    if row["kind"] in AUGMENTED:
+        elements = BATCH * 3 * SIZE * SIZE
+        return {"sectors_to_read": elements / SECTOR, "sectors_to_write": 2 * elements / SECTOR}
     same = {**{key: row[key] for key in ("backend", "kind", "dtype", "in_place")}, "layout": "NCHW"}
     return next((each for each in report["rows"] if same.items() <= each.items()), {})
 

@@ -36,6 +36,9 @@ from .timing import Effort, Timing
 from .training_step import mixing_steps
 
 
+SHARE_OF_THE_TAIL = 0.45  # of the time, where that is limited
+
+
 class Plan(NamedTuple):
     """How much to measure."""
 
@@ -63,7 +66,7 @@ QUICK = Plan(
     tail.QUICK,
 )
 ON_A_GPU = FULL._replace(
-    effort=Effort(6.0, 5, 60, warm_up=1.0), step={"batch": 128, "size": 224, "steps": 3}, tail=tail.ON_A_GPU
+    effort=Effort(3.0, 5, 60, warm_up=0.5), step={"batch": 128, "size": 224, "steps": 3}, tail=tail.ON_A_GPU
 )
 
 
@@ -184,8 +187,9 @@ def main(device: str, arguments: Sequence[str], *, tail_alone: bool = False) -> 
 
     plan = QUICK if args.quick else FULL if device == "cpu" else ON_A_GPU
     deadline, tell = started + args.seconds, lines_to(args.lines)
+    first_deadline = started + (1 - SHARE_OF_THE_TAIL) * args.seconds
     parts: list[Callable[[], list[str]]] = [
-        *([] if tail_alone else [partial(run_all, device, plan, folder, deadline, tell, args.redraw)]),
+        *([] if tail_alone else [partial(run_all, device, plan, folder, first_deadline, tell, args.redraw)]),
         partial(tail.run_all, device, plan.tail, folder, deadline, tell, args.redraw),
     ]
     wrong = [name for part in parts for name in part()]

@@ -55,7 +55,7 @@ FULL = Plan(
 )
 QUICK = Plan(16, (32,), 10, Effort(0.05, 2, 3), [{"batch": 4, "size": 32, "steps": 1}], 2, False)
 ON_A_GPU = FULL._replace(
-    effort=Effort(6.0, 5, 60, warm_up=1.0),
+    effort=Effort(3.0, 5, 60, warm_up=0.5),
     steps=[{"batch": 128, "size": 224, "steps": 3}, {"batch": 512, "size": 32, "steps": 3}],
 )
 

@@ -1,8 +1,8 @@
-"""Tests, checks and measures on a machine with a GPU, in three parts that can be run singly: ``make gpu-check``.
+"""Tests, checks and measures on a machine with a GPU, in four parts that can be run singly: ``make gpu-check``.
 
-correct   The tests of this folder, and those of the rest that take their device by parameter, on the GPU; and some of
-          them under compute-sanitizer's memcheck and racecheck. racecheck watches shared memory alone, of which the
-          CUDA kernels have none: it speaks of Triton's.
+correct   The tests of this folder, and those of the rest that take their device by parameter, on the GPU.
+sanitize  Some of them under compute-sanitizer's memcheck and racecheck. racecheck watches shared memory alone, of which
+          the CUDA kernels have none: it speaks of Triton's. May run beside the part before.
 measure   Every kernel beside a copy of as many bytes, and what Nsight Compute sees of a few launches.
 peers     The benchmark beside torchvision, timm and others.
 
@@ -104,12 +104,11 @@ class Part:
             ]
         if self.name == "peers":
             return [Step("benchmark", 1.0, partial(benchmark, "gpu"))]
+        if self.name == "sanitize":
+            return [Step(tool, 0.5, partial(run_sanitizer, tool, runner=runner)) for tool in SUMMARIES]
         return [
-            *(
-                Step(name, suite.fraction, partial(run_tests, suite, lines, runner=runner))
-                for name, suite in SUITES.items()
-            ),
-            *(Step(tool, 0.1, partial(run_sanitizer, tool, runner=runner)) for tool in SUMMARIES),
+            Step(name, suite.fraction, partial(run_tests, suite, lines, runner=runner))
+            for name, suite in SUITES.items()
         ]
 
     def run(self) -> list[str]:
@@ -146,7 +145,7 @@ class Part:
             archive.add(self.folder, self.name)
 
 
-PARTS = ("correct", "measure", "peers")
+PARTS = ("correct", "sanitize", "measure", "peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import MixPlan
+from cutmix_cuda import Colour, CutMix, Erase, MixPlan
 from cutmix_cuda._literals import BackendName
 
 from ..helpers import assert_same_bits, random_images, random_labels
@@ -64,6 +64,12 @@ class Batch(NamedTuple):
     @property
     def targets(self) -> dict[str, Any]:
         return {"label_smoothing": self.label_smoothing, "target_dtype": self.target_dtype}
+
+
+def finite_images(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images of numbers that arithmetic leaves finite; which NaN comes of a NaN, processors choose as they like."""
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return images if dtype == torch.uint8 else (images / 255).to(dtype)
 
 
 def make_batch(
@@ -152,7 +158,39 @@ CALLS: dict[str, Callable[[Batch, BackendName | None], tuple[Tensor, ...]]] = {
     "mix_images_": _mix_images_in_place,
     "mix_targets": _mix_targets,
 }
-every_call = pytest.mark.parametrize("call", CALLS)
+
+# What the batch tail does, all of it at once, on images of three channels.
+VIEWS: dict[str, Any] = {"flip": 0.5, "translate": 3, "colour": Colour(0.4, 0.4, 0.4), "erase": Erase(0.5, value=1.0)}
+NORMALISED: dict[str, Any] = {"mean": (0.4, 0.5, 0.6), "std": 0.25, "dtype": torch.float16}
+NORMALISED["memory_format"] = torch.channels_last
+
+
+def _augmented(batch: Batch, backend: BackendName | None, **how: Any) -> tuple[Tensor, ...]:
+    """Images, unless they are given, then targets, the plan and views."""
+    images, targets, plan, views = cutmix_cuda.augment(
+        batch.images,
+        batch.labels,
+        CutMix(num_classes=batch.classes, **batch.sampling, **batch.targets),
+        **VIEWS,
+        seed=batch.seed,
+        return_plan=True,
+        backend=backend,
+        **how,
+    )
+    return *([] if "out" in how else [images]), targets, plan.packed, views.packed
+
+
+def _normalised(batch: Batch, backend: BackendName | None) -> tuple[Tensor, ...]:
+    return (cutmix_cuda.normalize_images(batch.images, **NORMALISED, backend=backend),)
+
+
+TAIL_CALLS: dict[str, Callable[[Batch, BackendName | None], tuple[Tensor, ...]]] = {
+    "augment": lambda batch, backend: _augmented(batch, backend, **NORMALISED),
+    "augment out": lambda batch, backend: _augmented(batch, backend, out=batch.out),
+    "normalize_images": _normalised,
+}
+ALL_CALLS = CALLS | TAIL_CALLS
+every_call = pytest.mark.parametrize("call", ALL_CALLS)
 
 
 def calls_for(batch: Batch) -> list[str]:
@@ -180,9 +218,9 @@ def check(
     """Each call, on a copy of a batch on the device, does what the reference does."""
     for call in calls or calls_for(batch):
         given, like = batch.on(device), batch.on(reference_on)._replace(seed=batch.seed.cpu())
-        expected = CALLS[call](like, "reference")
+        expected = ALL_CALLS[call](like, "reference")
         try:
-            assert_as_expected(given, CALLS[call](given, backend), like, expected)
+            assert_as_expected(given, ALL_CALLS[call](given, backend), like, expected)
         except AssertionError as error:
             raise AssertionError(f"{call}: {error}") from error
 

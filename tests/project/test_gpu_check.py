@@ -468,7 +468,7 @@ def exported(count: int) -> str:
 
 
 def test_what_ncu_measured_is_read():
-    rows = launches.read(exported(12))
+    rows = launches.read(exported(18))
     assert [(row["backend"], row["kind"], row["dtype"], row["in_place"]) for row in rows[:2] + rows[-1:]] == [
         ("cuda", "cutmix", "float32", False),
         ("cuda", "cutmix", "float32", True),
@@ -478,7 +478,7 @@ def test_what_ncu_measured_is_read():
     assert rows[7][first] == 7001.0
     assert rows[7][last] is None
     for count in (0, 11, 13):
-        with pytest.raises(ValueError, match=f"saw {count} launches instead of 12"):
+        with pytest.raises(ValueError, match=f"saw {count} launches instead of 18"):
             launches.read(exported(count))
 
 
@@ -581,13 +581,13 @@ def spoil_sentinel(batch, results):
 def test_one_wrong_byte_is_seen(monkeypatch, call, spoil):
     storage = random_images((4, 3, 6, 10), torch.uint8)
     batch = on_device.make_batch(storage[..., 1:-1])
-    right = on_device.CALLS[call]
+    right = on_device.ALL_CALLS[call]
 
     def wrong(given, backend):
         results = right(given, "reference")
         return spoil(given, results) if backend == "spoiled" else results
 
-    monkeypatch.setitem(on_device.CALLS, call, wrong)
+    monkeypatch.setitem(on_device.ALL_CALLS, call, wrong)
     if spoil is spoil_nothing:
         on_device.check(batch, "spoiled", torch.device("cpu"), [call])
     else:
