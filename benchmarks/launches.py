@@ -49,10 +49,10 @@ METRICS = {  # name here: name for ncu, in its base units
 
 HEADLINE = f"""# What the kernels do on the GPU, beside what the executed PTX promised
 
-One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches; those of
-the batch tail turn uint8 into normalised bfloat16. Left of an arrow what executing the PTX gave, right of it what Nsight Compute measured. Instructions are a warp's for
-each 16 bytes that a lane writes: of PTX, and of machine code. Sectors are those of all requests, and DRAM's bytes those
-that reached it, over the fewest that the job needs.
+One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches; those
+of the batch tail turn uint8 into normalised bfloat16. Left of an arrow what executing the PTX gave, right of it what
+Nsight Compute measured. Instructions are a warp's for each 16 bytes that a lane writes: of PTX, and of machine code.
+Sectors are those of all requests, and DRAM's bytes those that reached it, over the fewest that the job needs.
 """
 
 

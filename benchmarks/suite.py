@@ -35,7 +35,6 @@ from .overhead import SMALL, call_overhead
 from .timing import Effort, Timing
 from .training_step import mixing_steps
 
-
 SHARE_OF_THE_TAIL = 0.45  # of the time, where that is limited
 
 
