@@ -519,6 +519,35 @@ CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits*
     }
 }
 
+// Where a sample's unit is written.
+template <typename Element>
+CUTMIX_HD typename Element::Bits* unit_out(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x) {
+    const Strides& strides = images.out_strides;
+    return static_cast<typename Element::Bits*>(images.out) + sample * strides.sample + y * strides.row +
+           x * strides.pixel;
+}
+
+// Writes the pixels of a unit that are as many as elements in a vector, from pixel `first` on: in either layout they
+// are a vector for each channel. `value` says channel and pixel, the first of them 0.
+template <typename Element, int kChannels, typename ValueOf>
+CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits* out, int32_t first,
+                          const ValueOf& value) {
+    constexpr int kAtOnce = kElementsOfVector<Element>;
+    if (is_planar(images.out_strides)) {
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel)
+            store<16>(reinterpret_cast<uint8_t*>(out + channel * images.out_strides.channel + first),
+                      vector_of_values<Element>([&](int k) { return value(channel, k); }));
+    } else if constexpr (kChannels > 1) {
+        CUTMIX_UNROLL
+        for (int behind = 0; behind < kChannels * kAtOnce; behind += kAtOnce)
+            store<16>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
+                      vector_of_values<Element>([&](int k) {
+                          return value((behind + k) % kChannels, (behind + k) / kChannels);
+                      }));
+    }
+}
+
 // Writes a unit of a sample; `value` says channel and pixel in the unit.
 template <typename Element, int kChannels, typename ValueOf>
 CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x, const ValueOf& value) {
