@@ -342,10 +342,10 @@ CUTMIX_HD float byte_value(uint32_t word, uint32_t byte) {
 
 constexpr int kUnitWords = kUnitPixels / 4;
 
-// The raw pixels of a unit or of a part of one, channel by channel.
-template <int kChannels, int kPixels = kUnitPixels>
+// The raw pixels of a unit, channel by channel.
+template <int kChannels>
 struct Raw {
-    uint32_t word[kChannels][kPixels / 4];
+    uint32_t word[kChannels][kUnitWords];
 
     CUTMIX_HD float byte(int channel, int pixel) const {
         return byte_value(word[channel][pixel / 4], static_cast<uint32_t>(pixel % 4));
@@ -490,72 +490,28 @@ CUTMIX_HD Vector<16> vector_of_values(const ValueOf& value) {
     return vector;
 }
 
-// Where a sample's unit is written.
-template <typename Element>
-CUTMIX_HD typename Element::Bits* unit_out(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x) {
-    const Strides& strides = images.out_strides;
-    return static_cast<typename Element::Bits*>(images.out) + sample * strides.sample + y * strides.row +
-           x * strides.pixel;
-}
-
-// Writes the pixels of a unit that are as many as elements in a vector, from pixel `first` on: in either layout they
-// are a vector for each channel. `value` says channel and pixel, the first of them 0.
-template <typename Element, int kChannels, typename ValueOf>
-CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits* out, int32_t first,
-                          const ValueOf& value) {
-    constexpr int kAtOnce = kElementsOfVector<Element>;
-    if (is_planar(images.out_strides)) {
-        CUTMIX_UNROLL
-        for (int channel = 0; channel < kChannels; ++channel)
-            store<16>(reinterpret_cast<uint8_t*>(out + channel * images.out_strides.channel + first),
-                      vector_of_values<Element>([&](int k) { return value(channel, k); }));
-    } else if constexpr (kChannels > 1) {
-        CUTMIX_UNROLL
-        for (int behind = 0; behind < kChannels * kAtOnce; behind += kAtOnce)
-            store<16>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
-                      vector_of_values<Element>([&](int k) {
-                          return value((behind + k) % kChannels, (behind + k) / kChannels);
-                      }));
-    }
-}
-
-// Where a sample's unit is written.
-template <typename Element>
-CUTMIX_HD typename Element::Bits* unit_out(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x) {
-    const Strides& strides = images.out_strides;
-    return static_cast<typename Element::Bits*>(images.out) + sample * strides.sample + y * strides.row +
-           x * strides.pixel;
-}
-
-// Writes the pixels of a unit that are as many as elements in a vector, from pixel `first` on: in either layout they
-// are a vector for each channel. `value` says channel and pixel, the first of them 0.
-template <typename Element, int kChannels, typename ValueOf>
-CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits* out, int32_t first,
-                          const ValueOf& value) {
-    constexpr int kAtOnce = kElementsOfVector<Element>;
-    if (is_planar(images.out_strides)) {
-        CUTMIX_UNROLL
-        for (int channel = 0; channel < kChannels; ++channel)
-            store<16>(reinterpret_cast<uint8_t*>(out + channel * images.out_strides.channel + first),
-                      vector_of_values<Element>([&](int k) { return value(channel, k); }));
-    } else if constexpr (kChannels > 1) {
-        CUTMIX_UNROLL
-        for (int behind = 0; behind < kChannels * kAtOnce; behind += kAtOnce)
-            store<16>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
-                      vector_of_values<Element>([&](int k) {
-                          return value((behind + k) % kChannels, (behind + k) / kChannels);
-                      }));
-    }
-}
-
 // Writes a unit of a sample; `value` says channel and pixel in the unit.
 template <typename Element, int kChannels, typename ValueOf>
 CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x, const ValueOf& value) {
-    auto* out = unit_out<Element>(images, sample, y, x);
-    CUTMIX_UNROLL
-    for (int first = 0; first < kUnitPixels; first += kElementsOfVector<Element>)
-        store_part<Element, kChannels>(images, out, first,
-                                       [&](int channel, int pixel) { return value(channel, first + pixel); });
+    constexpr int kAtOnce = kElementsOfVector<Element>;
+    const Strides& strides = images.out_strides;
+    auto* out = static_cast<typename Element::Bits*>(images.out) + sample * strides.sample + y * strides.row +
+                x * strides.pixel;
+    if (is_planar(strides)) {
+        CUTMIX_UNROLL
+        for (int first = 0; first < kUnitPixels; first += kAtOnce) {
+            CUTMIX_UNROLL
+            for (int channel = 0; channel < kChannels; ++channel)
+                store<16>(reinterpret_cast<uint8_t*>(out + channel * strides.channel + first),
+                          vector_of_values<Element>([&](int k) { return value(channel, first + k); }));
+        }
+    } else if constexpr (kChannels > 1) {
+        CUTMIX_UNROLL
+        for (int first = 0; first < kChannels * kUnitPixels; first += kAtOnce)
+            store<16>(reinterpret_cast<uint8_t*>(out + first), vector_of_values<Element>([&](int k) {
+                          return value((first + k) % kChannels, (first + k) / kChannels);
+                      }));
+    }
 }
 
 // The raw pixels of a unit of a coloured sample, and the rows of its matrix.
