@@ -215,7 +215,13 @@ def at_odd_address(tensor: Tensor) -> Tensor:
     return moved
 
 
-@every_backend
+def bytes_on_cpu(tensor: Tensor) -> Tensor:
+    """A copy, moved as bytes: on a GPU torch's own kernels fail on elements that are not aligned."""
+    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    return storage.cpu()[: tensor.nbytes].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+
+
+@pytest.mark.parametrize("backend", [each for each in BACKENDS if each != ("reference", "cuda")], ids="-".join)
 @pytest.mark.parametrize("dtype", BLENDED, ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_that_elements_are_not_aligned_in(backend, dtype, memory_format):
@@ -227,10 +233,10 @@ def test_memory_that_elements_are_not_aligned_in(backend, dtype, memory_format):
     for view, into in ((own, None), (images, out), (own, out)):
         mixed, targets = cutmix_cuda.apply_plan(view, at_odd_address(labels), plan, out=into, **how)
         assert into is None or mixed is into
-        assert_same_images(mixed, expected, planned(plan))
+        assert_same_images(bytes_on_cpu(mixed), expected, planned(plan))
         assert_same_bits(targets, expected_targets)
     assert cutmix_cuda.mix_images_(own, plan, **how) is own
-    assert_same_images(own, expected, planned(plan))
+    assert_same_images(bytes_on_cpu(own), expected, planned(plan))
 
 
 @every_cpu_backend
