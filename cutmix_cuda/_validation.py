@@ -334,6 +334,13 @@ def _memory_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
+def overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors that are memory may share some, by their first and last bytes."""
+    begin, end = _memory_of(one)
+    other_begin, other_end = _memory_of(other)
+    return begin < other_end and other_begin < end
+
+
 def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raises unless out can take the mixed images, as they are or of another dtype."""
     if not isinstance(out, Tensor):
@@ -352,9 +359,7 @@ def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> 
         return
     if may_overlap_itself(out):
         raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")
-    begin, end = _memory_of(images)
-    out_begin, out_end = _memory_of(out)
-    if begin < out_end and out_begin < end:
+    if overlap(images, out):
         raise ValueError(
             "out must not overlap images in memory; "
             "to mix in place use a function whose name ends in an underscore, or inplace=True"

@@ -14,6 +14,7 @@ from . import _backends, _validation
 from ._literals import BackendName
 from ._ops import Sampling
 from ._options import CutMixOptions, CutoutOptions, MixOptions, MixUpOptions, Settings, complete, with_options
+from ._output import check_reuse
 from ._seed import counted_seed
 from .functional import draw_plan, returned, run
 from .plan import MixPlan
@@ -30,6 +31,7 @@ class Transform(nn.Module):
         options: Mapping[str, Any],
         num_classes: int | None,
         inplace: bool,
+        reuse_output: bool,
         seed: int | Tensor | None,
         generator: torch.Generator | None,
         backend: BackendName | None,
@@ -43,13 +45,19 @@ class Transform(nn.Module):
         self._settings = settings
         self.num_classes = num_classes
         self.inplace = inplace
+        self._output = check_reuse(reuse_output, inplace)
         self.generator = generator
         _backends.check_backend(backend)
         self.backend = backend
         if backend is None:
             _backends.check_variable()
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
-        self._arguments = {"num_classes": num_classes, **shown, "inplace": inplace}  # for repr
+        self._arguments = {
+            "num_classes": num_classes,
+            **shown,
+            "inplace": inplace,
+            "reuse_output": reuse_output,
+        }  # for repr
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
         """Mixes a batch.
@@ -65,6 +73,7 @@ class Transform(nn.Module):
         Raises:
             TypeError, ValueError: the batch is wrong; nothing was written.
         """
+        reused = self._output
         mixed = run(
             images,
             labels,
@@ -73,9 +82,11 @@ class Transform(nn.Module):
             seed=self._next_seed(),
             generator=self.generator,
             inplace=self.inplace,
-            out=None,
+            out=None if reused is None else reused.memory_for(images),
             backend=self.backend,
         )
+        if reused is not None:
+            mixed = (reused.keep(mixed[0], images), *mixed[1:])
         return returned(images, mixed, return_plan)
 
     def sample_plan(
@@ -153,6 +164,11 @@ class CutMix(Transform):
             :func:`cutmix_cuda.cross_entropy`.
         inplace: mix the images where they are, at 0.32 of the traffic of a copy for alpha = 1. Needs partner "mirror"
             or "flip".
+        reuse_output: write each batch to the memory of the last one, instead of new memory, whose pages the system has
+            to clear. The next call overwrites what the last one returned: use up a batch, or copy it, before the next
+            call. A batch of another shape, strides, dtype or device, or one that lies in that memory, gets new memory.
+            Not with inplace, nor in ``DataLoader`` workers. A graph of torch.compile breaks there, and with
+            fullgraph=True it is an error.
         seed: decides the seed of each call together with the number of calls before it, the rank in torch.distributed
             and the ``DataLoader`` worker; an int, or a tensor of one int64 on the CPU. The count is saved in the
             ``state_dict``, so that a run resumed from a checkpoint draws what it would have drawn. A worker's copy
@@ -172,13 +188,14 @@ class CutMix(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[CutMixOptions],
     ) -> None:
         settings, every = Settings.of_cutmix(**options), complete(CutMixOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class MixUp(Transform):
@@ -197,7 +214,8 @@ class MixUp(Transform):
         scope: who has a lambda in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
             all samples.
         partner: whose pixels are blended in: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
-        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets, inplace, reuse_output, seed, generator, backend: as for
+            :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -209,13 +227,14 @@ class MixUp(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[MixUpOptions],
     ) -> None:
         settings, every = Settings.of_mixup(**options), complete(MixUpOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Cutout(Transform):
@@ -238,7 +257,8 @@ class Cutout(Transform):
             all samples.
         placement: "clip", a box centred anywhere and clipped at the border, as in the paper; "inside", a box that is
             never clipped.
-        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets, inplace, reuse_output, seed, generator, backend: as for
+            :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -250,13 +270,14 @@ class Cutout(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[CutoutOptions],
     ) -> None:
         settings, every = Settings.of_cutout(**options), complete(CutoutOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Mix(Transform):
@@ -281,7 +302,7 @@ class Mix(Transform):
         switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
         scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`.
         label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`.
-        inplace, seed, generator, backend: as for :class:`CutMix`.
+        inplace, reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -293,10 +314,11 @@ class Mix(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[MixOptions],
     ) -> None:
         settings, every = Settings.of_mix(**options), complete(MixOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
