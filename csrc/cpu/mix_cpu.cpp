@@ -90,7 +90,7 @@ struct Source {
 constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vectors
 
 // The processor fetches ahead what is read in one go, but not the short runs of a box.
-constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kRowsAhead = 8, kLinesAhead = 16;
 
 void prefetch(const uint8_t* from, int64_t count) {
     for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
@@ -146,13 +146,15 @@ CUTMIX_AVX2 __attribute__((flatten)) void copy_rows_past_caches(const uint8_t* o
 using CopyRows = decltype(copy_rows_anywhere);
 
 #if CUTMIX_X86
+constexpr int64_t kLongestCopiedRow = 128, kLongestMixedRow = 256;  // out of place, in place; longer ones pay alone
+
 // The bytes of a box as bits, a word for each line of 64 bytes. Where rows follow each other without a gap, the words
 // repeat after a few lines, and short rows cost no more than long ones: nothing is done row by row.
 class LineMasks {
   public:
     // Whether there are few words, and rows so short that it pays.
-    static bool fit(const Rows& rows) {
-        return rows.dense() && rows.row_bytes() <= kLongestRow && lines_of(rows.row_bytes()) <= kMostLines;
+    static bool fit(const Rows& rows, int64_t longest) {
+        return rows.dense() && rows.row_bytes() <= longest && lines_of(rows.row_bytes()) <= kMostLines;
     }
 
     LineMasks(const Rows& rows, const Box& box) : row_bytes_(rows.row_bytes()) {
@@ -189,7 +191,7 @@ class LineMasks {
     }
 
   private:
-    static constexpr int64_t kMostLines = 16, kLongestRow = 256;
+    static constexpr int64_t kMostLines = 16;
 
     static int64_t lines_of(int64_t row_bytes) { return row_bytes / std::gcd(row_bytes, kLine); }
     static uint64_t below(int64_t bit) { return bit >= kLine ? ~0ull : bit > 0 ? ~(~0ull << bit) : 0; }
@@ -253,7 +255,7 @@ CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
     const Rows& rows = images.out_rows;
     const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
     if (has_avx512()) {
-        if (LineMasks::fit(rows) && images.in_rows.dense()) return copy_rows_by_masks;
+        if (LineMasks::fit(rows, kLongestCopiedRow) && images.in_rows.dense()) return copy_rows_by_masks;
         return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
     }
     if (has_avx2() && past_caches(images.out, bytes)) return copy_rows_past_caches;
@@ -517,6 +519,9 @@ CUTMIX_AVX512 __attribute__((flatten)) void mix_pair_by_masks(const PixelWork& w
         int64_t line = both.begin / kLine;
         int64_t place_a = masks_a.place(line), place_b = masks_b.place(line);
         for (; line * kLine < both.end; ++line, place_a = masks_a.after(place_a), place_b = masks_b.after(place_b)) {
+            // A masked store waits for its line.
+            __builtin_prefetch(a + (line + kLinesAhead) * kLine, 1);
+            __builtin_prefetch(b + (line + kLinesAhead) * kLine, 1);
             const __mmask64 in_a = masks_a.at(place_a, line, box_a), in_b = masks_b.at(place_b, line, box_b);
             const __m512i for_a = _mm512_maskz_loadu_epi8(in_a, from_b.row + line * step_b);
             const __m512i for_b = _mm512_maskz_loadu_epi8(in_b, from_a.row + line * step_a);
@@ -532,7 +537,7 @@ using MixPair = decltype(mix_pair_by_rows);
 // The fastest of them on this processor.
 MixPair* mix_pair_for([[maybe_unused]] const Images& images) {
 #if CUTMIX_X86
-    if (has_avx512() && LineMasks::fit(images.out_rows)) return mix_pair_by_masks;
+    if (has_avx512() && LineMasks::fit(images.out_rows, kLongestMixedRow)) return mix_pair_by_masks;
 #endif
     return mix_pair_by_rows;
 }
