@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -47,9 +49,10 @@ class ReusedOutput:
 
 
 # As of _seed._recomputable: a graph breaks here, or else says why it cannot.
-for _method in (ReusedOutput.memory_for, ReusedOutput.keep):
-    _method._torchdynamo_disable = True  # type: ignore[attr-defined]
-    _method._torchdynamo_disable_msg = "reuse_output=True does not trace; leave it False, or give out"  # type: ignore
+_methods: tuple[Any, ...] = (ReusedOutput.memory_for, ReusedOutput.keep)
+for _method in _methods:
+    _method._torchdynamo_disable = True
+    _method._torchdynamo_disable_msg = "reuse_output=True does not trace; leave it False, or give out"
 
 
 def check_reuse(reuse_output: bool, inplace: bool = False) -> ReusedOutput | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
@@ -17,6 +21,21 @@ from ._tv_tensors import classes_of
 from .distributions import quantiles
 from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(make: Callable[..., Settings], **options: Any) -> Settings:
+    return make(**options)
+
+
+def settings_of(make: Callable[..., Settings], options: Mapping[str, Any]) -> Settings:
+    """What options come to. Checked once, because that takes as long as a small batch."""
+    if torch.compiler.is_compiling():
+        return make(**options)
+    try:
+        return _remembered(make, **options)
+    except TypeError:  # what cannot be hashed cannot be found again
+        return make(**options)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -155,7 +174,7 @@ def cutmix(
             stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
-    settings = Settings.of_cutmix(**options)
+    settings = settings_of(Settings.of_cutmix, options)
     mixed = run(
         images,
         labels,
@@ -202,7 +221,7 @@ def cutmix_(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_cutmix(**options)
+    settings = settings_of(Settings.of_cutmix, options)
     mixed = run(
         images,
         labels,
@@ -266,7 +285,7 @@ def mix(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_mix(**options)
+    settings = settings_of(Settings.of_mix, options)
     mixed = run(
         images,
         labels,
@@ -308,7 +327,7 @@ def mix_(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_mix(**options)
+    settings = settings_of(Settings.of_mix, options)
     mixed = run(
         images,
         labels,
@@ -377,7 +396,7 @@ def sample_plan(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_plan(**options)
+    settings = settings_of(Settings.of_plan, options)
     return draw_plan(
         batch_size, height, width, settings, seed=seed, generator=generator, device=device, backend=backend
     )
