@@ -15,12 +15,10 @@ from .._ops import AUGMENTED_DTYPES, COLOUR_ROWS, FEW_CHANNELS, Draw, EraseOrder
 from .._validation import MAX_INT32
 from .augment_kernel import augment_kernel
 from .launch import (
-    MAX_FAST_DIVISION,
     MAX_THREADS,
     Labels,
     Launch,
     clamp,
-    divider,
     draws_only_cutmix,
     launch_sizes,
     lowest_bit,
@@ -32,6 +30,7 @@ from .launch import (
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
 SPAN_ELEMENTS = 1 << 15  # that a program writes, or few more
+MAX_FAST_DIVISION = 1 << 30
 
 FACTORS = ViewParameters._fields.index("brightness_least")  # from which on parameters are those of colours
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
@@ -77,6 +76,16 @@ class Geometry(NamedTuple):
     constants: dict[str, Any]
     chunks: int  # of a sample
     threads: int
+
+
+def divider(divisor: int) -> tuple[int, int]:
+    """magic and shift such that number // divisor == number * magic >> shift, for number and divisor below 2^30.
+
+    magic * divisor exceeds 2^shift by less than divisor, and 2^shift is at least 2^30 * divisor, so that the product
+    exceeds number / divisor by less than 1 / divisor.
+    """
+    shift = 30 + (divisor - 1).bit_length()
+    return -(-(1 << shift) // divisor), shift
 
 
 def is_interleaved(channels: int, layout: Layout) -> bool:
