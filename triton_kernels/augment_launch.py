@@ -31,6 +31,7 @@ VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
 SPAN_ELEMENTS = 1 << 15  # that a program writes, or few more
 MAX_FAST_DIVISION = 1 << 30
+MAX_REGISTERS = 128  # where pixels are loaded one by one: left to choose, ptxas of Triton 3.6 takes 96 and spills
 
 FACTORS = ViewParameters._fields.index("brightness_least")  # from which on parameters are those of colours
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
@@ -231,6 +232,7 @@ def augment_launch(
     pixel_numbers, walk = pixel_arguments(images, out)
     grid, threads, target_block = launch_sizes(batch, walk.chunks, walk.threads if pixels else 0, targets)
     erasing = values.erasing if values is not None else Erasing()
+    moves = may_move(drawn_by)
     arguments = (
         *plan_arguments(plan, draw, seed, batch, height, width),
         *view_arguments(views, coloured, drawn_by),
@@ -242,7 +244,7 @@ def augment_launch(
         "BOXES": min(boxes_of(views, coloured), 2),
         "ERASE_VALUE": int(erasing.value),
         "ERASE_BEFORE": erasing.order == EraseOrder.before,
-        "GEOMETRY": may_move(drawn_by),
+        "GEOMETRY": moves,
         "COLOURED": coloured,
         "ONLY_CUTMIX": draw is not None and draws_only_cutmix(tuple(draw.bounds)),
         "ELEMENT": ELEMENTS[images.dtype] if images is not None else tl.float32,
@@ -251,6 +253,7 @@ def augment_launch(
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
+        "maxnreg": MAX_REGISTERS if moves else None,
         "enable_fp_fusion": False,
     }
     return Launch(augment_kernel, grid, arguments, options)
