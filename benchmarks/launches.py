@@ -49,10 +49,10 @@ METRICS = {  # name here: name for ncu, in its base units
 
 HEADLINE = f"""# What the kernels do on the GPU, beside what the executed PTX promised
 
-One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches; those of
-the batch tail turn uint8 into normalised bfloat16. Left of an arrow what executing the PTX gave, right of it what Nsight Compute measured. Instructions are a warp's for
-each 16 bytes that a lane writes: of PTX, and of machine code. Sectors are those of all requests, and DRAM's bytes those
-that reached it, over the fewest that the job needs.
+One launch each of {BATCH} x 3 x {SIZE} x {SIZE} images with {CLASSES} classes, all of one kind, with cold caches; those
+of the batch tail turn uint8 into normalised bfloat16. Left of an arrow what executing the PTX gave, right of it what
+Nsight Compute measured. Instructions are a warp's for each 16 bytes that a lane writes: of PTX, and of machine code.
+Sectors are those of all requests, and DRAM's bytes those that reached it, over the fewest that the job needs.
 """
 
 
@@ -89,9 +89,9 @@ def call_of(launch: Launch, backend: str, device: torch.device) -> Callable[[], 
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     how: dict[str, Any] = {"label_smoothing": 0.1, "seed": SEED, "backend": backend}
     if launch.kind in AUGMENTED:
-        mix = CutMix(num_classes=CLASSES, label_smoothing=how.pop("label_smoothing"))
+        cutmix = CutMix(num_classes=CLASSES, label_smoothing=how.pop("label_smoothing"))
         how |= {"mean": MEAN, "std": STD, "dtype": torch.bfloat16, **AUGMENTED[launch.kind]}
-        return lambda: cutmix_cuda.augment(images, labels, mix, **how)
+        return lambda: cutmix_cuda.augment(images, labels, cutmix, **how)
     if launch.kind == "mixup":
         mix = cutmix_cuda.mix_ if launch.in_place else cutmix_cuda.mix
         return lambda: mix(images, labels, CLASSES, cutmix_alpha=None, **how)

@@ -35,7 +35,6 @@ from .overhead import SMALL, call_overhead
 from .timing import Effort, Timing
 from .training_step import mixing_steps
 
-
 SHARE_OF_THE_TAIL = 0.45  # of the time, where that is limited
 
 
@@ -212,4 +211,4 @@ def run_all(
         finally:
             write(results, folder)
     show(results, folder)
-    return results["ours_wrong"]
+    return results.get("ours_wrong", [])

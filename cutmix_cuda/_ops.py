@@ -200,6 +200,11 @@ class Op(NamedTuple):
     tags: tuple[torch.Tag, ...] = (torch.Tag.pt2_compliant_tag,)
 
 
+# What reads a seed or constants on the host as it is called: the CUDA graphs that torch.compile(mode="reduce-overhead")
+# makes by itself would keep those of the capture, so it has to leave such ops out of them.
+READS_ON_HOST = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
+
+
 def _new_plan(like: Tensor, batch: int) -> Tensor:
     return like.new_empty((batch, PLAN_COLUMNS), dtype=torch.int32)
 
@@ -285,38 +290,44 @@ def _fake_augment(images, labels, *rest):
 
 # The ops of every backend. apply* follow a given plan; sample_and_apply* draw one, follow it and return it.
 OPS = {
-    "sample_plan": Op(f"({_DRAW}, {_SIZES}) -> Tensor", _fake_sample_plan),
+    "sample_plan": Op(f"({_DRAW}, {_SIZES}) -> Tensor", _fake_sample_plan, READS_ON_HOST),
     "mix_targets": Op(f"(Tensor labels, Tensor plan, {_TARGETS}) -> Tensor", _fake_mix_targets),
     "apply": Op(f"({_IMAGES}, Tensor plan, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_apply),
     "apply_out": Op(f"({_IMAGES}, Tensor plan, {_TARGETS}, {_OUT}, {_FILL}) -> Tensor", _fake_apply_out),
     "apply_": Op(f"({_IMAGES_WRITTEN}, Tensor plan, {_TARGETS}, {_FILL}) -> Tensor", _fake_apply_),
     "sample_and_apply": Op(
-        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)", _fake_sample_and_apply
+        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)", _fake_sample_and_apply, READS_ON_HOST
     ),
     "sample_and_apply_out": Op(
-        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_out
+        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor)",
+        _fake_sample_and_apply_out,
+        READS_ON_HOST,
     ),
     "sample_and_apply_": Op(
-        f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_
+        f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_, READS_ON_HOST
     ),
     # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
     # and its seed is only that of the noise.
-    "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views),
+    "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views, READS_ON_HOST),
     "augment": Op(
         f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor, Tensor, Tensor)",
         _fake_augment,
+        READS_ON_HOST,
     ),
     "augment_out": Op(
         f"({_IMAGES}, {_DRAW}, {_VIEWS}, {_TARGETS}, {_VALUES}, {_OUT}) -> (Tensor, Tensor, Tensor)",
         _fake_augment_out,
+        READS_ON_HOST,
     ),
     "apply_views": Op(
         f"({_IMAGES}, {_GIVEN}, {_TARGETS}, {_VALUES}, {_OUTPUT}) -> (Tensor, Tensor)",
         _fake_apply_views,
+        READS_ON_HOST,
     ),
     "apply_views_out": Op(
         f"({_IMAGES}, {_GIVEN}, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
         _fake_apply_views_out,
+        READS_ON_HOST,
     ),
 }
 

@@ -5,7 +5,7 @@
 //
 // The blocks of a launch, in this order (what is first starts first, and the pixels hide what is slow to start):
 //
-//   targets   a warp writes up to kColumnsPerWarp columns of one sample's row
+//   targets   a warp writes up to kColumnsPerWarp columns of one sample's row, fewer of soft labels
 //   plan      two threads write one row of a sampled plan, a half each
 //   pixels    a block moves a tile of one sample (in place: of a pair of samples), as below
 //
@@ -55,8 +55,10 @@ constexpr int64_t kThreadsWanted = 132 * 9 * 32, kThreadsWantedInPlace = 132 * 4
 // Fewer whole blocks than two for each of those multiprocessors spread unevenly over them: they are halved.
 constexpr int64_t kBlocksWanted = 2 * 132;
 
-// 1024 float32 are 8 vectors for each lane of a warp.
+// Of class indices a warp only writes, 1024 float32 as 8 vectors for each lane. Soft labels are loaded, and each lane
+// has those of all of its columns under way at once.
 constexpr uint32_t kColumnsPerWarp = 1024;
+constexpr uint32_t kSoftColumnsPerLane = 4, kSoftColumnsPerWarp = kSoftColumnsPerLane * kWarpThreads;
 
 // gridDim.x, and numerators of Divider.
 constexpr int64_t kLargest = INT32_MAX;
@@ -269,12 +271,13 @@ inline int64_t cut_plan_and_targets(const Plan& plan, const Targets& targets, ui
     if (!plan.given && !plan.device_seed)
         params->partner_map = partner_map(plan.draw.sampling.partner, plan.seed, static_cast<uint32_t>(plan.batch));
     if (targets.out && targets.num_classes > 0) {
-        const int64_t warps = ceil_div(targets.num_classes, kColumnsPerWarp);
+        const bool soft = is_float(targets.labels_dtype);
+        const int64_t warps = ceil_div(targets.num_classes, soft ? kSoftColumnsPerWarp : kColumnsPerWarp);
         params->warps_in_target = divider(warps);
         params->target_warps = limited(plan.batch * warps, "all targets");
         params->target_blocks = static_cast<uint32_t>(ceil_div(params->target_warps, block / kWarpThreads));
-        params->vector_targets = targets.out_dtype == Dtype::kF32 && !is_float(targets.labels_dtype) &&
-                                 targets.num_classes % 4 == 0 && reinterpret_cast<uint64_t>(targets.out) % 16 == 0;
+        params->vector_targets = targets.out_dtype == Dtype::kF32 && !soft && targets.num_classes % 4 == 0 &&
+                                 reinterpret_cast<uint64_t>(targets.out) % 16 == 0;
     }
     if (plan.sampled) params->plan_blocks = static_cast<uint32_t>(ceil_div(int64_t{2} * plan.batch, block));
     return int64_t{params->target_blocks} + params->plan_blocks;

@@ -329,7 +329,6 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     const uint32_t apart = own_box.y0 - other_box.y0;
     const int32_t y_end = static_cast<int32_t>(y1 - own_box.y0);
 
-    Vector<kBytes> from_own = {}, from_other = {};  // where a row does not load them, its masks leave them out
     const auto next = [&] {
         row += stride;
         y += step_y;
@@ -339,34 +338,56 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
             own_at += wrap;
         }
     };
+    // What the next kRows rows need is under way before the first is written. Where a row does not load a vector, its
+    // masks leave out what another row left there.
+    const auto exchange_rows = [&](auto rows, auto& from_own, auto& from_other, const Needs& own_needs,
+                                   const Needs& other_needs, const auto& changed) {
+        constexpr int kRows = rows();
+        uint8_t* at[kRows];
+        uint32_t ys[kRows];
+        for (int k = 0; k < kRows; ++k) {
+            at[k] = own_at;
+            ys[k] = y;
+            const uint32_t other_y = y + apart;
+            if (y < own_needs.itself || other_y < other_needs.partner) from_own[k] = load<kBytes>(own_at);
+            if (other_y < other_needs.itself || y < own_needs.partner)
+                from_other[k] = load<kBytes>(own_at + to_partner);
+            next();
+        }
+        for (int k = 0; k < kRows; ++k) {
+            if (ys[k] < own_box.rows) store<kBytes>(at[k], changed(own, own_box, from_own[k], from_other[k]));
+            if (ys[k] + apart < other_box.rows)
+                store<kBytes>(at[k] + to_partner, changed(other, other_box, from_other[k], from_own[k]));
+        }
+    };
+    const auto exchange = [&](auto rows, const Needs& own_needs, const Needs& other_needs, const auto& changed) {
+        constexpr int kRows = rows();
+        Vector<kBytes> from_own[kRows] = {}, from_other[kRows] = {};
+        if constexpr (kRows > 1) {
+            CUTMIX_NO_UNROLL
+            while (row + (kRows - 1) * stride < all_rows)
+                exchange_rows(rows, from_own, from_other, own_needs, other_needs, changed);
+        }
+        CUTMIX_NO_UNROLL
+        while (row < all_rows)
+            exchange_rows(std::integral_constant<int, 1>(), from_own, from_other, own_needs, other_needs, changed);
+    };
+    using Bytes = Vector<kBytes>;
     const auto only_pastes = [](Kind kind) { return kind == Kind::kKeep || pastes(kind); };
     if (only_pastes(own.kind) && only_pastes(other.kind)) {
-        for (; row < all_rows; next()) {
-            const uint32_t other_y = y + apart;
-            const bool paste_own = y < own_box.rows, paste_other = other_y < other_box.rows;
-            uint8_t* other_at = own_at + to_partner;
-            if (paste_other || y < own_box.edge_rows) from_own = load<kBytes>(own_at);
-            if (paste_own || other_y < other_box.edge_rows) from_other = load<kBytes>(other_at);
-            if (paste_own) store<kBytes>(own_at, select(own_box.mask, from_own, from_other));
-            if (paste_other) store<kBytes>(other_at, select(other_box.mask, from_other, from_own));
-        }
+        exchange(std::integral_constant<int, kRowsInFlight>(), {own_box.edge_rows, own_box.rows},
+                 {other_box.edge_rows, other_box.rows},
+                 [](const Change&, const Column<kBytes>& box, const Bytes& itself, const Bytes& partner) {
+                     return select(box.mask, itself, partner);
+                 });
         return;
     }
-    // A pair of other kinds: more registers and instructions, which the loop above does without.
+    // A pair of other kinds takes more registers and instructions, which the call above does without.
     const PixelRule<kBytes> rule = {pixels.dtype, fill_of<kBytes>(pixels, vector)};
-    const Needs own_needs = needs_of(own.kind, own_box), other_needs = needs_of(other.kind, other_box);
-    CUTMIX_NO_UNROLL
-    for (; row < all_rows; next()) {
-        const uint32_t other_y = y + apart;
-        uint8_t* other_at = own_at + to_partner;
-        if (y < own_needs.itself || other_y < other_needs.partner) from_own = load<kBytes>(own_at);
-        if (other_y < other_needs.itself || y < own_needs.partner) from_other = load<kBytes>(other_at);
-        if (y < own_box.rows)
-            store<kBytes>(own_at, rule.template changed<true>(own.kind, own.lam, own_box.mask, from_own, from_other));
-        if (other_y < other_box.rows)
-            store<kBytes>(other_at,
-                          rule.template changed<true>(other.kind, other.lam, other_box.mask, from_other, from_own));
-    }
+    exchange(std::integral_constant<int, 1>(), needs_of(own.kind, own_box), needs_of(other.kind, other_box),
+             [&](const Change& change, const Column<kBytes>& box, const Bytes& itself, const Bytes& partner) {
+                 return rule.template changed<true>(change.kind, change.lam, box.mask, itself, partner);
+             });
 }
 
 // ---- Kernels

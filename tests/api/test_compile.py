@@ -92,6 +92,15 @@ def check(backend: Backend, op: str, images: Tensor, labels: Tensor | None) -> N
     torch.library.opcheck(overload, arguments_of(op, images, labels))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_cuda_graphs_of_the_compiler_leave_out_what_is_read_on_the_host(op):
+    """They would keep the seed of the capture."""
+    for namespace in ("cutmix_cuda", "cutmix_cuda_triton", "cutmix_cuda_reference"):
+        overload = getattr(getattr(torch.ops, namespace), op).default
+        read = {"seed", "constants"} & {argument.name for argument in overload._schema.arguments}
+        assert (torch.Tag.cudagraph_unsafe in overload.tags) == bool(read)
+
+
 def test_opcheck_of_drawing_a_seed():
     torch.library.opcheck(
         torch.ops.cutmix_cuda.draw_seed.default,

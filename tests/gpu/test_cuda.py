@@ -194,7 +194,9 @@ def test_every_kind_in_one_launch(backend, device, images, inplace):
 
 
 @every_input
-@pytest.mark.parametrize("call", [call for call in ALL_CALLS if call != "normalize_images"])  # and a plan that draws none
+@pytest.mark.parametrize(
+    "call", [call for call in ALL_CALLS if call != "normalize_images"]
+)  # and a plan that draws none
 def test_nothing_is_allocated_but_the_results(backend, device, images, call):
     batch = make_batch(images()).on(device)
     for given in (batch, batch._replace(seed=batch.seed.to(device))):

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from .execution import cuda_kernel, needs_cuda
-from .machine_code import MachineKernel, machine_kernels, tools
+from .machine_code import MachineKernel, bits_of, machine_kernels, tools
 
 pytestmark = [
     needs_cuda,
@@ -47,11 +47,6 @@ def test_registers_and_memory(architecture, name):
         assert used["REG"] <= (40 if name == "mix_out_of_place<16>" else 32)
 
 
-def bits_of(instruction) -> int:
-    match = re.search(r"\.[US]?(8|16|64|128)\b", instruction.opcode)
-    return int(match[1]) if match else 32
-
-
 @every_architecture
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["mix_out_of_place", "mix_in_place"])
@@ -61,6 +56,20 @@ def test_hot_loops_move_whole_vectors(architecture, name, width):
     loop = kernel.pixel_loop()
     loads, stores = ([bits_of(each) for each in loop if each.opcode.startswith(op)] for op in ("LDG", "STG"))
     assert set(loads) == set(stores) == {8 * width}
+
+
+@every_architecture
+def test_loads_are_under_way_together(architecture):
+    """Memory takes as long for several as for one. Of both samples four columns of soft labels a lane; and two rows of
+    pixels, out of place on an edge of the box."""
+    kernels = machine_kernels(architecture)
+    for bits in (16, 32, 64):
+        assert kernels["mix_no_pixels"].loads_under_way(bits) == 2 * 4
+    assert not [
+        loop for loop in kernels["mix_no_pixels"].loops() if any(each.opcode.startswith("LDG") for each in loop)
+    ]
+    for name in ("mix_out_of_place<16>", "mix_in_place<16>"):
+        assert kernels[name].loads_under_way(128) >= 2 * 2
 
 
 @every_architecture

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from cutmix_cuda._ops import Kind
+from cutmix_cuda import reference
+from cutmix_cuda._ops import Kind, Partner, Sampling
 
+from ..ptx.machine import WARP
 from .execution import (
     SECTOR,
+    UNIFORM,
     VECTOR,
     Executed,
+    bounds_of,
     box_edges,
+    call_of,
     execute,
     image_sectors,
     needs_cuda,
@@ -204,3 +209,26 @@ def test_cutout_in_place(channels_last):
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
     assert spent <= INSTRUCTIONS_IN_PLACE, done.report.hottest()
+
+
+# ---- Targets
+
+CLASSES = 1000
+INSTRUCTIONS_OF_SOFT_LABELS = 330  # a warp, with its plan, for 128 columns
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_soft_labels(dtype):
+    """Own and partner are read once each, by warps that load no column after another."""
+    plan = reference.sample_plan(
+        torch.tensor([20190513]), UNIFORM, bounds_of(Kind.cutmix), Sampling(0, Partner.mirror.value, 0, 1), 64, 224, 224
+    )
+    labels = torch.rand(64, CLASSES).to(dtype)
+    done = execute("cuda", call_of("mix_targets", labels, plan, CLASSES, 0.1, torch.float32), ARCHITECTURE)
+    read, written, nbytes = done.report.buffers["labels"], done.report.buffers["targets"], labels.nbytes
+    assert (read.bytes_read, read.sectors_read) == (2 * nbytes, nbytes // SECTOR)
+    assert (written.bytes_written, written.sectors_written) == (done.targets.nbytes, done.targets.nbytes // SECTOR)
+    warps = done.launch["grid"] * done.launch["block"] // WARP
+    assert max(count.executed for count in done.report.instructions) <= warps, done.report.hottest()
+    assert done.report.warp_instructions / warps <= INSTRUCTIONS_OF_SOFT_LABELS, done.report.hottest()

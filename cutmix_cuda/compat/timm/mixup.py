@@ -193,7 +193,7 @@ def labels_and_settings(mixup: Mixup, target: Tensor) -> tuple[Tensor, Settings]
     settings = settings_of(mixup)
     if mixup.mixup_enabled and mixup.mix_prob > 0 and all(each is None for each in settings.distributions):
         raise ValueError("One of mixup_alpha > 0., cutmix_alpha > 0., cutmix_minmax not None should be true.")
-    if mixup.multi_label:
+    if getattr(mixup, "multi_label", False):  # which timm's own has from 1.0.30 on
         if target.ndim != 2 or target.shape[1] != mixup.num_classes:
             raise ValueError("Multi-label mixup expects dense targets shaped (batch, num_classes).")
         smoothed = target.float() * (1.0 - mixup.label_smoothing) + 0.5 * mixup.label_smoothing
