@@ -562,7 +562,6 @@ struct Span {
 
     CUTMIX_HD bool empty() const { return begin >= end; }
     CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
-    CUTMIX_HD bool contains(int32_t pixel) const { return pixel >= begin && pixel < end; }
 };
 
 CUTMIX_HD Vector<16> mask_of(const Span& span) {
