@@ -34,7 +34,7 @@ DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 LAYOUTS = {"channels-first": False, "channels-last": True}
 ARCHITECTURE = 90
 # Of a warp, for each 16 bytes that a lane writes: of PTX, whose moves between registers, a sixth of all, are no machine
-# code. While memory moves a vector in and one out, an H100 issues about 280. launch_geometry.h says why so many of these
+# code. While memory moves a vector in and one out, an H100 issues about 280; launch_geometry.h says why so many of them
 # are spent on sampling.
 INSTRUCTIONS_OUT_OF_PLACE, INSTRUCTIONS_IN_PLACE = 84, 205
 # The same of mixup, which works on elements. Out of place it reads two vectors, and has 420.
