@@ -19,6 +19,7 @@ from .functional import (
     sample_plan,
 )
 from .pairs import PairTargets, cross_entropy
+from .patches import PatchPlan, paint, paint_targets
 from .plan import MixPlan
 from .transforms import CutMix, Cutout, Mix, MixUp
 from .views import Views
@@ -36,6 +37,7 @@ __all__ = [
     "MixUp",
     "MixedBoxes",
     "PairTargets",
+    "PatchPlan",
     "Views",
     "apply_plan",
     "apply_plan_",
@@ -51,6 +53,8 @@ __all__ = [
     "mix_images_",
     "mix_targets",
     "normalize_images",
+    "paint",
+    "paint_targets",
     "sample_plan",
     "sample_views",
 ]
