@@ -167,31 +167,43 @@ PatchRow patch_row(const Work& work, const Patch& patch, int64_t slice, int32_t 
     return {&patch, sample_at(work.call, patch.row.partner, slice, source_of(y, box.y0, box.y1, source.y0, source.y1))};
 }
 
+// A patch that is blended over pixels of a row.
+struct BlendedPatch {
+    int32_t index;
+    PatchRow row;
+    const float* below;
+};
+
 template <typename Element>
 void blend_pixels(const Work& work, const Patch* patches, const RowOwners& owners, int64_t slice, int32_t y,
                   uint8_t* out) {
     using Bits = typename Element::Bits;
     const PatchCall& call = work.call;
     const int64_t pixel_bytes = call.images.out_rows.pixel_bytes;
-    const int64_t elements = pixel_bytes / static_cast<int64_t>(sizeof(Bits));
+    std::vector<BlendedPatch> above;
+    for (int32_t k = 0; k < call.patches; ++k) {
+        const bool may_blend = patches[k].mask() != 0 || blends(patches[k].kind());
+        if (may_blend && covers_row(patches[k], y))
+            above.push_back({k, patch_row(work, patches[k], slice, y),
+                             owners.below.data() + static_cast<size_t>(k) * static_cast<size_t>(call.width)});
+    }
     for (int32_t x = 0; x < call.width; ++x) {
         if (!owners.blended[static_cast<size_t>(x)]) continue;
-        for (int64_t k = 0; k < elements; ++k) {
-            uint8_t* const to = out + x * pixel_bytes + k * static_cast<int64_t>(sizeof(Bits));
+        uint8_t* const pixel = out + x * pixel_bytes;
+        for (int64_t at = 0; at < pixel_bytes; at += static_cast<int64_t>(sizeof(Bits))) {
             Bits bits;
-            std::memcpy(&bits, to, sizeof bits);
+            std::memcpy(&bits, pixel + at, sizeof bits);
             auto value = Element::value(bits);
-            for (int32_t above = owners.owner[static_cast<size_t>(x)] + 1; above < call.patches; ++above) {
-                const Patch& patch = patches[above];
-                if (!in_box(patch, y, x)) continue;
-                const float below = owners.below[static_cast<size_t>(above) * static_cast<size_t>(call.width) + x];
+            for (const BlendedPatch& patch : above) {
+                const Box& box = patch.row.patch->row.box;
+                if (patch.index <= owners.owner[static_cast<size_t>(x)] || x < box.x0 || x >= box.x1) continue;
+                const float below = patch.below[x];
                 if (!(below < 1.0f)) continue;
-                const uint8_t* const from = patch_row(work, patch, slice, y).at(x, pixel_bytes);
-                std::memcpy(&bits, from + k * static_cast<int64_t>(sizeof(Bits)), sizeof bits);
+                std::memcpy(&bits, patch.row.at(x, pixel_bytes) + at, sizeof bits);
                 value = mixed_value(below, value, Element::value(bits));
             }
             bits = Element::of(value);
-            std::memcpy(to, &bits, sizeof bits);
+            std::memcpy(pixel + at, &bits, sizeof bits);
         }
     }
 }
