@@ -164,7 +164,7 @@ def write_front(
             partner, _, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
             owners = tl.where(part == k + 1, partner, owners)
             shares = tl.where((part == k + 1) & ~mixes_target(kind), 0.0, shares)
-        counts = (shares > 0.0) & valid
+        counts = tl.where(valid, shares, 0.0) > 0.0
         first = owners < batch
         theirs = tl.where(first, owners, owners - batch).to(tl.int64)
         off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)

@@ -29,12 +29,9 @@ from .launch import (
 from .patches_kernel import patches_kernel
 from .rows import Rows
 
-# Blocks that are reduced are of as many elements as a program has threads, or more, or fit into a warp: of what lies
-# between, several warps would hold the same, and write it to one place.
-THREADS = 128
-WARP = 32
+THREADS = 32  # a warp, so that sums need no shared memory
 ELEMENTS_PER_THREAD = 8  # at a time
-SPAN_ELEMENTS = 1 << 13  # of a program
+SPAN_ELEMENTS = 1 << 11  # of a program
 BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32, 8: tl.uint64}  # by the bytes of an element
 
 
@@ -139,7 +136,6 @@ def patches_launch(
     classes = out.shape[1] if out is not None else 1
     soft = masks is not None and masks.dtype == torch.float32
     can_blend = dtype in BLENDED_DTYPES
-    parts = next_power_of_2(patches + 1)
     grid_z = -(-samples // MAX_GRID_Y)
     arguments = (
         *(rows, sources, *draw_arguments(draw), *mask_arguments(masks), weights),
@@ -147,14 +143,14 @@ def patches_launch(
     )
     options = {
         "PATCHES": patches,
-        "PARTS": parts if parts <= WARP else THREADS,
+        "PARTS": next_power_of_2(patches + 1),
         "FRONT": front,
         "SOFT": soft,
         "CAN_BLEND": can_blend,
         "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None else None,  # nothing that is drawn is blended
         **walk.constants,
-        "COLUMNS": clamp(next_power_of_2(max(width, 1)), THREADS, 4 * THREADS),
-        "TARGET_BLOCK": clamp(next_power_of_2(classes), 32, 1024),
+        "COLUMNS": clamp(next_power_of_2(max(width, 1)), THREADS, 8 * THREADS),
+        "TARGET_BLOCK": clamp(next_power_of_2(classes), THREADS, 8 * THREADS),
         "num_warps": THREADS // 32,
         "num_stages": 1,
         "enable_fp_fusion": False,
