@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import _backends, _validation, reference_patches
+from . import _backends, _validation, reference, reference_patches
 from ._fill import check_fill, fill_words
 from ._literals import BackendName
 from ._ops import (
@@ -19,10 +19,15 @@ from ._ops import (
     PLAN_COLUMNS,
     Kind,
 )
+from ._options import MaskSettings, PatchSettings
+from ._seed import seed_tensor
 from ._serialization import register
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of, is_tv_tensor
-from .functional import _mark_written
+from .distributions import patch_quantiles, quantiles
+from .functional import _labels_of_op, _mark_written
+from .masks import fmix
+from .pairs import PairTargets, pairs_of
 from .plan import MixPlan, check_integers
 from .reference import blends, has_box
 from .reference_patches import Patches, valid_samples
@@ -91,8 +96,7 @@ class PatchPlan:
                 f"rows must be of shape (samples, patches, {PLAN_COLUMNS}), of 1 to {MOST_PATCHES} patches, got "
                 f"{tuple(self.rows.shape)}"
             )
-        _validation.check_size("height", self.height, LONGEST_SIDE)
-        _validation.check_size("width", self.width, LONGEST_SIDE)
+        _check_sides(self.height, self.width)
         for name, dtypes, shape in (
             ("sources", (torch.int32,), (samples, patches, 4)),
             ("masks", (torch.bool, torch.float32), None),
@@ -320,22 +324,46 @@ class PatchPlan:
         return cls.from_boxes(partner[:, None], boxes, height, width, masks=masks, weights=weights)
 
     @classmethod
-    def from_plan(cls, plan: MixPlan) -> PatchPlan:
+    def from_plan(cls, plan: MixPlan, *, clean: bool = False) -> PatchPlan:
         """A :class:`MixPlan` as a plan of one patch a sample, which does the same.
 
         >>> plan = sample_plan(4, 16, 16, seed=0)
         >>> torch.equal(paint(images, None, PatchPlan.from_plan(plan))[0], mix_images(images, plan))
         True
 
-        Its targets are weighted by lam, to the rounding of a sum.
+        Args:
+            plan: of B samples.
+            clean: make 2 B samples, the batch as it is and behind it the mixed one, as RegMixup (Pinto et al., 2022).
+
+        Returns:
+            A plan whose targets are weighted by lam.
+
+        Raises:
+            TypeError: plan is no MixPlan.
         """
         if not isinstance(plan, MixPlan):
             raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
         whole = torch.tensor([0, 0, plan.height, plan.width], dtype=torch.int32, device=plan.device)
         boxes = torch.where(has_box(plan.kind)[:, None], plan.boxes, whole)
-        rows = torch.cat([plan.packed[:, :1], boxes, plan.packed[:, 5:]], dim=1)
+        rows = torch.cat([plan.packed[:, :1], boxes, plan.packed[:, 5:]], dim=1)[:, None]
         weights = torch.stack([plan.lam, 1.0 - plan.lam], dim=1)
-        return cls(rows[:, None], plan.height, plan.width, weights=weights)
+        if clean:
+            rows = torch.cat([torch.zeros_like(rows), rows])
+            weights = torch.cat([torch.tensor([1.0, 0.0], device=plan.device).expand(weights.shape), weights])
+        return cls(rows, plan.height, plan.width, weights=weights)
+
+    def head(self, samples: int) -> PatchPlan:
+        """The plan of the first samples alone: of half a batch, say, whose partners are all of it.
+
+        >>> PatchPlan.from_plan(sample_plan(4, 16, 16)).head(2)
+        PatchPlan(samples=2, patches=1, height=16, width=16, device='cpu')
+
+        Raises:
+            TypeError, ValueError: samples is not a whole number, negative, or more than there are.
+        """
+        _validation.check_size("samples", samples, len(self))
+        sources, weights = (part if part is None else part[:samples] for part in (self.sources, self.weights))
+        return PatchPlan(self.rows[:samples], self.height, self.width, sources, self.masks, weights)
 
     def check(self, samples: int | None = None, can_blend: bool = True) -> None:
         """Raises ValueError where a row leads outside the image, or a batch of so many samples and others.
@@ -586,3 +614,161 @@ def paint_targets(
     rows, _, masks, weights = plan._patches
     sizes = plan.height, plan.width, classes
     return ops.paint_targets(labels, other_labels, rows, masks, weights, *sizes, smoothing, dtype)
+
+
+def mix_by_masks(
+    images: Tensor,
+    labels: Tensor | None,
+    masks: Tensor,
+    num_classes: int | None = None,
+    *,
+    partner: Tensor | None = None,
+    weights: Tensor | None = None,
+    others: Tensor | None = None,
+    other_labels: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    target_dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
+    backend: BackendName | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Pastes each sample's partner where its mask says so, whoever made the masks: a model's attention, say.
+
+    >>> attention = torch.rand(4, 4, 4)  # of patches of 4 x 4 pixels
+    >>> mixed, targets = mix_by_masks(images, labels, attention < 0.7, 10)
+
+    Args:
+        images, labels, num_classes: as for :func:`paint`.
+        masks: bool or floats (N, h, w), the weight of a sample's own pixels; a mask of h x w cells covers the image.
+        partner: integers (N,), whose pixels are pasted; by default those of the sample before, as torchvision.
+        weights: floats (N, 2) in [0, 1], of the own and the partner's label; by default the shares of the pixels.
+        others, other_labels, label_smoothing, target_dtype, out, backend: as for :func:`paint`.
+
+    Returns:
+        (images, targets), as :func:`paint`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`paint` and :meth:`PatchPlan.from_masks`.
+    """
+    _validation.check_images(plain(images))
+    if partner is None:
+        partner = torch.arange(images.shape[0], device=images.device).roll(1)
+    plan = PatchPlan.from_masks(masks, partner, *images.shape[-2:], weights=weights)
+    return paint(
+        images,
+        labels,
+        plan,
+        num_classes,
+        others=others,
+        other_labels=other_labels,
+        label_smoothing=label_smoothing,
+        target_dtype=target_dtype,
+        out=out,
+        backend=backend,
+    )
+
+
+def run_patches(
+    images: Tensor,
+    labels: Tensor | None,
+    num_classes: int | None,
+    settings: PatchSettings,
+    *,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    out: Tensor | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor | PairTargets | None, PatchPlan]:
+    """Draws patches, paints and writes dense targets in one launch: images, targets and the plan.
+
+    Everything is checked before anything is written.
+    """
+    given, images, labels = images, plain(images), plain(labels)
+    _validation.check_images(images)
+    device, (height, width) = images.device, images.shape[-2:]
+    _check_sides(height, width)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
+    fill = fill_words(settings.fill, images.dtype)
+    ops = _backends.ops_for(backend, device)
+    if out is not None:
+        _validation.check_out(out, images)
+    arguments = (
+        op_labels,
+        seed_tensor(seed, generator, device, like=images),
+        patch_quantiles(settings.method, settings.distribution, device),
+        settings.prob,
+        settings.sampling,
+        classes,
+        settings.label_smoothing,
+        settings.target_dtype,
+    )
+    if out is not None:
+        mixed = out
+        dense, rows, sources = ops.sample_and_paint_out(images, *arguments, plain(out), *fill)
+        _mark_written(out)
+    else:
+        mixed, dense, rows, sources = ops.sample_and_paint(images, *arguments, *fill)
+        mixed = of_class(mixed, given)
+    plan = PatchPlan._unchecked(rows, height, width, sources)
+    if labels is None:
+        return mixed, None, plan
+    # A sample of holes keeps its target, whichever of its patches says so.
+    return mixed, dense if op_labels is not None else pairs_of(labels, rows[:, 0]), plan
+
+
+def draw_patches(
+    batch_size: int,
+    height: int,
+    width: int,
+    settings: PatchSettings,
+    *,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+    backend: str | None,
+) -> PatchPlan:
+    """The plan that :func:`run_patches` with the same arguments would follow."""
+    sizes = _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH), *_check_sides(height, width)
+    table = patch_quantiles(settings.method, settings.distribution, torch.empty(0, device=device).device)
+    ops = _backends.ops_for(backend, table.device)
+    drawn = seed_tensor(seed, generator, table.device)
+    rows, sources = ops.sample_patches(drawn, table, settings.prob, settings.sampling, *sizes)
+    return PatchPlan._unchecked(rows, height, width, sources)
+
+
+def _check_sides(height: int, width: int) -> tuple[int, int]:
+    return (
+        _validation.check_size("height", height, LONGEST_SIDE),
+        _validation.check_size("width", width, LONGEST_SIDE),
+    )
+
+
+def draw_masks(
+    batch_size: int,
+    height: int,
+    width: int,
+    settings: MaskSettings,
+    *,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+) -> PatchPlan:
+    """A plan of one masked patch a sample, by torch's operations on the device."""
+    _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH)
+    _check_sides(height, width)
+    table = quantiles((settings.distribution,), torch.empty(0, device=device).device)[0]
+    drawn = seed_tensor(seed, generator, table.device).to(table.device).reshape(1)
+    index = torch.arange(batch_size, device=table.device)
+    if batch_size == 0 or height * width == 0:
+        rows = torch.zeros((batch_size, 1, PLAN_COLUMNS), dtype=torch.int32, device=table.device)
+        return PatchPlan._unchecked(rows, height, width)
+    partner = reference.partner_of(reference.partner_map(settings.partner, drawn, batch_size), index, batch_size)
+    word_lam, _, _, word_kept = reference.philox(drawn, index, reference_patches.PER_PATCH)
+    number = reference.unit_float(word_kept)
+    mixed = (number < torch.full_like(number, settings.prob)) & (partner != index)
+    masks = fmix(reference.quantile(table, word_lam), height, width, decay=settings.decay, seed=drawn)
+    zero = torch.zeros_like(index)
+    kind = torch.where(mixed, int(Kind.cutmix), int(Kind.keep))
+    one = torch.ones(batch_size, device=table.device).view(torch.int32)
+    columns = [partner, zero, zero, zero + height, zero + width, one, kind, index + 1]
+    rows = torch.stack([column.to(torch.int32) for column in columns], dim=1)[:, None]
+    return PatchPlan._unchecked(rows, height, width, None, masks)

@@ -15,7 +15,7 @@ from . import reference
 from ._ops import BLENDED_DTYPES, Kind, PatchDraw, PatchMethod, PatchSampling, Placement, TargetFormat, new_painted
 from .reference import blends, has_partner, is_kind, mixed_value, mixes_target, mulhi, philox, quantile, unit_float
 
-_PER_PATCH_BATCH, _PER_PATCH = 8, 9  # streams. Mirrors patches.h::PatchStream
+_PER_PATCH_BATCH, PER_PATCH = 8, 9  # streams. Mirrors patches.h::PatchStream
 _UNITS = 1 << 24  # of a pixel's weight
 
 
@@ -61,7 +61,7 @@ def sample_patches(
     seed = seed.to(quantiles.device).reshape(1)
     mapped = reference.partner_of(reference.partner_map(rule, seed, batch), index, batch)
     draw = reference.draw_index(scope, index, mapped)
-    of_sample = philox(seed, draw, _PER_PATCH)
+    of_sample = philox(seed, draw, PER_PATCH)
     number = unit_float(of_sample[3])
     drawn = number < torch.full_like(number, prob)
     if height == 0 or width == 0:
@@ -70,7 +70,7 @@ def sample_patches(
     rows, sources = [], []
     zero = torch.zeros_like(index)
     for patch in range(patches):
-        word_share, word_x, word_y, _ = philox(seed, draw, _PER_PATCH, 1 + patch)
+        word_share, word_x, word_y, _ = philox(seed, draw, PER_PATCH, 1 + patch)
         partner, lam, kind = mapped, torch.ones(batch, device=index.device), zero + int(Kind.cutmix)
         changes = drawn
         if method == PatchMethod.holes:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .helpers import generator
+from .helpers import generator, oracle_box, oracle_lambda, oracle_partners, philox4x32, share_left
 
 KEEP, PASTE, BLEND, FILL = range(4)
 
@@ -157,3 +157,61 @@ def oracle_painted_targets(labels: Tensor, plan: Plan, shares: np.ndarray, num_c
             if kind in (PASTE, BLEND):
                 targets[i] += shares[i, 1 + k] * soft[partner]
     return targets
+
+
+# ---- How patches are drawn, in Python integers and numpy's float32
+
+HOLES, RESIZEMIX, RICAP = range(3)
+SCOPES, PARTNERS, PLACEMENTS = ("sample", "pair", "batch"), ("roll", "flip", "shift", "mirror"), ("clip", "inside")
+
+
+def _words(seed: int, index: int, stream: int, position: int = 0) -> list[int]:
+    return philox4x32((index, position, stream, 0), (seed % (1 << 32), seed >> 32 & 0xFFFFFFFF))
+
+
+def oracle_patches(
+    seed: int, table: np.ndarray, prob: float, sampling: tuple[int, ...], batch: int, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Rows and sources that every backend has to draw."""
+    method, scope, rule, placement, patches = sampling
+    partners = oracle_partners(PARTNERS[rule], seed, batch)
+    rows, sources = [], []
+    for i in range(batch):
+        draw = {"sample": i, "pair": min(i, partners[i]), "batch": 0}[SCOPES[scope]]
+        corner_y, corner_x, _, kept = _words(seed, draw, 9)
+        for k in range(patches):
+            word, word_x, word_y, _ = _words(seed, draw, 9, 1 + k)
+            partner = (i + (_words(seed, 0, 8, k)[0] * batch >> 32)) % batch if method == RICAP else partners[i]
+            number = np.float32(kept >> 8) * np.float32(2.0**-24)
+            keeps = not number < np.float32(prob) or height * width == 0 or (method == RESIZEMIX and partner == i)
+            if keeps:
+                rows.append([partner, 0, 0, 0, 0, int(np.float32(1).view(np.int32)), KEEP, 0])
+                sources.append([0, 0, 0, 0])
+                continue
+            lam, kind = np.float32(1), PASTE
+            size = oracle_lambda(table, word)
+            if method == HOLES:
+                source = box = oracle_box(size, word_x, word_y, height, width, PLACEMENTS[placement])
+                kind = FILL
+            elif method == RESIZEMIX:
+                tall, wide = int(size * np.float32(height)), int(size * np.float32(width))
+                y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
+                box, source = (y0, x0, y0 + tall, x0 + wide), (0, 0, height, width)
+            else:
+                y, x = (
+                    int(oracle_lambda(table, corner) * np.float32(length) + np.float32(0.5))
+                    for corner, length in ((corner_y, height), (corner_x, width))
+                )
+                box = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)][k]
+                tall, wide = box[2] - box[0], box[3] - box[1]
+                y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
+                source = (y0, x0, y0 + tall, x0 + wide)
+            if method != HOLES:
+                lam = share_left(box, height, width)
+            rows.append([partner, *box, int(lam.view(np.int32)), kind, 0])
+            sources.append(list(source))
+    shape = batch, patches
+    return (
+        torch.tensor(rows, dtype=torch.int32).reshape(*shape, 8),
+        torch.tensor(sources, dtype=torch.int32).reshape(*shape, 4),
+    )
