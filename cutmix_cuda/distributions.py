@@ -219,7 +219,7 @@ def patch_quantiles(method: int, drawn: float | Distribution, device: torch.devi
     where a number stands for Beta(number, number).
     """
     if torch.compiler.is_compiling():
-        return getattr(OfGraphs, _name_of_patch_table(device, constant(int(method)), _parts(drawn)))
+        return getattr(OfGraphs, _name_of_patch_table(device, int(method), _parts(drawn)))
     return _patch_table(device, int(method), drawn)
 
 

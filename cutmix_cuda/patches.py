@@ -526,7 +526,7 @@ def paint(
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
     Returns:
-        (images, targets): (N, ..., H, W), and (N, K) or None. A class's part of a target is the sum over its own and
+        Images (N, ..., H, W), and targets (N, K) or None. A class's part of a target is the sum over its own and
         its patches' partners' labels, each weighted by its share of the sample's pixels or by the plan's weights.
 
     Raises:
@@ -644,7 +644,7 @@ def mix_by_masks(
         others, other_labels, label_smoothing, target_dtype, out, backend: as for :func:`paint`.
 
     Returns:
-        (images, targets), as :func:`paint`.
+        Images and targets, as :func:`paint`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`paint` and :meth:`PatchPlan.from_masks`.

@@ -316,7 +316,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
 
 def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
     if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
+        hint = "; follow it with cutmix_cuda.paint" if type(plan).__name__ == "PatchPlan" else ""
+        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}{hint}")
     planned = plan.packed.shape[0]  # len() would make a symbol of a graph one number
     if planned != batch:
         raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {planned}")

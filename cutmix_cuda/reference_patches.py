@@ -95,7 +95,7 @@ def sample_patches(
         if method != PatchMethod.holes and height * width > 0:
             lam = reference.share_outside(box, height, width)
         lam = torch.where(changes, lam, torch.ones_like(lam))
-        box, source = ([torch.where(changes, edge, 0) for edge in edges] for edges in (box, source))
+        box, source = (tuple(torch.where(changes, edge, 0) for edge in edges) for edges in (box, source))
         kind = torch.where(changes, kind, int(Kind.keep))
         integers = [column.to(torch.int32) for column in (partner, *box)]
         rows.append(torch.stack([*integers, lam.view(torch.int32), kind.to(torch.int32), zero.to(torch.int32)], dim=1))

@@ -52,9 +52,9 @@ class Transform(nn.Module):
         super().__init__()
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
-        if inplace and not isinstance(settings, Settings):
-            raise ValueError("inplace must be False where a sample has several patches, or sources")
         if inplace:
+            if not isinstance(settings, Settings):
+                raise ValueError("inplace must be False where a sample has several patches, or sources")
             _validation.check_own_inverse(Sampling(*settings.sampling).partner)
         self.seeds = counted_seed(seed, generator)
         self._settings = settings
@@ -113,8 +113,9 @@ class Transform(nn.Module):
 
     def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, return_plan: bool):
         _validation.check_images(plain(images))
-        drawn_by = {"seed": self._next_seed(), "generator": self.generator, "device": images.device}
-        plan = draw_masks(images.shape[0], *images.shape[-2:], settings, **drawn_by)
+        batch, height, width = images.shape[0], *images.shape[-2:]
+        seed = self._next_seed()
+        plan = draw_masks(batch, height, width, settings, seed=seed, generator=self.generator, device=images.device)
         mixed = paint(
             images,
             labels,
@@ -155,13 +156,12 @@ class Transform(nn.Module):
         if seed is None:
             seed = self._next_seed()
         sizes = batch_size, height, width
-        drawn_by = {"seed": seed, "generator": generator, "device": device}
-        if isinstance(self._settings, MaskSettings):
-            return draw_masks(*sizes, self._settings, **drawn_by)
-        drawn_by["backend"] = self.backend
-        if isinstance(self._settings, PatchSettings):
-            return draw_patches(*sizes, self._settings, **drawn_by)
-        return draw_plan(*sizes, self._settings, **drawn_by)
+        settings = self._settings
+        if isinstance(settings, MaskSettings):
+            return draw_masks(*sizes, settings, seed=seed, generator=generator, device=device)
+        if isinstance(settings, PatchSettings):
+            return draw_patches(*sizes, settings, seed=seed, generator=generator, device=device, backend=self.backend)
+        return draw_plan(*sizes, settings, seed=seed, generator=generator, device=device, backend=self.backend)
 
     def _next_seed(self) -> Tensor | None:
         return None if self.seeds is None else self.seeds.next()

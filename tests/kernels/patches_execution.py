@@ -47,9 +47,10 @@ def patches_call(op: str, *arguments: Any) -> PatchesCall:
     schema = getattr(torch.ops.cutmix_cuda_reference, op).default._schema
     values = (*arguments, *(each.default_value for each in schema.arguments[len(arguments) :]))
     named = {argument.name: value for argument, value in zip(schema.arguments, values, strict=True)}
-    images, labels = named.get("images"), named.get("labels")
+    images: Any = named.get("images")
+    labels: Any = named.get("labels")
     if images is not None:
-        batch, height, width = images.shape[0], *images.shape[-2:]
+        batch, (height, width) = images.shape[0], images.shape[-2:]
     else:
         batch = labels.shape[0] if labels is not None else named["batch"]
         height, width = named["height"], named["width"]

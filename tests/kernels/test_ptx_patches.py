@@ -43,7 +43,7 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
         *before, out, fill = (call.arguments[name] for name in call.arguments)
         arguments = *before, out.clone(memory_format=torch.preserve_format), fill
         out = arguments[-2]
-    results: Any = reference_patches.OPS[op](*arguments)
+    results: Any = getattr(reference_patches, op)(*arguments)
     names = {
         "paint": ("out", "targets"),
         "paint_out": ("targets",),

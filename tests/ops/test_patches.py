@@ -53,8 +53,8 @@ def painted_by(backend: Backend, images: Tensor, labels: Any, plan: PatchPlan, *
     def there(tensor: Any) -> Any:
         return tensor.to(backend.device) if isinstance(tensor, Tensor) else tensor
 
-    options = {name: there(option) for name, option in options.items()}
-    mixed, targets = paint(there(images), there(labels), plan.to(backend.device), backend=backend.name, **options)
+    options = {name: there(option) for name, option in options.items()} | {"backend": backend.name}
+    mixed, targets = paint(there(images), there(labels), plan.to(backend.device), **options)
     return mixed.cpu(), None if targets is None else targets.cpu()
 
 
