@@ -24,10 +24,12 @@ from ._seed import seed_tensor
 from ._serialization import register
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of, is_tv_tensor
+from .boxes import MixedBoxes
 from .distributions import patch_quantiles, quantiles
 from .functional import _labels_of_op, _mark_written
 from .masks import fmix
 from .pairs import PairTargets, pairs_of
+from .patch_boxes import mix_patch_boxes
 from .plan import MixPlan, check_integers
 from .reference import blends, has_box
 from .reference_patches import Patches, valid_samples
@@ -364,6 +366,41 @@ class PatchPlan:
         _validation.check_size("samples", samples, len(self))
         sources, weights = (part if part is None else part[:samples] for part in (self.sources, self.weights))
         return PatchPlan(self.rows[:samples], self.height, self.width, sources, self.masks, weights)
+
+    def mix_boxes(
+        self,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor] | None = None,
+        *,
+        others: int = 0,
+        min_visible: float = 0.0,
+    ) -> MixedBoxes:
+        """The objects of the painted images, for detection: what is left of their own, joined by what patches bring.
+
+        Objects of a partner move with the source that they lie in, and are as much larger or smaller as it becomes. Of
+        what other patches or masks leave of an object its box becomes the bounds. Boxes of which nothing is visible are
+        dropped.
+
+        Args:
+            boxes: for each sample, floats (n, 4): x0, y0, x1, y1 in pixels, as for :meth:`MixPlan.mix_boxes`; those of
+                a second batch behind those of the first.
+            labels: for each sample, (n,), of any dtype.
+            others: how many of the lists are of a second batch.
+            min_visible: drop boxes of whose area less than this fraction is visible, in [0, 1].
+
+        Returns:
+            The objects of each of the N images, its own first, in new lists. The weight of an object is the mean of its
+            visible pixels', less than 1 where it is blended.
+
+        Raises:
+            TypeError, ValueError: as :meth:`MixPlan.mix_boxes`, or a partner has no list.
+
+        The plan is looked at on the CPU: where it is on a GPU, this makes the host wait.
+        """
+        plan = self.to("cpu")
+        plan.check(len(boxes) if isinstance(boxes, Sequence) else None)
+        _validation.check_size("others", others, max(len(boxes) - 1, 0))
+        return mix_patch_boxes(plan._patches, self.height, self.width, boxes, labels, others, min_visible)
 
     def check(self, samples: int | None = None, can_blend: bool = True) -> None:
         """Raises ValueError where a row leads outside the image, or a batch of so many samples and others.

@@ -357,3 +357,57 @@ def test_opcheck(backend, op):
         images = torch.rand(4, 3, 6, 9).contiguous(memory_format=layout).to(backend.device)
         for labels in (random_labels(4, 5), soft_labels(4, 5)):
             torch.library.opcheck(overload, op_arguments(op, images, labels.to(backend.device)))
+
+
+# ---- Boxes of objects
+
+
+def some_objects(batch: int, height: int, width: int, seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    boxes = []
+    for i in range(batch):
+        corners = torch.rand(4, 2, 2, generator=torch.Generator().manual_seed(seed + i)) * torch.tensor([width, height])
+        boxes.append(torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1))
+    return boxes, [torch.arange(4) + 10 * i for i in range(batch)]
+
+
+def test_objects_of_one_box_are_those_of_its_plan():
+    boxes, classes = some_objects(6, 16, 20)
+    for seed in range(4):
+        plan = cutmix_cuda.Mix(cutout=0.3, seed=seed).sample_plan(6, 16, 20)
+        expected = plan.mix_boxes(boxes, classes, min_visible=0.1)
+        mixed = PatchPlan.from_plan(plan).mix_boxes(boxes, classes, min_visible=0.1)
+        assert mixed.labels is not None and expected.labels is not None
+        for i in range(6):
+            assert torch.equal(mixed.labels[i], expected.labels[i])
+            for actual, wanted in zip(mixed, expected, strict=True):
+                assert torch.allclose(actual[i].float(), wanted[i].float(), atol=1e-4)
+
+
+def test_objects_follow_sources_and_hide_below_later_patches():
+    """An object painted as pixels is seen where its box is said to be."""
+    plan = RICAP(seed=2).sample_plan(5, 40, 48)
+    boxes = [torch.tensor([[10.0, 8.0, 30.0, 30.0]])] * 5
+    images = torch.zeros(5, 5, 40, 48)
+    for i in range(5):
+        images[i, i, 8:30, 10:30] = 1
+    mixed = plan.mix_boxes(boxes, [torch.tensor([i]) for i in range(5)])
+    painted = paint(images, None, plan)[0]
+    assert mixed.labels is not None
+    for i in range(5):
+        for box, label, visible in zip(mixed.boxes[i], mixed.labels[i].tolist(), mixed.visible[i], strict=True):
+            x0, y0, x1, y1 = box.long().tolist()
+            assert torch.equal(box, box.round())
+            assert painted[i, label, y0:y1, x0:x1].all()
+            assert float(visible) == pytest.approx((x1 - x0) * (y1 - y0) / (22 * 20), abs=1e-6)
+        shown = sum(int((x1 - x0) * (y1 - y0)) for x0, y0, x1, y1 in mixed.boxes[i].tolist())
+        assert shown == int(painted[i].sum())
+
+
+def test_objects_of_a_resized_partner_and_of_a_second_batch():
+    boxes = [torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([[0.0, 8.0, 8.0, 16.0]])]
+    whole, small = torch.tensor([[[0, 0, 16, 16]]]), torch.tensor([[[4, 8, 12, 16]]])
+    plan = PatchPlan.from_boxes(torch.tensor([[1]]), small, 16, 16, sources=whole)
+    mixed = plan.mix_boxes(boxes, others=1)
+    assert mixed.boxes[0].tolist() == [[0.0, 0.0, 16.0, 16.0], [8.0, 8.0, 12.0, 12.0]]
+    assert mixed.visible[0].tolist() == [0.75, 1.0]
+    fails(ValueError, "partners in 0..0", lambda: plan.mix_boxes(boxes[:1]))
