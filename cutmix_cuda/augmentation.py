@@ -152,6 +152,8 @@ def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
             raise ValueError(f"mix must have no {name} of its own: give {name} to the augmentation that draws for it")
     if mix.inplace:
         raise ValueError("mix must not be in place: an augmentation writes to new memory or to out")
+    if not isinstance(mix._settings, MixSettings):
+        raise TypeError(f"mix must be of one box a sample for the batch tail, got {mix!r}")
     return mix._settings, mix.num_classes
 
 
