@@ -6,6 +6,7 @@ from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
 from .colour import Colour
 from .erasing import Erase
+from .features import MixFeatures, mix_features
 from .functional import (
     apply_plan,
     apply_plan_,
@@ -32,6 +33,7 @@ __all__ = [
     "Cutout",
     "Erase",
     "Mix",
+    "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
@@ -47,6 +49,7 @@ __all__ = [
     "distributions",
     "mix",
     "mix_",
+    "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",

@@ -15,6 +15,7 @@ from .boxes import MixedBoxes
 from .colour import Colour
 from .distributions import Distribution
 from .erasing import Erase
+from .features import MixFeatures, mix_features
 from .functional import mix_images, mix_images_, sample_plan
 from .pairs import PairTargets, cross_entropy
 from .plan import MixPlan
@@ -29,6 +30,7 @@ __all__ = [
     "Cutout",
     "Erase",
     "Mix",
+    "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
@@ -44,6 +46,7 @@ __all__ = [
     "distributions",
     "mix",
     "mix_",
+    "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",

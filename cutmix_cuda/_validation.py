@@ -160,7 +160,10 @@ def check_images(images: Tensor) -> None:
             f"got shape {tuple(images.shape)}"
         )
     if images.requires_grad:
-        raise ValueError("images must not require grad, because mixing has no autograd formula; pass images.detach()")
+        raise ValueError(
+            "images must not require grad, because mixing images has no autograd formula; pass images.detach(), or mix "
+            "features by cutmix_cuda.mix_features, which has gradients"
+        )
 
 
 def check_blends(images: Tensor) -> None:
@@ -189,11 +192,18 @@ def check_labels_tensor(labels: Tensor) -> None:
 
 
 def check_labels(
-    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, *, any_class: bool = False
+    labels: Tensor | None,
+    num_classes: int | None,
+    batch: int,
+    device: torch.device,
+    *,
+    any_class: bool = False,
+    differentiable: bool = False,
 ) -> int:
     """The number of classes, after every check of labels against it, the batch size and the device.
 
     any_class: class indices need no num_classes, without which they only must not be negative; 0 is returned for it.
+    differentiable: soft labels may require grad.
     """
     if labels is None:
         if num_classes is not None:
@@ -224,9 +234,10 @@ def check_labels(
                     f"num_classes must be the number of columns of soft labels, {labels.shape[1]}, got {num_classes}"
                 )
         num_classes = labels.shape[1]
-        if labels.requires_grad:
+        if labels.requires_grad and not differentiable:
             raise ValueError(
-                "labels must not require grad, because mixing has no autograd formula; pass labels.detach()"
+                "labels must not require grad, because mixing images has no autograd formula; pass labels.detach(), or "
+                "mix them by cutmix_cuda.mix_targets, which has gradients"
             )
     else:
         raise TypeError(
