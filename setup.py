@@ -419,7 +419,7 @@ def extensions(plan: Plan) -> list[Extension]:
     cpu = StableLibrary(
         "_C",
         plan.torch,
-        sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "csrc/build_info.cpp"],
+        sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "csrc/cpu/adjoint_cpu.cpp", "csrc/build_info.cpp"],
         libraries=["torch_cpu"],
     )
     cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.ops_flags]
