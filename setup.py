@@ -431,7 +431,12 @@ def extensions(plan: Plan) -> list[Extension]:
         plan.torch,
         plan.toolkit,
         plan.archs,
-        sources=["csrc/cuda/mix_cuda.cu", "csrc/cuda/augment_cuda.cu", "csrc/build_info.cpp"],
+        sources=[
+            "csrc/cuda/mix_cuda.cu",
+            "csrc/cuda/augment_cuda.cu",
+            "csrc/cuda/adjoint_cuda.cu",
+            "csrc/build_info.cpp",
+        ],
         libraries=["torch_cpu", "torch_cuda"],
     )
     return [cpu, cuda]
