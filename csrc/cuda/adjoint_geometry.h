@@ -28,6 +28,7 @@ struct AdjointParams {
     uint8_t* out;
     int64_t in_stride, out_stride;  // bytes from sample to sample
     uint32_t pixel_elements;
+    uint32_t rows_across;  // that a vector may lie across
     uint32_t sample_vectors, vectors_in_block;
     Divider row_elements, rows, blocks_in_sample;  // rows of a slice
 };
@@ -79,10 +80,12 @@ inline AdjointLaunch adjoint_geometry(const AdjointCall& call) {
     params.out = call.out;
     params.in_stride = rows.sample_stride;
     params.out_stride = call.out_rows.sample_stride;
+    const int64_t row_elements = rows.row_bytes() / element_bytes, elements = launch.vector_bytes / element_bytes;
+    params.rows_across = row_elements % elements == 0 ? 1 : static_cast<uint32_t>((elements - 2) / row_elements + 2);
     params.pixel_elements = static_cast<uint32_t>(rows.pixel_bytes / element_bytes);
     params.sample_vectors = static_cast<uint32_t>(vectors);
     params.vectors_in_block = static_cast<uint32_t>(in_block);
-    params.row_elements = divider(rows.row_bytes() / element_bytes);
+    params.row_elements = divider(row_elements);
     params.rows = divider(rows.height);
     params.blocks_in_sample = divider(blocks);
     return launch;

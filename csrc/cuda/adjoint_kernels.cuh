@@ -120,24 +120,21 @@ CUTMIX_HD Place place_of(const AdjointParams& params, uint32_t element) {
     return {element - row * params.row_elements.divisor, row - params.rows.quotient(row) * params.rows.divisor};
 }
 
-// A bit for each element of a vector that is in a region. The vector may lie across rows.
+// A bit for each element of a vector that is in a region. The vector may end in rows below that of its place.
 template <int kElements>
-CUTMIX_HD uint32_t bits_inside(const AdjointParams& params, const ElementRegion& region, Place place) {
-    uint32_t bits = 0;
-    int32_t done = 0;
+CUTMIX_HD uint32_t bits_inside(const AdjointParams& params, const ElementRegion& region, const Place& place) {
+    uint32_t bits = 0, y = place.y;
     if (region.height == 0) return 0;
+    int32_t to_begin = static_cast<int32_t>(region.begin) - static_cast<int32_t>(place.x);
+    int32_t to_end = static_cast<int32_t>(region.end) - static_cast<int32_t>(place.x);
     CUTMIX_NO_UNROLL
-    for (;;) {
-        const int32_t x = static_cast<int32_t>(place.x);
-        const int32_t count = min_of(static_cast<int32_t>(params.row_elements.divisor) - x, kElements - done);
-        if (place.y - region.y0 < region.height) {
-            const int32_t begin = min_of(max_of(static_cast<int32_t>(region.begin) - x, 0), count);
-            const int32_t end = min_of(max_of(static_cast<int32_t>(region.end) - x, begin), count);
-            bits |= ((1u << end) - (1u << begin)) << done;
-        }
-        done += count;
-        if (done == kElements) return bits;
-        place = {0, place.y + 1 < params.rows.divisor ? place.y + 1 : 0};
+    for (uint32_t row = 0;;) {
+        const int32_t begin = min_of(max_of(to_begin, 0), kElements), end = min_of(max_of(to_end, 0), kElements);
+        if (y - region.y0 < region.height) bits |= (1u << end) - (1u << begin);
+        if (++row == params.rows_across) return bits;
+        y = y + 1 < params.rows.divisor ? y + 1 : 0;
+        to_begin += static_cast<int32_t>(params.row_elements.divisor);
+        to_end += static_cast<int32_t>(params.row_elements.divisor);
     }
 }
 
@@ -218,31 +215,12 @@ struct Sum {
         return vector_of<kBytes>(a);
     }
 
-    // What has one owner, or none: vectors that were not loaded are 0.
-    CUTMIX_HD static Vector<kBytes> moved(const Pending& pending) {
-        Vector<kBytes> out;
-        CUTMIX_UNROLL
-        for (int k = 0; k < out.kWords; ++k)
-            out.word[k] = static_cast<typename Vector<kBytes>::Word>(
-                (pending.from_own.word[k] & word_mask(pending.own_bits, k)) |
-                (pending.from_taker.word[k] & word_mask(pending.taker_bits, k)));
-        return out;
-    }
-
-    // The bytes of a word whose elements have their bit set.
-    CUTMIX_HD static uint32_t word_mask(uint32_t bits, int word) {
-        constexpr int kWordBytes = static_cast<int>(sizeof(typename Vector<kBytes>::Word));
-        constexpr int kElementBytes = static_cast<int>(sizeof(Bits));
-        if (kElementBytes >= kWordBytes) return 0u - (bits >> word * kWordBytes / kElementBytes & 1);
-        const uint32_t both = bits >> 2 * word;
-        return (both & 1) * 0xFFFFu + (both >> 1 & 1) * 0xFFFF0000u;
-    }
-
     // What is only moved is not computed with.
     CUTMIX_HD Vector<kBytes> finished(const Pending& pending) const {
         if (next_taker < 0) {
-            if ((pending.own_bits & pending.taker_bits) == 0 && own.weight == Value{1} && taker.weight == Value{1})
-                return moved(pending);
+            if (pending.taker_bits == 0 && pending.own_bits == kAll && own.weight == Value{1}) return pending.from_own;
+            if (pending.own_bits == 0 && pending.taker_bits == kAll && taker.weight == Value{1})
+                return pending.from_taker;
             if ((pending.own_bits & pending.taker_bits) == kAll) return both(pending);
         }
         return summed(pending);

@@ -6,6 +6,9 @@ never written. tests/ops/test_adjoint.py holds the reference itself to an oracle
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +21,10 @@ from cutmix_cuda.reference import has_box, has_partner, reads_own, sample_plan
 from ..helpers import assert_same_bits, oracle_partners, packed
 from ..ops.test_adjoint import DTYPES, PARTNER_MAPS, SEED, some_gradients, some_plan
 from ..ops.test_ops import BAD_ROWS
-from .adjoint_execution import Adjoint, execute_adjoint
-from .execution import SECTOR, UNIFORM, bounds_of, every_kind
+from ..ptx.machine import WARP
+from .adjoint_execution import ADJOINT_SOURCE, Adjoint, adjoint_kernel, execute_adjoint
+from .execution import SECTOR, UNIFORM, VECTOR, bounds_of, every_kind, needs_cuda, needs_triton
+from .machine_code import machine_kernels, tools
 from .test_ptx_kernels import poisoned, surroundings
 
 FLIP = oracle_partners("flip", SEED, 6)
@@ -146,3 +151,56 @@ def test_what_is_given_is_read_once(kind, size, channels_last, each):
         assert passes == 2
     elif channels_last:
         assert passes == 1 if each == Kind.cutmix else passes < 1
+
+
+INSTRUCTIONS = {  # of a warp for each 512 bytes of gradients, of which memory takes as long as 280 a pass and a half
+    ("cuda", torch.float16): {Kind.keep: 90, Kind.cutmix: 310, Kind.mixup: 210},
+    ("cuda", torch.float32): {Kind.keep: 90, Kind.cutmix: 215, Kind.mixup: 170},
+    ("triton", torch.float16): {Kind.keep: 125, Kind.cutmix: 260, Kind.mixup: 260},
+    ("triton", torch.float32): {Kind.keep: 75, Kind.cutmix: 160, Kind.mixup: 160},
+}
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_instructions_leave_memory_the_limit(kind, dtype):
+    gradients = torch.zeros(16, 64, 56, 56, dtype=dtype)
+    for each, most in INSTRUCTIONS[kind, dtype].items():
+        report = execute_adjoint(kind, gradients, drawn(each, 16, 56), torch.empty_like(gradients), 90).adding
+        assert report.warp_instructions / (gradients.nbytes / (VECTOR * WARP)) <= most, report.hottest()
+        assert report.matching("st.global.v4")
+
+
+@needs_triton
+def test_samples_and_batches_beyond_what_tests_can_hold(monkeypatch):
+    """The code for more samples than a grid is high, and for more elements than the fast division takes, on few."""
+    from cutmix_cuda.triton_kernels import adjoint_ops
+
+    monkeypatch.setattr(adjoint_ops, "MAX_GRID_Y", 4)
+    monkeypatch.setattr(adjoint_ops, "MAX_FAST_DIVISION", 0)
+    monkeypatch.setattr(adjoint_ops, "geometry", adjoint_ops.geometry.__wrapped__)
+    for shape in ((9, 8, 7, 7), (9, 3, 4, 16)):
+        plan = packed(some_plan(PARTNER_MAPS["some of one"], *shape[2:]))
+        assert_as_reference("triton", some_gradients(shape, torch.float16), plan)
+
+
+@needs_cuda
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.skipif(tools() is None, reason="cuobjdump was not found in Triton's wheel")
+def test_registers_and_memory(architecture):
+    """No spill, stack, shared memory, barrier or atomic, and a full multiprocessor of 2048 threads is half full."""
+    kernels = machine_kernels(architecture, ADJOINT_SOURCE)
+    assert len(kernels) == 9
+    for kernel in kernels.values():
+        used = kernel.resources
+        assert (used["STACK"], used["LOCAL"], used["SHARED"]) == (0, 0, 0)
+        assert not kernel.matching("LDL", "STL", "LDS", "STS", "BAR", "ATOM", "RED")
+        assert used["REG"] <= 64
+
+
+@needs_cuda
+def test_no_product_is_fused_with_a_sum():
+    for element, width in itertools.product(("F16", "BF16", "F32", "F64"), (16, None)):
+        width = width or {"F32": 4, "F64": 8}.get(element, 2)
+        opcodes = [each.opcode for each in adjoint_kernel(f"sum_takers<Element{element},{width}>", 90).body]
+        assert not [each for each in opcodes if re.match(r"fma|.*\.(approx|ftz|full)|(add|sub|mul)\.f(32|64)", each)]
