@@ -469,3 +469,52 @@ def test_images_that_require_grad_are_told_of_features():
         cutmix_cuda.cutmix(MAPS.clone().requires_grad_())
     with pytest.raises(ValueError, match="cutmix_cuda.mix_targets"):
         cutmix_cuda.cutmix(MAPS, soft_labels(4, 5).requires_grad_())
+
+
+# ---- In other packages' models, and on several ranks
+
+
+def test_tokens_of_a_timm_model():
+    timm = pytest.importorskip("timm")
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
+    model = timm.models.VisionTransformer(**sizes, reg_tokens=2)
+    mixing = MixFeatures((4, 4), prefix=model.num_prefix_tokens)
+    model.blocks[0] = nn.Sequential(model.blocks[0], mixing)
+    images = numbers(4, 3, 32, 32)
+    with mixing.by(plan_of(4, 32, 32)):
+        mixed = model(images)
+        mixed.sum().backward()
+        assert not torch.equal(mixed, model.eval()(images))
+    assert model.patch_embed.proj.weight.grad.abs().sum() > 0
+
+
+def network() -> tuple[nn.Module, MixFeatures]:
+    torch.manual_seed(0)
+    mixing = MixFeatures()
+    layers = nn.Conv2d(3, 4, 3, padding=1), mixing, nn.Flatten(), nn.Linear(4 * 6 * 9, 2)
+    return nn.Sequential(*layers), mixing
+
+
+def loss_of_rank(model: nn.Module, mixing: MixFeatures, rank: int) -> Tensor:
+    with mixing.by(plan_of(4, 6, 9, seed=rank)):
+        return model(numbers(4, 3, 6, 9, seed=rank)).square().mean()
+
+
+def train_on_rank(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    model, mixing = network()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    loss_of_rank(parallel, mixing, rank).backward()
+    torch.save([parameter.grad for parameter in model.parameters()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_ranks_each_mix_by_a_plan_of_their_own(tmp_path):
+    torch.multiprocessing.spawn(train_on_rank, (str(tmp_path),), nprocs=2)
+    model, mixing = network()
+    (sum(loss_of_rank(model, mixing, rank) for rank in range(2)) / 2).backward()  # type: ignore[union-attr]
+    for rank in range(2):
+        gradients = torch.load(tmp_path / f"{rank}.pt")
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
