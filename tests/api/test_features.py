@@ -513,7 +513,7 @@ def train_on_rank(rank: int, folder: str) -> None:
 def test_two_ranks_each_mix_by_a_plan_of_their_own(tmp_path):
     torch.multiprocessing.spawn(train_on_rank, (str(tmp_path),), nprocs=2)
     model, mixing = network()
-    (sum(loss_of_rank(model, mixing, rank) for rank in range(2)) / 2).backward()  # type: ignore[union-attr]
+    (sum(loss_of_rank(model, mixing, rank) for rank in range(2)) / 2).backward()
     for rank in range(2):
         gradients = torch.load(tmp_path / f"{rank}.pt")
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
