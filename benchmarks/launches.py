@@ -89,9 +89,9 @@ def call_of(launch: Launch, backend: str, device: torch.device) -> Callable[[], 
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     how: dict[str, Any] = {"label_smoothing": 0.1, "seed": SEED, "backend": backend}
     if launch.kind in AUGMENTED:
-        mix = CutMix(num_classes=CLASSES, label_smoothing=how.pop("label_smoothing"))
+        cutmix = CutMix(num_classes=CLASSES, label_smoothing=how.pop("label_smoothing"))
         how |= {"mean": MEAN, "std": STD, "dtype": torch.bfloat16, **AUGMENTED[launch.kind]}
-        return lambda: cutmix_cuda.augment(images, labels, mix, **how)
+        return lambda: cutmix_cuda.augment(images, labels, cutmix, **how)
     if launch.kind == "mixup":
         mix = cutmix_cuda.mix_ if launch.in_place else cutmix_cuda.mix
         return lambda: mix(images, labels, CLASSES, cutmix_alpha=None, **how)

@@ -211,4 +211,4 @@ def run_all(
         finally:
             write(results, folder)
     show(results, folder)
-    return results["ours_wrong"]
+    return results.get("ours_wrong", [])

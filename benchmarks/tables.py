@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from .chains import TORCHVISION as TORCHVISION_CHAIN
 from .cross_entropy import SOFT
-from .implementations import BOX_COPY, CLONE, COPY, NO_MIXING, OURS, OURS_IN_PLACE, OURS_OUT, TORCHVISION
+from .implementations import (
+    BOX_COPY,
+    CLONE,
+    COMPILED_SAMPLE,
+    COPY,
+    KORNIA,
+    NO_MIXING,
+    OURS,
+    OURS_IN_PLACE,
+    OURS_OUT,
+    SNIPPET,
+    TIMM_BATCH,
+    TIMM_ELEM,
+    TORCHVISION,
+)
 
 # Between these the README holds the tables of a device: <!-- begin: benchmark cpu --> ... <!-- end: benchmark cpu -->.
 MARKERS = ("<!-- begin: benchmark {} -->", "<!-- end: benchmark {} -->")
@@ -338,13 +352,14 @@ def tail_report(results: dict, ours: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def counted_chains_text(counted: dict) -> str:
+def counted_chains_text(counted: dict, jobs: Container[str] | None = None) -> str:
+    """Kernels, copies and bytes, of these jobs or of all."""
     case = counted["case"]
     shape = " x ".join(str(case[key]) for key in ("batch", "channels", "size", "size"))
     return (
         f"{shape} uint8, {case['layout']}, bfloat16. One operation that PyTorch dispatches is taken for one kernel "
         "that reads its inputs and writes its outputs once, the fewest possible; means over the draws.\n\n"
-        + counted_chains_table(counted["rows"])
+        + counted_chains_table([row for row in counted["rows"] if jobs is None or row["job"] in jobs])
     )
 
 
@@ -356,14 +371,20 @@ def pictures(device: str, folder: str) -> list[str]:
     ]
 
 
+# Of the many that are measured, those that the README has room for.
+IN_README = (
+    *(OURS, OURS_IN_PLACE, f"{OURS} [triton]", f"{OURS_IN_PLACE} [triton]"),
+    *(TORCHVISION, TIMM_BATCH, TIMM_ELEM, KORNIA, SNIPPET, COMPILED_SAMPLE, COPY),
+)
+
+
 def readme_section(results: dict) -> str:
     """What the README shows: the centre and the throughput."""
     centre = centre_cell(results)
-    shown = [name for name, timing in centre["timings"].items() if not timing["centre_only"]]
     device = results["device"]
     parts = [
         f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
-        speed_table(centre, only=shown),
+        speed_table(centre, only=IN_README),
         pictures(device, "benchmarks/results/")[0],
         *not_measured(results),
         f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",

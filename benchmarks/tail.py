@@ -122,6 +122,23 @@ def step_times(device: torch.device, classes: int, step: dict[str, int]) -> dict
     return {**step, "job": ERASE_AND_MIX.name, "by": by}
 
 
+def readme_sections(results: dict) -> dict[str, str]:
+    """What the README shows of the job that has most to do, by its markers: its counts, and on a GPU its times."""
+    sections = {"tail": tables.counted_chains_text(results["counted"], [ERASE_AND_MIX.name])}
+    if results["device"] == "cuda":
+        cell = next(each for each in results["cells"] if is_in_readme(each["case"]))
+        parts = [
+            f"{cell['case']['job']}; {tables.case_name(cell['case'])}.",
+            tables.speed_table(cell, torchvision=TORCHVISION),
+        ]
+        sections["tail_cuda"] = "\n\n".join(parts)
+    return sections
+
+
+def is_in_readme(case: dict) -> bool:
+    return case["job"] == ERASE_AND_MIX.name and case["size"] == FULL.sizes[0] and "to channels-last" in case["layout"]
+
+
 def run_all(
     device: str, plan: Plan, folder: Path, deadline: float, tell: Callable[[dict], None], redraw: bool
 ) -> list[str]:
@@ -138,7 +155,8 @@ def run_all(
             stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     stem.with_suffix(".md").write_text(tables.tail_report(results, OURS))
     if folder == RESULTS:
-        tables.put_between_markers(ROOT / "README.md", "tail", tables.counted_chains_text(results["counted"]))
+        for name, text in readme_sections(results).items():
+            tables.put_between_markers(ROOT / "README.md", name, text)
     if results.get("targets"):
         print(tables.targets_table(results["targets"]))
     print(f"\nThe batch tail's results are in {os.path.relpath(folder)}: {stem.name}.json and {stem.name}.md.")

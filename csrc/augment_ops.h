@@ -135,14 +135,15 @@ struct AugmentOps {
         STD_TORCH_CHECK(!call->views.coloured || pixels.channels == 3, "images must have 3 channels to be coloured");
         if (images.numel() == 0) {
             Backend::run(*call, images);
-        } else if (strides_of(images, &pixels.in_strides) && strides_of(out, &pixels.out_strides)) {
+        } else if (is_aligned(images) && is_aligned(out) && strides_of(images, &pixels.in_strides) &&
+                   strides_of(out, &pixels.out_strides)) {
             pixels.in = images.const_data_ptr();
             pixels.out = out.mutable_data_ptr();
             Backend::run(*call, images);
         } else {
-            Tensor dense_out = new_images(images, out.scalar_type(), 0), destination = out;
-            run_into(call, torch::stable::contiguous(images), dense_out);
-            torch::stable::copy_(destination, dense_out);
+            const Tensor dense_out = new_images(images, out.scalar_type(), 0);
+            run_into(call, dense(images, images.element_size()), dense_out);
+            copy_into(out, dense_out);
         }
     }
 

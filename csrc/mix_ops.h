@@ -146,10 +146,10 @@ struct MixOps {
             return;
         }
         const Tensor dense_images = dense(images, images.element_size());
-        Tensor dense_out = torch::stable::new_empty(images, images.sizes()), destination = out;
+        const Tensor dense_out = torch::stable::new_empty(images, images.sizes());
         set_pixels(&call->images, dense_images, dense_out);
         Backend::run(*call, dense_images);
-        torch::stable::copy_(destination, dense_out);
+        copy_into(out, dense_out);
     }
 
     static void run_in_place(MixCall* call, const Tensor& images) {
@@ -159,10 +159,9 @@ struct MixOps {
             return;
         }
         const Tensor dense_images = dense(images, images.element_size());
-        Tensor destination = images;
         set_pixels(&call->images, dense_images, dense_images);
         Backend::run(*call, dense_images);
-        torch::stable::copy_(destination, dense_images);
+        copy_into(images, dense_images);
     }
 
     static void check_images(const Tensor& images) {

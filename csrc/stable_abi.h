@@ -11,6 +11,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "values.h"
 
@@ -99,8 +100,41 @@ inline bool is_aligned(const Tensor& tensor, size_t bytes) {
     return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
 }
 
+inline bool is_aligned(const Tensor& tensor) { return is_aligned(tensor, tensor.element_size()); }
+
+// The bytes of each element as a dimension of their own.
+inline Tensor bytes_of(const Tensor& tensor) {
+    const int64_t width = static_cast<int64_t>(tensor.element_size());
+    std::vector<int64_t> sizes, strides;
+    for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+        sizes.push_back(tensor.size(dim));
+        strides.push_back(tensor.stride(dim) * width);
+    }
+    sizes.push_back(width);
+    strides.push_back(1);
+    int32_t device_type;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
+    AtenTensorHandle handle;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
+        const_cast<void*>(tensor.const_data_ptr()), tensor.dim() + 1, sizes.data(), strides.data(), 0,
+        aoti_torch_dtype_uint8(), device_type, tensor.get_device_index(), &handle));
+    return Tensor(handle);
+}
+
+// Also where elements are not aligned, on which torch's own kernels for a GPU fail.
+inline void copy_into(const Tensor& destination, const Tensor& source) {
+    const bool aligned = is_aligned(destination) && is_aligned(source);
+    Tensor to = aligned ? destination : bytes_of(destination);
+    torch::stable::copy_(to, aligned ? source : bytes_of(source));
+}
+
 // Contiguous and at a multiple of so many bytes, which a slice of a larger tensor may not be: the tensor or a copy.
 inline Tensor dense(const Tensor& tensor, size_t alignment) {
+    if (!is_aligned(tensor)) {
+        Tensor copy = torch::stable::new_empty(tensor, tensor.sizes());
+        copy_into(copy, tensor);
+        return copy;
+    }
     if (!tensor.is_contiguous()) return torch::stable::contiguous(tensor);
     return is_aligned(tensor, alignment) ? tensor : torch::stable::clone(tensor);
 }

@@ -68,26 +68,32 @@ CUTMIX_HD Value nan_value() {
     return static_cast<Value>(float_of(0x7FC00000u));
 }
 
+// Of class indices.
+template <typename Value>
+CUTMIX_HD Value class_value(const Targets& targets, const TargetRow& row, int32_t column) {
+    if (!row.valid) return nan_value<Value>();
+    const Value on = static_cast<Value>(targets.smoothing.on), off = static_cast<Value>(targets.smoothing.off);
+    const Value own = column == row.own_class ? on : off;
+    return row.keep ? own : mixed_value(row.lam, own, column == row.partner_class ? on : off);
+}
+
+// Of two soft labels.
+template <typename Value>
+CUTMIX_HD Value soft_value(const Targets& targets, const TargetRow& row, Value own, Value partner) {
+    const Value scale = static_cast<Value>(targets.smoothing.scale), off = static_cast<Value>(targets.smoothing.off);
+    own = add_rn(mul_rn(own, scale), off);
+    return row.keep ? own : mixed_value(row.lam, own, add_rn(mul_rn(partner, scale), off));
+}
+
 template <typename Value>
 CUTMIX_HD Value target_value(const Targets& targets, const TargetRow& row, int32_t column) {
+    if (!is_float(targets.labels_dtype)) return class_value<Value>(targets, row, column);
     if (!row.valid) return nan_value<Value>();
-    Value own, partner;
-    if (is_float(targets.labels_dtype)) {
-        const Value scale = static_cast<Value>(targets.smoothing.scale),
-                    off = static_cast<Value>(targets.smoothing.off);
-        const int64_t classes = targets.num_classes;
-        own = load_value<Value>(targets.labels, targets.labels_dtype, row.sample * classes + column);
-        own = add_rn(mul_rn(own, scale), off);
-        if (row.keep) return own;
-        partner = load_value<Value>(targets.labels, targets.labels_dtype, row.partner * classes + column);
-        partner = add_rn(mul_rn(partner, scale), off);
-    } else {
-        const Value on = static_cast<Value>(targets.smoothing.on), off = static_cast<Value>(targets.smoothing.off);
-        own = column == row.own_class ? on : off;
-        if (row.keep) return own;
-        partner = column == row.partner_class ? on : off;
-    }
-    return mixed_value(row.lam, own, partner);
+    const auto label = [&](int32_t sample) {
+        return load_value<Value>(targets.labels, targets.labels_dtype, int64_t{sample} * targets.num_classes + column);
+    };
+    const Value own = label(row.sample);
+    return soft_value(targets, row, own, row.keep ? own : label(row.partner));
 }
 
 CUTMIX_HD void write_target(const Targets& targets, const TargetRow& row, int32_t column) {

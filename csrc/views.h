@@ -249,7 +249,8 @@ CUTMIX_HD int32_t byte_sum(uint32_t word) {
 
 // A number of mean 0 and variance 1, the same on every backend because it is exact up to one product: its distribution
 // function is within 0.0084 of the normal distribution's, and it ends at 3.45.
-CUTMIX_HD float noise_of(uint32_t word) { return mul_rn(static_cast<float>(byte_sum(word) - 510), kNoiseScale); }
+CUTMIX_HD float noise_of_sum(int32_t sum) { return mul_rn(static_cast<float>(sum - 510), kNoiseScale); }
+CUTMIX_HD float noise_of(uint32_t word) { return noise_of_sum(byte_sum(word)); }
 
 CUTMIX_HD float noise(uint64_t seed, uint32_t index, uint32_t position, int32_t channel) {
     return noise_of(philox(seed, index, kPerNoise, position, static_cast<uint32_t>(channel) >> 2).word[channel & 3]);

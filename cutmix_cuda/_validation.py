@@ -46,7 +46,7 @@ _TRACING_MODES = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in
 
 def has_memory(tensor: Tensor) -> bool:
     """Whether a tensor is memory with values, and not what a tracer or torch.func puts in its place."""
-    if torch.compiler.is_compiling() or is_example(tensor) or wraps_another(tensor):
+    if tensor.is_meta or torch.compiler.is_compiling() or is_example(tensor) or wraps_another(tensor):
         return False
     modes = _count_modes() > 0
     return not (modes and any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES))

@@ -171,6 +171,7 @@ def check_numbers(name: str, values: float | Sequence[float]) -> tuple[float, ..
     """One number, or one for each channel, all of them finite."""
     several = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     numbers = tuple(_validation.check_number(name, value) for value in several)
-    if not numbers or not all(map(math.isfinite, numbers)):
+    # Compared, because torch.compile traces comparisons of numbers and not math.isfinite.
+    if not numbers or not all([-math.inf < number < math.inf for number in numbers]):
         raise ValueError(f"{name} must be a finite number, or one for each channel, got {values!r}")
     return numbers

@@ -38,6 +38,11 @@ BACKENDS = _backends()
 # def test_x(backend): runs once for each backend and device of this machine.
 every_backend = pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
 
+# Of memory in which elements are not aligned: torch's own kernels for a GPU, which are the reference there, fail on it.
+every_compiled_backend = pytest.mark.parametrize(
+    "backend", [each for each in BACKENDS if each != ("reference", "cuda")], ids="-".join
+)
+
 # ---- Names of the choices, for parametrize and hypothesis
 
 SCOPES = ("sample", "pair", "batch")
@@ -85,6 +90,22 @@ def random_images(shape: Iterable[int], dtype: torch.dtype = torch.float32, seed
         return torch.randint(2, shape, generator=generator(seed)).bool()
     count = math.prod(shape) * dtype.itemsize
     return torch.randint(256, (count,), generator=generator(seed), dtype=torch.uint8).view(dtype).reshape(shape)
+
+
+def at_odd_address(tensor: Tensor) -> Tensor:
+    """The same, of the same strides, as in a file that begins with a header of odd length."""
+    memory = torch.empty(tensor.nbytes + 1, dtype=torch.uint8, device=tensor.device)
+    memory[1:] = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())[: tensor.nbytes]
+    moved = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    moved.set_(memory.untyped_storage()[1:], 0, tensor.shape, tensor.stride())
+    assert moved.data_ptr() % 2 == 1
+    return moved
+
+
+def bytes_on_cpu(tensor: Tensor) -> Tensor:
+    """A copy, moved as bytes: on a GPU torch's own kernels fail on elements that are not aligned."""
+    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    return storage.cpu()[: tensor.nbytes].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
 
 
 def label_coded_images(shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:

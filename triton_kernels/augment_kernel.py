@@ -35,7 +35,6 @@ from .kernel import (
     PLAN_ARGUMENTS,
     TARGET_ARGUMENTS,
     change_of,
-    divided,
     given_row,
     sample_index,
     seed_of,
@@ -63,6 +62,13 @@ from .views import (
 ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
 ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
 QUADRUPLES_OF_COLOUR = tl.constexpr(COLOUR_ROWS)
+
+
+@triton.jit
+def divided(number, magic, shift):
+    """number / divisor for numbers below 2^30; magic and shift are those of `divider`."""
+    return ((number.to(tl.int64) * magic) >> shift).to(tl.int32)
+
 
 # ---- Views
 
@@ -168,7 +174,8 @@ def write_colour(views, index, boxes, quadruples, colour):
 def looked_at(view, followed, views, sampling, seed, quadruples, SAMPLED: tl.constexpr, BOXES: tl.constexpr):
     """What pixels need of a sample's view: its index, its geometry, its number of erased boxes and the first of them,
     whether it is followed, and its colour. One that is not followed is seen as it is."""
-    index, (flip, dy, dx), count, colour = view
+    index, geometry, count, colour = view
+    flip, dy, dx = geometry
     geometry = tl.where(followed, flip, 0), tl.where(followed, dy, 0), tl.where(followed, dx, 0)
     count = tl.where(followed, count, 0)
     first = (count, count, count, count)
@@ -395,7 +402,8 @@ def seen(
     """Values of a sample's pixels through its view, but for its erased boxes, before they are normalised."""
     if COLOURED:
         channel = place[4]
-        followed, (of_red, of_green, of_blue) = view[4], view[5]
+        followed = view[4]
+        of_red, of_green, of_blue = view[5]
         red = raw_channel(
             images, view, place, vector, strides, mask, needs, height, width, 0,
             ELEMENT, VECTOR, CHANNELS, INTERLEAVED, ALIKE, GEOMETRY, INDEX,

@@ -26,7 +26,7 @@ from .._ops import (
 )
 from .._validation import MAX_INT32
 from .augment_launch import DrawnViews, Values, augment_launch, boxes_of
-from .ops import check, check_extent, checked_plan, dense, new_plan, new_targets
+from .ops import check, check_extent, checked_plan, copy_into, dense, is_aligned, new_plan, new_targets
 
 MAX_BOXES = 1024  # of a sample. Mirrors views.h::kMaxBoxes
 
@@ -149,12 +149,16 @@ def run(
     check(not coloured or images.shape[1] == COLOUR_ROWS, "images must have 3 channels to be coloured")
     targets, writes = new_targets(labels, images, batch, target_format)
     if batch > 0:
-        pixels = (images, out) if images.numel() > 0 else None
+        destination = out if is_aligned(out) else torch.empty_like(out)
+        source = images if is_aligned(images) else dense(images)
+        pixels = (source, destination) if images.numel() > 0 else None
         launch = augment_launch(
             *(batch, height, width, seed, plan, draw, views, coloured, drawn_by),
             *(values if pixels else None, pixels, writes),
         )
         launch(images.device)
+        if destination is not out:
+            copy_into(out, destination)
     return targets, plan, views
 
 

@@ -38,9 +38,29 @@ def is_aligned(tensor: Tensor) -> bool:
     return tensor.data_ptr() % tensor.dtype.itemsize == 0
 
 
+def bytes_of(tensor: Tensor) -> Tensor:
+    """The bytes of each element as a dimension of their own."""
+    width, storage = tensor.dtype.itemsize, tensor.untyped_storage()
+    strides = (*(width * stride for stride in tensor.stride()), 1)
+    empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return empty.set_(storage, width * tensor.storage_offset(), (*tensor.shape, width), strides)
+
+
+def copy_into(destination: Tensor, source: Tensor) -> None:
+    """Also where elements are not aligned, on which torch's own kernels fail. Mirrors stable_abi.h::copy_into."""
+    if is_aligned(destination) and is_aligned(source):
+        destination.copy_(source)
+    else:
+        bytes_of(destination).copy_(bytes_of(source))
+
+
 def dense(tensor: Tensor) -> Tensor:
     """Contiguous and aligned: the tensor or a copy. Mirrors stable_abi.h::dense."""
-    return tensor.contiguous() if is_aligned(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+    if is_aligned(tensor):
+        return tensor.contiguous()
+    copy = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    copy_into(copy, tensor)
+    return copy
 
 
 def check_extent(batch: int, height: int, width: int) -> None:
@@ -182,7 +202,7 @@ def run(
     )
     launch(images.device)
     if destination is not out:
-        out.copy_(destination)
+        copy_into(out, destination)
     return targets, plan
 
 

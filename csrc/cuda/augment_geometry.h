@@ -39,6 +39,7 @@ struct AugmentParams {
     AugmentedImages images;
     uint32_t view_blocks;
     Divider quadruples;  // of a packed view
+    uint32_t noises;     // that blocks draw once, for each erased box
     uint32_t units_in_sample, units_in_block;
     Divider units_in_row;
     Divider blocks_in_sample;
@@ -120,7 +121,10 @@ inline AugmentLaunch augment_geometry(const AugmentCall& call) {
         launch.vectors = fits_vectors(plan, call.images);
         launch.out_dtype = call.images.out_dtype;
         launch.channels = call.images.channels;
-        launch.shared_bytes = static_cast<uint32_t>(2 * (sizeof(PlanRow) + quadruples * sizeof(Box)));
+        const bool draws_noises = launch.vectors && call.erasing.value == EraseValue::kChannel;
+        params.noises = draws_noises ? static_cast<uint32_t>(call.views.boxes) : 0;
+        const int64_t boxes = quadruples + params.noises;
+        launch.shared_bytes = static_cast<uint32_t>(2 * (sizeof(PlanRow) + boxes * sizeof(Box)) + sizeof(Geometry));
         blocks += cut_units(plan, &launch);
     }
     launch.grid = limited(blocks, "all blocks");

@@ -22,8 +22,9 @@ namespace cutmix {
 
 static_assert(sizeof(Box) == 16 && sizeof(PlanRow) == 32, "they are moved as vectors of 16 bytes");
 
+// By value, because of what lies in memory a compiler copies byte by byte.
 template <typename Value>
-CUTMIX_HD Value value_of(const Vector<16>& bits) {
+CUTMIX_HD Value value_of(Vector<16> bits) {
     static_assert(sizeof(Value) == sizeof bits);
     Value value;
     memcpy(&value, &bits, sizeof value);
@@ -60,26 +61,28 @@ CUTMIX_HD ColourRow colour_row(const Vector<16>& bits) {
     return {float_of(bits.word[0]), float_of(bits.word[1]), float_of(bits.word[2]), float_of(bits.word[3])};
 }
 
-// A sample before it is mixed: its own pixels through its view.
+// A sample before it is mixed: its own pixels through its view, which stays in memory.
 struct Seen {
     uint32_t sample;
-    Geometry geometry;
-    const Vector<16>* erased;  // boxes
+    const Vector<16>* view;
     int32_t boxes;
     const Vector<16>* colour;  // rows of the matrix; null where it is not coloured
+
+    CUTMIX_HD Geometry geometry() const { return value_of<Geometry>(view[0]); }
+    CUTMIX_HD Box erased(int32_t number) const { return value_of<Box>(view[1 + number]); }
 };
 
 CUTMIX_HD Seen seen_through(const AugmentParams& params, uint32_t sample, const Vector<16>* view) {
     const Vector<16>* colour = params.views.coloured ? view + 1 + params.views.boxes : nullptr;
-    return {sample, value_of<Geometry>(view[0]), view + 1, params.views.boxes, colour};
+    return {sample, view, params.views.boxes, colour};
 }
 
 CUTMIX_HD bool valid_view(const AugmentParams& params, const Seen& seen) {
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
-    bool valid = valid_geometry(seen.geometry, height, width);
+    bool valid = valid_geometry(seen.geometry(), height, width);
     CUTMIX_NO_UNROLL
     for (int32_t number = 0; number < seen.boxes; ++number)
-        valid = valid && valid_box(value_of<Box>(seen.erased[number]), height, width);
+        valid = valid && valid_box(seen.erased(number), height, width);
     return valid;
 }
 
@@ -118,8 +121,11 @@ struct Pair {
     bool both;  // The block writes both samples; else the first.
 };
 
-// In shared memory: the row and the view of a sample, and behind them those of its partner.
-CUTMIX_HD uint32_t vectors_of_sample(const AugmentParams& params) { return 2 + params.quadruples.divisor; }
+// In shared memory: a sample's row, its view and the noise of its erased boxes; the same of its partner; and the view
+// of a sample that is seen as it is.
+CUTMIX_HD uint32_t vectors_of_sample(const AugmentParams& params) {
+    return 2 + params.quadruples.divisor + params.noises;
+}
 
 CUTMIX_HD uint32_t partner_in(const KernelParams& params, const PlanSource& source, uint32_t sample) {
     const Plan& plan = params.plan;
@@ -136,16 +142,23 @@ CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, 
                          uint32_t thread, uint32_t threads, Vector<16>* memory) {
     if (thread % kWarpThreads != 0) return;
     const uint64_t seed = seed_of(params.mix.plan);
-    const uint32_t parts = 1 + params.quadruples.divisor, warps = (threads + kWarpThreads - 1) / kWarpThreads;
+    if (thread == 0) memory[2 * vectors_of_sample(params)] = {};
+    const uint32_t parts = vectors_of_sample(params) - 1, warps = (threads + kWarpThreads - 1) / kWarpThreads;
     CUTMIX_NO_UNROLL
     for (uint32_t task = thread / kWarpThreads; task < 2 * parts; task += warps) {
         const uint32_t index = task % 2 == 0 ? sample : partner, part = task / 2;
         Vector<16>* of_sample = memory + task % 2 * vectors_of_sample(params);
         if (part == 0) {
             const PlanRow row = plan_row<true>(params.mix, source, index).row;
-            memcpy(of_sample, &row, sizeof row);
-        } else {
+            Vector<16> halves[2];
+            memcpy(halves, &row, sizeof row);
+            of_sample[0] = halves[0];
+            of_sample[1] = halves[1];
+        } else if (part <= params.quadruples.divisor) {
             of_sample[1 + part] = view_quadruple<kColoured>(params, seed, index, part - 1);
+        } else {
+            const Words words = philox(seed, index, kPerNoise, part - 1 - params.quadruples.divisor);
+            of_sample[1 + part] = vector_of<16>(&words);
         }
     }
 }
@@ -154,7 +167,8 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     const Plan& plan = params.mix.plan;
     const auto checked = [&](const Vector<16>* vectors) {
         CheckedRow checked = {{}, true};
-        memcpy(&checked.row, vectors, sizeof checked.row);
+        const Vector<16> row[2] = {vectors[0], vectors[1]};
+        memcpy(&checked.row, row, sizeof row);
         if (plan.given) checked.valid = valid_row(checked.row, plan.batch, plan.height, plan.width, plan.can_blend);
         return checked;
     };
@@ -170,11 +184,7 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     }
     CheckedRow &own = pair.rows[0], &other = pair.rows[1];
     own.valid = own.valid && own_valid && (partner_valid || !has_partner(own.kind()));
-    if (!own.valid) {
-        pair.seen[0].geometry = {};
-        pair.seen[0].boxes = 0;
-        pair.seen[0].colour = nullptr;
-    }
+    if (!own.valid) pair.seen[0] = {sample, behind + vectors_of_sample(params), 0, nullptr};
     // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
     pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
                 other.row.partner == static_cast<int32_t>(sample) && (blends(own.kind()) || blends(other.kind()));
@@ -250,13 +260,14 @@ template <bool kColoured>
 CUTMIX_HD SeenPixel<kColoured> seen_pixel(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
     const Strides& strides = params.images.in_strides;
-    const int32_t from_y = source_y(seen.geometry, y), from_x = source_x(seen.geometry, x, width);
+    const Geometry geometry = seen.geometry();
+    const int32_t from_y = source_y(geometry, y), from_x = source_x(geometry, x, width);
     SeenPixel<kColoured> pixel = {seen.sample, seen.colour, -1, -1, 0, {}};
     if (from_y >= 0 && from_y < height && from_x >= 0 && from_x < width)
         pixel.offset = seen.sample * strides.sample + from_y * strides.row + from_x * strides.pixel;
     CUTMIX_NO_UNROLL
     for (int32_t number = 0; number < seen.boxes; ++number)
-        if (contains(value_of<Box>(seen.erased[number]), y, x)) pixel.erased_by = number;
+        if (contains(seen.erased(number), y, x)) pixel.erased_by = number;
     pixel.position = params.erasing.value == EraseValue::kChannel
                          ? static_cast<uint32_t>(pixel.erased_by)
                          : static_cast<uint32_t>(y) * static_cast<uint32_t>(width) + static_cast<uint32_t>(x);
@@ -351,15 +362,32 @@ struct Raw {
         return byte_value(word[channel][pixel / 4], static_cast<uint32_t>(pixel % 4));
     }
 
-    CUTMIX_HD float value(const AugmentParams& params, int channel, int pixel) const {
+    // The value before mixing of a sample with these rows of a colour matrix, if it is coloured.
+    template <bool kColoured>
+    CUTMIX_HD float value(const AugmentParams& params, const Vector<16>* colour, int channel, int pixel) const {
         const float (&constants)[4][kFewChannels] = params.constants.few;
-        return normalized(byte(channel, pixel), constants[kMean][channel], constants[kScale][channel]);
+        float raw;
+        if constexpr (kColoured)
+            raw = coloured_value(colour_row(colour[channel]), byte(0, pixel), byte(1, pixel), byte(2, pixel), 255.0f);
+        else
+            raw = byte(channel, pixel);
+        return normalized(raw, constants[kMean][channel], constants[kScale][channel]);
     }
 
-    CUTMIX_HD float coloured(const AugmentParams& params, const ColourRow& row, int channel, int pixel) const {
-        const float (&constants)[4][kFewChannels] = params.constants.few;
-        const float raw = coloured_value(row, byte(0, pixel), byte(1, pixel), byte(2, pixel), 255.0f);
-        return normalized(raw, constants[kMean][channel], constants[kScale][channel]);
+    // The first pixels, which go to the end: whoever takes all of them finds the raw pixels as they were.
+    template <int kFirst>
+    CUTMIX_HD Raw<kChannels, kFirst> next() {
+        constexpr int kWords = kPixels / 4, kTaken = kFirst / 4;
+        const Raw before = *this;
+        Raw<kChannels, kFirst> taken;
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel) {
+            CUTMIX_UNROLL
+            for (int k = 0; k < kWords; ++k) word[channel][k] = before.word[channel][(k + kTaken) % kWords];
+            CUTMIX_UNROLL
+            for (int k = 0; k < kTaken; ++k) taken.word[channel][k] = before.word[channel][k];
+        }
+        return taken;
     }
 };
 
@@ -422,7 +450,7 @@ CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels>* raw) {
 template <int kChannels>
 CUTMIX_HD Raw<kChannels> load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
     const Strides& strides = params.images.in_strides;
-    const Geometry& geometry = seen.geometry;
+    const Geometry geometry = seen.geometry();
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
     const int32_t from_y = source_y(geometry, y);
     // The leftmost pixel is the source of the first, or of the last where they are mirrored.
@@ -513,9 +541,8 @@ CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits*
         CUTMIX_UNROLL
         for (int behind = 0; behind < kChannels * kAtOnce; behind += kAtOnce)
             store<16>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
-                      vector_of_values<Element>([&](int k) {
-                          return value((behind + k) % kChannels, (behind + k) / kChannels);
-                      }));
+                      vector_of_values<Element>(
+                          [&](int k) { return value((behind + k) % kChannels, (behind + k) / kChannels); }));
     }
 }
 
@@ -529,21 +556,12 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
                                        [&](int channel, int pixel) { return value(channel, first + pixel); });
 }
 
-// The raw pixels of a unit of a coloured sample, and the rows of its matrix.
-template <int kChannels>
-struct ColouredRaw : Raw<kChannels> {
-    const Vector<16>* colour;
-
-    CUTMIX_HD ColourRow row(int channel) const { return colour_row(colour[channel]); }
-};
-
 // The pixels [begin, end) of a unit in a box.
 struct Span {
     int32_t begin, end;
 
     CUTMIX_HD bool empty() const { return begin >= end; }
     CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
-    CUTMIX_HD bool contains(int32_t pixel) const { return pixel >= begin && pixel < end; }
 };
 
 CUTMIX_HD Vector<16> mask_of(const Span& span) {
@@ -551,57 +569,17 @@ CUTMIX_HD Vector<16> mask_of(const Span& span) {
 }
 
 // Own pixels, but the partner's in the mask.
-template <int kChannels>
-CUTMIX_HD Raw<kChannels> mixed_unit(const Raw<kChannels>& own, const Raw<kChannels>& partner, const Vector<16>& mask) {
-    Raw<kChannels> mixed;
+template <int kChannels, int kPixels>
+CUTMIX_HD Raw<kChannels, kPixels> mixed_raw(const Raw<kChannels, kPixels>& own, const Raw<kChannels, kPixels>& partner,
+                                            const uint32_t* mask) {
+    Raw<kChannels, kPixels> mixed;
     CUTMIX_UNROLL
     for (int channel = 0; channel < kChannels; ++channel) {
         CUTMIX_UNROLL
-        for (int k = 0; k < kUnitWords; ++k)
-            mixed.word[channel][k] = select_bits(mask.word[k], own.word[channel][k], partner.word[channel][k]);
+        for (int k = 0; k < kPixels / 4; ++k)
+            mixed.word[channel][k] = select_bits(mask[k], own.word[channel][k], partner.word[channel][k]);
     }
     return mixed;
-}
-
-// Writes a unit of a sample whose raw pixels, and its partner's, as far as they count, are there; those in the span
-// change.
-template <typename Element, int kChannels>
-CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
-                        const Raw<kChannels>& own, const Raw<kChannels>& partner, const Span& span) {
-    const Vector<16> mask = mask_of(span);
-    if (blends(checked.kind())) {
-        const float lam = checked.row.lam;
-        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            return mixed_value(lam, own.value(params, channel, pixel), partner.value(params, channel, pixel));
-        });
-        return;
-    }
-    const Raw<kChannels> mixed = mixed_unit(own, partner, mask);
-    store_unit<Element, kChannels>(params.images, sample, y, x,
-                                   [&](int channel, int pixel) { return mixed.value(params, channel, pixel); });
-}
-
-// The same of coloured samples, where each pixel has the matrix of the sample that it comes from.
-template <typename Element, int kChannels>
-CUTMIX_HD void mix_unit(const AugmentParams& params, const CheckedRow& checked, uint32_t sample, int32_t y, int32_t x,
-                        const ColouredRaw<kChannels>& own, const ColouredRaw<kChannels>& partner, const Span& span) {
-    if (blends(checked.kind())) {
-        const float lam = checked.row.lam;
-        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            return mixed_value(lam, own.coloured(params, own.row(channel), channel, pixel),
-                               partner.coloured(params, partner.row(channel), channel, pixel));
-        });
-    } else if (has_partner(checked.kind())) {
-        const Raw<kChannels> mixed = mixed_unit<kChannels>(own, partner, mask_of(span));
-        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            const ColourRow mine = own.row(channel), theirs = partner.row(channel);
-            return mixed.coloured(params, span.contains(pixel) ? theirs : mine, channel, pixel);
-        });
-    } else {
-        store_unit<Element, kChannels>(params.images, sample, y, x, [&](int channel, int pixel) {
-            return own.coloured(params, own.row(channel), channel, pixel);
-        });
-    }
 }
 
 CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
@@ -609,12 +587,22 @@ CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
     return {max_of(box.x0 - x, 0), min_of(box.x1 - x, kUnitPixels)};
 }
 
-CUTMIX_HD bool erases(const Seen& seen, int32_t y, int32_t x) {
-    bool any = false;
+// All bits of a byte for each of the first four bits.
+CUTMIX_HD uint32_t byte_masks(uint32_t bits) { return ((bits & 0xFu) * 0x00204081u & 0x01010101u) * 0xFFu; }
+
+// A bit for each pixel of a span, the first one lowest.
+CUTMIX_HD uint32_t pixels_in(const Span& span) {
+    return span.empty() ? 0
+                        : bits_from(static_cast<uint32_t>(span.begin)) & ~bits_from(static_cast<uint32_t>(span.end));
+}
+
+CUTMIX_HD bool has_pixel(uint32_t pixels, int pixel) { return pixels >> pixel & 1; }
+
+CUTMIX_HD uint32_t erased_pixels(const Seen& seen, int32_t y, int32_t x) {
+    uint32_t pixels = 0;
     CUTMIX_NO_UNROLL
-    for (int32_t number = 0; number < seen.boxes; ++number)
-        any = any || !span_of(value_of<Box>(seen.erased[number]), y, x).empty();
-    return any;
+    for (int32_t number = 0; number < seen.boxes; ++number) pixels |= pixels_in(span_of(seen.erased(number), y, x));
+    return pixels;
 }
 
 // What a unit means for a sample.
@@ -633,49 +621,214 @@ CUTMIX_HD Needs needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
     return needs;
 }
 
-// What is neither a sample's nor its partner's pixels, erased or cut out, is left to write_pixel; and a sample that is
-// not coloured as the others are.
+// ---- Units of which pixels are erased or cut out, in parts of as many pixels as elements in a vector
+
+// The noise of the erased pixels of a part, as sums of bytes, two in a word.
+template <int kChannels, int kPixels>
+struct PartNoise {
+    uint32_t word[kChannels][kPixels / 2];
+
+    CUTMIX_HD float value(int channel, int pixel) const {
+        return noise_of_sum(static_cast<int32_t>(permuted(word[channel][pixel / 2], 0, pixel % 2 ? 0x4432 : 0x4410)));
+    }
+
+    // Pixels move on by one, and the noise of another comes in behind.
+    CUTMIX_HD void append(const Words& words) {
+        CUTMIX_UNROLL
+        for (int channel = 0; channel < kChannels; ++channel) {
+            const auto sum = static_cast<uint32_t>(byte_sum(words.word[channel]));
+            CUTMIX_UNROLL
+            for (int k = 0; k < kPixels / 2; ++k)
+                word[channel][k] = permuted(word[channel][k], k < kPixels / 2 - 1 ? word[channel][k + 1] : sum, 0x5432);
+        }
+    }
+
+    CUTMIX_HD void set(uint32_t pixels, const Words& words) {
+        CUTMIX_UNROLL
+        for (int k = 0; k < kPixels / 2; ++k) {
+            const uint32_t mask =
+                (has_pixel(pixels, 2 * k) ? 0xFFFFu : 0) | (has_pixel(pixels, 2 * k + 1) ? ~0xFFFFu : 0);
+            CUTMIX_UNROLL
+            for (int channel = 0; channel < kChannels; ++channel)
+                word[channel][k] = select_bits(mask, word[channel][k],
+                                               0x10001u * static_cast<uint32_t>(byte_sum(words.word[channel])));
+        }
+    }
+};
+
+// Adds the noise of the pixels of a part of a row that a sample's boxes erase, a number for each box.
+template <int kChannels, int kPixels>
+CUTMIX_HD void add_noise_of_boxes(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x, uint32_t pixels,
+                                  PartNoise<kChannels, kPixels>* noise) {
+    if (pixels == 0) return;
+    CUTMIX_NO_UNROLL
+    for (int32_t number = 0; number < seen.boxes; ++number) {
+        const uint32_t in_box = pixels & pixels_in(span_of(seen.erased(number), y, x));
+        if (in_box) noise->set(in_box, value_of<Words>(seen.view[params.quadruples.divisor + number]));
+    }
+}
+
+// The noise of erased pixels of a part of a row, of a sample and of its partner.
+template <int kChannels, int kPixels>
+CUTMIX_HD PartNoise<kChannels, kPixels> part_noise(const AugmentParams& params, uint64_t seed, const Seen& seen,
+                                                   const Seen& seen_partner, int32_t y, int32_t x, uint32_t erased,
+                                                   uint32_t erased_partner) {
+    PartNoise<kChannels, kPixels> noise = {};
+    if (params.erasing.value == EraseValue::kChannel) {
+        add_noise_of_boxes(params, seen, y, x, erased, &noise);
+        add_noise_of_boxes(params, seen_partner, y, x, erased_partner, &noise);
+    } else if (params.erasing.value == EraseValue::kPixel && (erased | erased_partner)) {
+        const uint32_t row = static_cast<uint32_t>(y) * static_cast<uint32_t>(params.mix.plan.width);
+        CUTMIX_NO_UNROLL
+        for (int pixel = 0; pixel < kPixels; ++pixel) {
+            const uint32_t sample = has_pixel(erased_partner, pixel) ? seen_partner.sample : seen.sample;
+            Words words = {};
+            if (has_pixel(erased | erased_partner, pixel))
+                words = philox(seed, sample, kPerNoise, row + static_cast<uint32_t>(x + pixel));
+            noise.append(words);
+        }
+    }
+    return noise;
+}
+
+// A sample whose unit is written: its row of the plan, its view and its partner's, raw pixels as far as they count.
+template <int kChannels>
+struct Mixing {
+    const CheckedRow& checked;
+    const Seen &seen, &seen_partner;
+    Raw<kChannels>&raw, &partner;
+    Span mixed;
+};
+
+// Writes a unit of which nothing is erased or cut out. Where samples are coloured, it is mixed as a whole, or blended.
+template <typename Element, bool kColoured, int kChannels>
+CUTMIX_HD void mix_unit(const AugmentParams& params, const Mixing<kChannels>& unit, int32_t y, int32_t x) {
+    const Raw<kChannels>&raw = unit.raw, &partner = unit.partner;
+    const Vector<16>*colour = unit.seen.colour, *colour_partner = unit.seen_partner.colour;
+    if (blends(unit.checked.kind())) {
+        const float lam = unit.checked.row.lam;
+        store_unit<Element, kChannels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
+            return mixed_value(lam, raw.template value<kColoured>(params, colour, channel, pixel),
+                               partner.template value<kColoured>(params, colour_partner, channel, pixel));
+        });
+        return;
+    }
+    const Raw<kChannels> mixed = mixed_raw(raw, partner, mask_of(unit.mixed).word);
+    const Vector<16>* colour_mixed = unit.mixed.empty() ? colour : colour_partner;
+    store_unit<Element, kChannels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
+        return mixed.template value<kColoured>(params, colour_mixed, channel, pixel);
+    });
+}
+
+// Writes any unit.
+template <typename Element, bool kColoured, int kChannels>
+CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixing<kChannels>& unit, int32_t y,
+                         int32_t x) {
+    constexpr int kPixels = kElementsOfVector<Element>;
+    using Part = Raw<kChannels, kPixels>;
+    using Noise = PartNoise<kChannels, kPixels>;
+    const Kind kind = unit.checked.kind();
+    const Seen &seen = unit.seen, &seen_partner = unit.seen_partner;
+    const Vector<16>*colour = seen.colour, *colour_partner = seen_partner.colour;
+    const float lam = unit.checked.row.lam;
+    const bool before = params.erasing.order == EraseOrder::kBefore;
+    const bool constant = params.erasing.value == EraseValue::kConstant;
+    uint32_t mixed = pixels_in(unit.mixed), erased = erased_pixels(seen, y, x);
+    uint32_t erased_partner = before && has_partner(kind) ? erased_pixels(seen_partner, y, x) & mixed : 0;
+    if (before && !blends(kind)) erased &= ~mixed;
+    auto* out = unit_out<Element>(params.images, seen.sample, y, x);
+    const auto value = [&](const Part& part, const Vector<16>* rows, int channel, int pixel) {
+        return part.template value<kColoured>(params, rows, channel, pixel);
+    };
+    const auto erased_value = [&](const Noise& noise, int channel, int pixel) {
+        return constant ? params.constants.few[kErase][channel] : noise.value(channel, pixel);
+    };
+    CUTMIX_NO_UNROLL
+    for (int32_t first = 0; first < kUnitPixels; first += kPixels) {
+        const Part own = unit.raw.template next<kPixels>(), partner = unit.partner.template next<kPixels>();
+        const auto noise_in = [&](uint32_t of_own, uint32_t of_partner) {
+            return part_noise<kChannels, kPixels>(params, seed, seen, seen_partner, y, x + first, of_own, of_partner);
+        };
+        if (blends(kind)) {
+            const Noise noise = noise_in(erased, 0), noise_partner = noise_in(0, erased_partner);
+            store_part<Element, kChannels>(params.images, out, first, [&](int channel, int pixel) {
+                const bool is_erased = has_pixel(erased, pixel);
+                const float instead = erased_value(noise, channel, pixel);
+                float mine = value(own, colour, channel, pixel),
+                      theirs = value(partner, colour_partner, channel, pixel);
+                mine = before && is_erased ? instead : mine;
+                theirs = has_pixel(erased_partner, pixel) ? erased_value(noise_partner, channel, pixel) : theirs;
+                const float blend = mixed_value(lam, mine, theirs);
+                return !before && is_erased ? instead : blend;
+            });
+        } else {
+            const Noise noise = noise_in(erased, erased_partner);
+            const uint32_t pasted = has_partner(kind) ? mixed : 0, filled = mixed & ~pasted;
+            uint32_t mask[kPixels / 4];
+            CUTMIX_UNROLL
+            for (int k = 0; k < kPixels / 4; ++k) mask[k] = byte_masks(pasted >> 4 * k);
+            const Part part = mixed_raw(own, partner, mask);
+            store_part<Element, kChannels>(params.images, out, first, [&](int channel, int pixel) {
+                const Vector<16>* rows = has_pixel(pasted, pixel) ? colour_partner : colour;
+                float result = value(part, rows, channel, pixel);
+                result = has_pixel(filled, pixel) ? params.constants.few[kFill][channel] : result;
+                return has_pixel(erased | erased_partner, pixel) ? erased_value(noise, channel, pixel) : result;
+            });
+        }
+        mixed >>= kPixels;
+        erased >>= kPixels;
+        erased_partner >>= kPixels;
+    }
+}
+
+// Whether it is true of one of the threads of a warp that ask together. Those would wait for it anyway.
+CUTMIX_HD bool any_of_warp(bool value) {
+#if defined(__CUDA_ARCH__)
+    return __any_sync(__activemask(), value);
+#else
+    return value;
+#endif
+}
+
+// Whether a unit takes more than mix_unit.
 template <bool kColoured>
-CUTMIX_HD bool only_mixes(const AugmentParams& params, const CheckedRow& checked, const Needs& needs, const Seen& own,
-                          const Seen& partner, int32_t y, int32_t x) {
+CUTMIX_HD bool takes_parts(const CheckedRow& checked, const Needs& needs, const Seen& seen, const Seen& seen_partner,
+                           int32_t y, int32_t x) {
     const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
-    if (kColoured && !own.colour) return false;
-    return !filled && !erases(own, y, x) && !(needs.partner && erases(partner, y, x));
+    const bool two_colours = kColoured && !needs.mixed.empty() && !needs.mixed.whole();
+    return filled || two_colours || erased_pixels(seen, y, x) || (needs.partner && erased_pixels(seen_partner, y, x));
 }
 
 template <typename Element, int kChannels, bool kWithColour>
 struct VectorUnits {
     static constexpr bool kColoured = kWithColour;
-    using Unit = std::conditional_t<kColoured, ColouredRaw<kChannels>, Raw<kChannels>>;
 
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
         const int32_t x = unit * kUnitPixels;
         const Seen &seen = pair.seen[0], &seen_partner = pair.seen[1];
         const Needs own = needs_of(pair.rows[0], y, x), other = needs_of(pair.rows[1], y, x);
-        const bool vectors =
-            only_mixes<kColoured>(params, pair.rows[0], own, seen, seen_partner, y, x) &&
-            (!pair.both || only_mixes<kColoured>(params, pair.rows[1], other, seen_partner, seen, y, x));
-        if (!vectors) {
+        // A sample that is not coloured as the others are, because it is not valid.
+        if (kColoured && !seen.colour) {
             CUTMIX_NO_UNROLL
             for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel<kColoured>(params, pair, y, x + k);
             return;
         }
-        Unit raw = {}, partner = {};
-        Raw<kChannels>&raw_bytes = raw, &partner_bytes = partner;
-        if (own.own || (pair.both && other.partner)) raw_bytes = load_unit<kChannels>(params, seen, y, x);
-        if (own.partner || (pair.both && other.own)) partner_bytes = load_unit<kChannels>(params, seen_partner, y, x);
-        if constexpr (kColoured) {
-            raw.colour = seen.colour;
-            partner.colour = seen_partner.colour;
-        }
+        Raw<kChannels> raw = {}, partner = {};
+        if (own.own || (pair.both && other.partner)) raw = load_unit<kChannels>(params, seen, y, x);
+        if (own.partner || (pair.both && other.own)) partner = load_unit<kChannels>(params, seen_partner, y, x);
         // A loop, so that there is one copy of its machine code for both samples.
         CUTMIX_NO_UNROLL
         for (bool first = true;; first = false) {
             const CheckedRow checked = first ? pair.rows[0] : pair.rows[1];
-            mix_unit<Element>(params, checked, first ? seen.sample : seen_partner.sample, y, x, raw, partner,
-                              first ? own.mixed : other.mixed);
+            const Seen one = first ? seen : seen_partner, another = first ? seen_partner : seen;
+            const Needs needs = first ? own : other;
+            const Mixing<kChannels> mixing = {checked, one, another, raw, partner, needs.mixed};
+            if (any_of_warp(takes_parts<kColoured>(checked, needs, one, another, y, x)))
+                mix_parts<Element, kColoured>(params, pair.seed, mixing, y, x);
+            else
+                mix_unit<Element, kColoured>(params, mixing, y, x);
             if (!first || !pair.both) break;
-            const Unit swapped = raw;
+            const Raw<kChannels> swapped = raw;
             raw = partner;
             partner = swapped;
         }

@@ -202,7 +202,56 @@ CUTMIX_HD void write_columns(const Targets& targets, const TargetRow& row, uint3
     CUTMIX_NO_UNROLL
     for (uint32_t column = begin; column < end; column += kWarpThreads)
         store_value(targets.out, targets.out_dtype, int64_t{row.sample} * targets.num_classes + column,
-                    target_value<Value>(targets, row, static_cast<int32_t>(column)));
+                    class_value<Value>(targets, row, static_cast<int32_t>(column)));
+}
+
+// A lane's columns, of soft labels of a type. All loads are under way before the first is looked at.
+template <typename Element, typename Value>
+CUTMIX_HD void mix_soft_columns(const Targets& targets, const TargetRow& row, uint32_t column, uint32_t end,
+                                Value (&mixed)[kSoftColumnsPerLane]) {
+    using Bits = typename Element::Bits;
+    const Bits* labels = static_cast<const Bits*>(targets.labels);
+    const Bits* own_label = labels + int64_t{row.sample} * targets.num_classes;
+    const Bits* partner_label = row.keep ? own_label : labels + int64_t{row.partner} * targets.num_classes;
+    Bits own[kSoftColumnsPerLane] = {}, partner[kSoftColumnsPerLane] = {};
+    for (uint32_t k = 0; k < kSoftColumnsPerLane; ++k) {
+        const uint32_t at = column + k * kWarpThreads;
+        if (at < end) {
+            own[k] = own_label[at];
+            partner[k] = partner_label[at];
+        }
+    }
+    for (uint32_t k = 0; k < kSoftColumnsPerLane; ++k)
+        mixed[k] = soft_value(targets, row, static_cast<Value>(Element::value(own[k])),
+                              static_cast<Value>(Element::value(partner[k])));
+}
+
+template <typename Value>
+CUTMIX_HD void write_soft_columns(const Targets& targets, const TargetRow& row, uint32_t column, uint32_t end) {
+    Value mixed[kSoftColumnsPerLane];
+    if (!row.valid) {
+        for (Value& value : mixed) value = nan_value<Value>();
+    } else {
+        switch (targets.labels_dtype) {
+            case Dtype::kF16:
+                mix_soft_columns<ElementF16>(targets, row, column, end, mixed);
+                break;
+            case Dtype::kBF16:
+                mix_soft_columns<ElementBF16>(targets, row, column, end, mixed);
+                break;
+            case Dtype::kF32:
+                mix_soft_columns<ElementF32>(targets, row, column, end, mixed);
+                break;
+            default:
+                mix_soft_columns<ElementF64>(targets, row, column, end, mixed);
+                break;
+        }
+    }
+    for (uint32_t k = 0; k < kSoftColumnsPerLane; ++k) {
+        const uint32_t at = column + k * kWarpThreads;
+        if (at < end)
+            store_value(targets.out, targets.out_dtype, int64_t{row.sample} * targets.num_classes + at, mixed[k]);
+    }
 }
 
 // A warp's part of a sample's row. Loops are not unrolled, and doubles have one of their own: nothing here may take
@@ -213,13 +262,18 @@ CUTMIX_HD void write_target_part(const KernelParams& params, const CheckedRow& c
     const uint32_t part = warp - sample * params.warps_in_target.divisor;
     const TargetRow row = target_row(targets, checked.row, checked.valid, static_cast<int32_t>(sample));
 
-    const uint32_t first = part * kColumnsPerWarp;
-    const uint32_t end = lower(first + kColumnsPerWarp, static_cast<uint32_t>(targets.num_classes));
-    if (params.vector_targets) {
+    const bool soft = is_float(targets.labels_dtype);
+    const uint32_t columns = soft ? kSoftColumnsPerWarp : kColumnsPerWarp;
+    const uint32_t first = part * columns, end = lower(first + columns, static_cast<uint32_t>(targets.num_classes));
+    if (soft && targets.out_dtype == Dtype::kF64) {
+        write_soft_columns<double>(targets, row, first + lane, end);
+    } else if (soft) {
+        write_soft_columns<float>(targets, row, first + lane, end);
+    } else if (params.vector_targets) {
         // Of class indices: three values make up the row.
-        const uint32_t at_own = bits_of(target_value<float>(targets, row, row.own_class));
-        const uint32_t at_partner = bits_of(target_value<float>(targets, row, row.partner_class));
-        const uint32_t elsewhere = bits_of(target_value<float>(targets, row, kNoColumn));
+        const uint32_t at_own = bits_of(class_value<float>(targets, row, row.own_class));
+        const uint32_t at_partner = bits_of(class_value<float>(targets, row, row.partner_class));
+        const uint32_t elsewhere = bits_of(class_value<float>(targets, row, kNoColumn));
         uint8_t* out = static_cast<uint8_t*>(targets.out) + int64_t{row.sample} * targets.num_classes * sizeof(float);
         CUTMIX_NO_UNROLL
         const uint32_t own_class = static_cast<uint32_t>(row.own_class);

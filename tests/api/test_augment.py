@@ -431,6 +431,18 @@ def test_copies_are_alike(copied):
 # ---- Graphs
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_settings_made_in_a_graph_of_its_numbers(dynamic):
+    images = torch.randint(256, (4, 3, 6, 8), dtype=torch.uint8)
+
+    def step(images, number):
+        return cutmix_cuda.augment(images, mean=number, std=number, erase=Erase(number, value=number), seed=1)[0]
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for number in (0.25, 0.5, 0.375):
+        assert_same_bits(compiled(images, number), step(images, number))
+
+
 @every_backend
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

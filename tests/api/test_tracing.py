@@ -152,3 +152,10 @@ def test_no_tensor_meets_a_member_of_an_enumeration(call, monkeypatch):
         cutmix_cuda.Mix(cutout=0.3).sample_plan(BATCH, HEIGHT, WIDTH).mix_boxes([torch.rand(0, 4)] * BATCH)
         Mixup(cutmix_minmax=(0.2, 0.6), num_classes=CLASSES)(IMAGES.clone(), LABELS)
     assert not mode.found
+
+
+def test_out_has_no_memory_to_overlap_where_there_is_none():
+    images = torch.empty(4, 3, 6, 8, dtype=torch.uint8, device="meta")
+    out = torch.empty(4, 3, 6, 8, dtype=torch.bfloat16, device="meta")
+    assert cutmix_cuda.normalize_images(images, 0.5, 0.5, dtype=torch.bfloat16, out=out) is out
+    assert cutmix_cuda.cutmix(images, out=torch.empty_like(images))[0].is_meta

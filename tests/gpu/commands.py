@@ -172,8 +172,8 @@ SANITIZED = (
     "tests/gpu/test_parity.py",
     "tests/ops/test_augment.py",
     "-k",
-    "test_every_alignment and uint8 or test_a_bad_row or test_a_label_outside and int64 or test_labels_and_plans "
-    "or test_every_way_to_draw and clip and mirror or test_large_batches and 112 "
+    "test_parity and (test_every_alignment and uint8 or test_a_bad_row or test_a_label_outside and int64 "
+    "or test_labels_and_plans or test_every_way_to_draw and clip and mirror or test_large_batches and 112) "
     "or (cuda-cuda or triton-cuda) and (test_everything_at_once or test_views_of_memory or test_colour_of_views)",
 )
 SANITIZER_EXIT_CODE = 86

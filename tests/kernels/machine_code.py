@@ -55,6 +55,25 @@ class MachineKernel:
         """The loop over pixels: the tightest that loads, for that over targets of class indices only stores."""
         return min((loop for loop in self.loops() if any(each.opcode.startswith("LDG") for each in loop)), key=len)
 
+    def loads_under_way(self, bits: int) -> int:
+        """The most loads so wide that follow each other before anything that was loaded is used."""
+        most, loaded = 0, set[str]()
+        for each in self.instructions:
+            first, *others = re.findall(r"\bR\d+\b", each.operands) or [""]
+            loads = each.opcode.startswith("LDG")
+            if loaded.intersection(others if loads else [first, *others]):
+                loaded.clear()
+            if loads and bits_of(each) == bits:
+                loaded.add(first)
+                most = max(most, len(loaded))
+        return most
+
+
+def bits_of(access: Instruction) -> int:
+    """How wide a load or store is."""
+    match = re.search(r"\.[US]?(8|16|64|128)\b", access.opcode)
+    return int(match[1]) if match else 32
+
 
 def _tool(name: str, *arguments: str | Path) -> str:
     folder = tools()

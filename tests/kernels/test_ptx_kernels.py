@@ -473,12 +473,12 @@ def test_a_label_that_only_the_partner_has(kind, what, in_place):
 
 
 @every_kind
-@pytest.mark.parametrize("classes", [0, 1, 3, 1000, 1023, 2500])
+@pytest.mark.parametrize("classes", [0, 1, 3, 129, 1000, 1023, 2500])
 def test_numbers_of_classes(kind, classes):
     """None, and more than a warp or a program writes; rows of targets that 16 bytes divide, and others."""
     images = random_images((3, 1, 4, 8))
     for dtype in (torch.float32, torch.float16):
-        labels = soft_labels(3, classes) if classes in (0, 3, 2500) else random_labels(3, classes)
+        labels = soft_labels(3, classes) if classes in (0, 3, 129, 2500) else random_labels(3, classes)
         assert_as_reference(kind, "sample_and_apply", images, labels, *sampling(), classes, 0.1, dtype)
 
 

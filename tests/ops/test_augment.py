@@ -15,7 +15,10 @@ from cutmix_cuda._ops import AUGMENTED_DTYPES, MemoryFormat
 from ..helpers import (
     Backend,
     assert_same_bits,
+    at_odd_address,
+    bytes_on_cpu,
     every_backend,
+    every_compiled_backend,
     oracle_plan,
     oracle_targets,
     packed,
@@ -320,6 +323,26 @@ def test_plans_views_and_labels_in_any_memory(backend, offset):
         out, targets = ops.apply_views(images.to(backend.device), *on, False, *rest)
         assert_same_bits(out, expected)
         assert_same_bits(targets, oracle_targets(labels, plan, 5, 0.1))
+
+
+@every_compiled_backend
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_that_elements_are_not_aligned_in(backend, layout):
+    images, values = some_images((4, 3, 7, 10), torch.float16).contiguous(memory_format=layout), some_values(3)
+    plan, views = expected_draws((4, 3, 7, 10), ALL_KINDS, EVERYTHING)
+    expected = oracle_augmented(images, plan, views, values, SEED, torch.float32)
+    drawn_by = draw_arguments(backend, ALL_KINDS, EVERYTHING)
+    ops = ops_for(backend.name, torch.device(backend.device))
+    source, out = (
+        at_odd_address(each.to(backend.device)) for each in (images, expected.contiguous(memory_format=layout))
+    )
+    for given, into in (
+        (images.to(backend.device), out),
+        (source, out),
+        (source, torch.zeros_like(expected).to(backend.device)),
+    ):
+        ops.augment_out(given, None, *drawn_by, 0, 0.0, torch.float32, values.constants, values.erasing, into)
+        assert_same_bits(bytes_on_cpu(into), expected)
 
 
 @every_backend

@@ -20,7 +20,10 @@ from ..helpers import (
     BACKENDS,
     assert_same_bits,
     assert_same_images,
+    at_odd_address,
+    bytes_on_cpu,
     every_backend,
+    every_compiled_backend,
     oracle_images,
     oracle_targets,
     planned,
@@ -205,23 +208,7 @@ def test_where_a_view_ends():
             assert cutmix_cuda.cutmix(images, out=out, seed=SEED)[0] is out
 
 
-def at_odd_address(tensor: Tensor) -> Tensor:
-    """The same, of the same strides, as in a file that begins with a header of odd length."""
-    memory = torch.empty(tensor.nbytes + 1, dtype=torch.uint8, device=tensor.device)
-    memory[1:] = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())[: tensor.nbytes]
-    moved = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    moved.set_(memory.untyped_storage()[1:], 0, tensor.shape, tensor.stride())
-    assert moved.data_ptr() % 2 == 1
-    return moved
-
-
-def bytes_on_cpu(tensor: Tensor) -> Tensor:
-    """A copy, moved as bytes: on a GPU torch's own kernels fail on elements that are not aligned."""
-    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
-    return storage.cpu()[: tensor.nbytes].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
-
-
-@pytest.mark.parametrize("backend", [each for each in BACKENDS if each != ("reference", "cuda")], ids="-".join)
+@every_compiled_backend
 @pytest.mark.parametrize("dtype", BLENDED, ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_that_elements_are_not_aligned_in(backend, dtype, memory_format):

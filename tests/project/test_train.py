@@ -464,22 +464,23 @@ def test_one_seed_is_too_few(capsys):
 
 
 def test_the_published_numbers_are_those_of_the_runs():
-    """Both sizes, every arm, five seeds, on the test images of Fashion-MNIST."""
+    """Both sizes, every arm, five seeds, on the test images of Fashion-MNIST. A part of the runs is not published."""
     results, readme = ROOT / "benchmarks" / "results", (ROOT / "README.md").read_text()
-    measured = (results / "train.jsonl").exists()
-    assert ("Not measured yet." in readme.split("## Does it regularise?")[1].split("\n## ")[0]) != measured
-    if not measured:
-        return
-    runs = read(results)
+    published = (results / "train.md").exists()
+    assert ("Not measured yet." in readme.split("## Does it regularise?")[1].split("\n## ")[0]) != published
+    runs = read(results) if (results / "train.jsonl").exists() else []
     effort = study.FULL[data.FASHION_MNIST]
     assert effort.seeds >= 5 and len(effort.epochs) == 2
-    assert {(run["data"], run["tested_on"]) for run in runs} == {("Fashion-MNIST", "test")}
+    assert {(run["data"], run["tested_on"]) for run in runs} <= {("Fashion-MNIST", "test")}
     found = {(run["seed"], run["training_images"], run["epochs"], run["arm"]) for run in runs}
-    assert found == {
+    wanted = {
         (seed, images, epochs, arm)
         for seed in range(effort.seeds)
         for images, epochs in effort.epochs.items()
         for arm in ARMS
     }
+    assert found <= wanted and (found == wanted) >= published
+    if not published:
+        return
     assert report.overview(runs) in readme
     assert report.everything(runs) == (results / "train.md").read_text()
