@@ -19,7 +19,7 @@ struct AdjointOps {
                call->out_rows.dense() && call->in_rows.same_shape(call->out_rows) &&
                same_order(gradients.dim(), gradients.sizes().data(), gradients.strides().data(),
                           out.strides().data()) &&
-               is_aligned(gradients, gradients.element_size()) && is_aligned(out, out.element_size());
+               is_aligned(gradients) && is_aligned(out);
     }
 
     static void apply_adjoint_out(Tensor gradients, Tensor packed, Tensor out) {
@@ -52,7 +52,7 @@ struct AdjointOps {
         const Tensor dense_out = torch::stable::new_empty(gradients, gradients.sizes());
         set_gradients(&call, dense_gradients, dense_out);
         Backend::run(call, dense_gradients);
-        torch::stable::copy_(out, dense_out);
+        copy_into(out, dense_out);
     }
 
     static void register_ops(torch::stable::detail::StableLibrary& library) {

@@ -11,7 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .kernel import divided, given_row, sample_index
+from .augment_kernel import divided
+from .kernel import given_row, sample_index
 from .kinds import KEEP, blends, has_box, has_partner
 from .values import element_bits, element_value
 

@@ -12,18 +12,9 @@ from torch import Tensor
 
 from .._validation import FLOAT_DTYPES, MAX_INT32
 from .adjoint_kernel import link_kernel, sum_kernel
-from .launch import (
-    BLENDED_ELEMENTS,
-    MAX_FAST_DIVISION,
-    MAX_GRID_Y,
-    MAX_THREADS,
-    Launch,
-    clamp,
-    divider,
-    lowest_bit,
-    next_power_of_2,
-)
-from .ops import check, check_extent, check_images, checked_plan, dense, is_aligned
+from .augment_launch import MAX_FAST_DIVISION, divider
+from .launch import BLENDED_ELEMENTS, MAX_GRID_Y, MAX_THREADS, Launch, clamp, lowest_bit, next_power_of_2
+from .ops import check, check_extent, check_images, checked_plan, copy_into, dense, is_aligned
 from .rows import Rows, rows_of, same_order
 
 LINKED_ROWS = 128  # at a time
@@ -116,7 +107,7 @@ def apply_adjoint_out(gradients: Tensor, plan: Tensor, out: Tensor) -> None:
     for launch in adjoint_launches(source, plan, destination, links):
         launch(gradients.device)
     if destination is not out:
-        out.copy_(destination)
+        copy_into(out, destination)
 
 
 OPS = {"apply_adjoint_out": apply_adjoint_out}
