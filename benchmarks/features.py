@@ -72,10 +72,6 @@ def plain_mixup(features: Tensor, plan: MixPlan) -> Tensor:
     return lam * features + (1 - lam) * features[plan.partner.long()]
 
 
-def copied(features: Tensor, plan: MixPlan) -> Tensor:
-    return features.clone()
-
-
 PLAIN_OF = {"cutmix": plain_cutmix, "mixup": plain_mixup}
 
 Mixing = Callable[[Tensor, MixPlan], Tensor]
@@ -88,6 +84,10 @@ def with_gradient(mixing: Mixing) -> Callable[[Inputs], tuple[Tensor, Tensor]]:
         return mixed.detach(), gradient
 
     return call
+
+
+def copied(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    return inputs.features.detach().clone(), inputs.gradients.clone()
 
 
 def check(inputs: Inputs, kind: str) -> None:
@@ -104,10 +104,10 @@ def times(every: Sequence[Maps], device: torch.device, effort: Effort, compiles:
         for kind, plain in PLAIN_OF.items():
             inputs = inputs_of(maps, kind, device)
             check(inputs, kind)
-            mixing: dict[str, Mixing] = {COPY: copied, OURS: ours, PLAIN: plain}
+            mixing: dict[str, Mixing] = {OURS: ours, PLAIN: plain}
             if compiles:
                 mixing[COMPILED] = torch.compile(plain)
-            calls = {name: with_gradient(function) for name, function in mixing.items()}
+            calls = {COPY: copied} | {name: with_gradient(function) for name, function in mixing.items()}
             watches = Stopwatches(device).make(calls, [inputs])
             by = {name: timing.as_dict() for name, timing in time_in_turn(watches, effort).items()}
             cells.append({"maps": str(tuple(inputs.features.shape)), "dtype": str(maps.dtype), "kind": kind, "by": by})
