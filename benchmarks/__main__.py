@@ -5,6 +5,7 @@ python benchmarks tail           the batch tail alone, on the CPU
 python benchmarks loader         mixing in the workers of a loader
 python benchmarks vectors        without AVX-512, and without AVX2, on small and large images
 python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
+python benchmarks features       feature maps and their gradient, beside plain and compiled PyTorch
 python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
 python benchmarks train          what mixing does to a small network; data: gets the images for it
 python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
@@ -26,6 +27,7 @@ MODULES = {
     "loader": "loader",
     "vectors": "vectors",
     "kernels": "kernels",
+    "features": "features",
     "launches": "launches",
     "train": "train",
     "data": "train.data",

@@ -35,7 +35,6 @@ from .kernel import (
     PLAN_ARGUMENTS,
     TARGET_ARGUMENTS,
     change_of,
-    divided,
     given_row,
     sample_index,
     seed_of,
@@ -63,6 +62,13 @@ from .views import (
 ERASE_CHANNEL = tl.constexpr(int(EraseValue.channel))
 ERASE_PIXEL = tl.constexpr(int(EraseValue.pixel))
 QUADRUPLES_OF_COLOUR = tl.constexpr(COLOUR_ROWS)
+
+
+@triton.jit
+def divided(number, magic, shift):
+    """number / divisor for numbers below 2^30; magic and shift are those of `divider`."""
+    return ((number.to(tl.int64) * magic) >> shift).to(tl.int32)
+
 
 # ---- Views
 

@@ -15,12 +15,10 @@ from .._ops import AUGMENTED_DTYPES, COLOUR_ROWS, FEW_CHANNELS, Draw, EraseOrder
 from .._validation import MAX_INT32
 from .augment_kernel import augment_kernel
 from .launch import (
-    MAX_FAST_DIVISION,
     MAX_THREADS,
     Labels,
     Launch,
     clamp,
-    divider,
     draws_only_cutmix,
     launch_sizes,
     lowest_bit,
@@ -32,6 +30,8 @@ from .launch import (
 VECTOR_BYTES = 16  # of the output
 ELEMENTS_PER_THREAD = 16  # of a part, at a time
 SPAN_ELEMENTS = 1 << 15  # that a program writes, or few more
+MAX_FAST_DIVISION = 1 << 30
+MAX_REGISTERS = 128  # where pixels are loaded one by one: left to choose, ptxas of Triton 3.6 takes 96 and spills
 
 FACTORS = ViewParameters._fields.index("brightness_least")  # from which on parameters are those of colours
 ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in AUGMENTED_DTYPES}
@@ -77,6 +77,16 @@ class Geometry(NamedTuple):
     constants: dict[str, Any]
     chunks: int  # of a sample
     threads: int
+
+
+def divider(divisor: int) -> tuple[int, int]:
+    """magic and shift such that number // divisor == number * magic >> shift, for number and divisor below 2^30.
+
+    magic * divisor exceeds 2^shift by less than divisor, and 2^shift is at least 2^30 * divisor, so that the product
+    exceeds number / divisor by less than 1 / divisor.
+    """
+    shift = 30 + (divisor - 1).bit_length()
+    return -(-(1 << shift) // divisor), shift
 
 
 def is_interleaved(channels: int, layout: Layout) -> bool:
@@ -222,6 +232,7 @@ def augment_launch(
     pixel_numbers, walk = pixel_arguments(images, out)
     grid, threads, target_block = launch_sizes(batch, walk.chunks, walk.threads if pixels else 0, targets)
     erasing = values.erasing if values is not None else Erasing()
+    moves = may_move(drawn_by)
     arguments = (
         *plan_arguments(plan, draw, seed, batch, height, width),
         *view_arguments(views, coloured, drawn_by),
@@ -233,7 +244,7 @@ def augment_launch(
         "BOXES": min(boxes_of(views, coloured), 2),
         "ERASE_VALUE": int(erasing.value),
         "ERASE_BEFORE": erasing.order == EraseOrder.before,
-        "GEOMETRY": may_move(drawn_by),
+        "GEOMETRY": moves,
         "COLOURED": coloured,
         "ONLY_CUTMIX": draw is not None and draws_only_cutmix(tuple(draw.bounds)),
         "ELEMENT": ELEMENTS[images.dtype] if images is not None else tl.float32,
@@ -242,6 +253,7 @@ def augment_launch(
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
+        "maxnreg": MAX_REGISTERS if moves else None,
         "enable_fp_fusion": False,
     }
     return Launch(augment_kernel, grid, arguments, options)

@@ -7,20 +7,35 @@ the first of the sample, writes the row of the plan. Nothing passes from program
     grid = (chunks of a sample, samples, samples / 65535)     no division to find one's place; any batch size
 
 **Pixels are bytes, in vectors,** until mixup blends them. A row of pixels (see rows.py) is a number of vectors of WIDTH
-bytes, the widest of 16, 8, 4, 2 and 1 that addresses, strides and row length allow. Vectors of a sample are counted
-through; two divisions by multiplication give slice, row and place in the row. A wide vector is one line of a
-(BLOCK, WORDS) block, so that a thread holds all its words and loads and stores them with one instruction. Vectors of
-one word are found in groups, side by side in a row: a line of a (BLOCK, GROUP) block. Which bytes of a vector lie in
-the box is a number of WIDTH bits.
+bytes, the widest of 16, 8, 4, 2 and 1 that addresses, strides and row length allow. A wide vector is one line of a
+(LANES, WORDS) block, so that a thread holds all its words and loads and stores them with one instruction.
+
+**Every lane stays in its column** of vectors and goes down the rows, so that what a box means for it (inside, outside,
+which bytes of the vector on the edge: a number of WIDTH bits) is found once, as is its place, by the only divisions.
+The lanes of a program stand on as many whole lines, the columns of a chunk of a row, as find place; the programs of a
+chunk take turns on all lines of the sample, slice after slice:
+
+                columns of a chunk
+             0   1   2   3   4   5   6
+           +---+---+---+---+---+---+---+
+    line 0 | 0 | 1 | 2 | 3 | 4 | 5 | 6 |   the lanes of part 0 on their first lines,
+         1 | 7 | 8 | 9 |10 |11 |12 |13 |
+         2 | 0 | 1 | 2 | 3 | 4 | 5 | 6 |   of part 1,
+         3 | 7 | 8 | 9 |10 |11 |12 |13 |
+         4 | 0 | 1 | 2 | 3 | 4 | 5 | 6 |   and of part 0 again, where there are two
+           ...
+
+At a time a lane goes through ROWS of its lines: it reads all of them before it writes the first.
 
 **Kinds.** A sample has one, so that all threads of its program go the same way. In its box cutmix takes the words of
 the partner, and cutout those of the fill, by a select. The box of mixup is the image: words are taken apart into
 elements, blended and put together again (see values.py), which programs of other samples jump over.
 
-**In place** the programs of a sample take half of its positions, those of its partner the other half; a sample that is
-its own partner takes both. The thread that owns a position owns it in both samples: it reads what either needs of the
-other, then writes, and writes nothing outside of the boxes. Bytes, where the edge of a box lies within a word, are
-stored one by one.
+**In place** lines and columns are those that hold both boxes of a pair, and no others are visited. The programs of one
+sample begin with the first lines, those of its partner with the next; a sample that is its own partner has its own
+alone. The lane that owns a position owns it in both samples: it reads what either needs of the other, then writes.
+Nobody else touches these two vectors, which is why those on the edge of a box are written whole, with the bytes outside
+as they were.
 
 **Specialisations.** Sizes, strides, seeds and the options of sampling are run-time arguments, none of them specialised
 on: a new batch size compiles nothing. What is compiled for: in place or not, a plan sampled or given, the constants at
@@ -40,11 +55,7 @@ from .kinds import KEEP, changed, has_box, has_partner, mixes_target, reads_own
 from .mix_math import partner_map, partner_of, sample_row, valid_row
 from .values import bfloat16_to_float, float_to_bfloat16, mixed_value
 
-
-@triton.jit
-def divided(number, magic, shift):
-    """number / divisor for numbers below 2^30; magic and shift are those of `divider`."""
-    return ((number.to(tl.int64) * magic) >> shift).to(tl.int32)
+BEHIND = tl.constexpr(2**31 - 1)  # every row, and as far as 32 bits count every byte
 
 
 @triton.jit
@@ -87,24 +98,42 @@ def write_row(plan, index, row):
 
 
 @triton.jit
-def bits_in_box(y, position, box, pixel_bytes, mask, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """Which bytes of the vector at byte `position` of row y lie in a box: bit k for byte k; none without mask."""
+def region_of(change, pixel_bytes):
+    """The rows that a change reaches, and the bytes of each. Where nothing changes, beginnings are behind everything
+    and ends before it, so that a union with another region is the other."""
+    kind, _, box = change
     y0, x0, y1, x1 = box
+    none = kind == KEEP
     begin, end = x0 * pixel_bytes, x1 * pixel_bytes
-    in_rows = mask & (y >= y0) & (y < y1)
+    return tl.where(none, BEHIND, y0), tl.where(none, 0, y1), tl.where(none, BEHIND, begin), tl.where(none, 0, end)
+
+
+@triton.jit
+def column_of(region, position, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
+    """What a region means for vectors at byte `position` of any row: its first row, in how many rows from there on any
+    of their bytes are inside, and which: bit k for byte k."""
+    y0, y1, begin, end = region
     if GRANULE == WIDTH:
-        return tl.where(in_rows & (position >= begin) & (position < end), (1 << WIDTH) - 1, 0)
+        bits = tl.where((position >= begin) & (position < end), (1 << WIDTH) - 1, 0)
     else:
         begin = tl.minimum(tl.maximum(begin - position, 0), WIDTH).to(tl.int32)
-        end = tl.minimum(tl.maximum(end - position, 0), WIDTH).to(tl.int32)
-        return tl.where(in_rows, (1 << end) - (1 << begin), 0)
+        end = tl.maximum(tl.minimum(end - position, WIDTH).to(tl.int32), begin)
+        bits = (1 << end) - (1 << begin)
+    return y0, tl.where(bits != 0, y1 - y0, 0).to(tl.uint32, bitcast=True), bits
+
+
+@triton.jit
+def is_inside(y, first, rows):
+    """Whether rows y are among so many from the first on."""
+    return (y - first).to(tl.uint32, bitcast=True) < rows
 
 
 @triton.jit
 def word_pointers(vectors, WIDTH: tl.constexpr):
-    """The words of each vector, side by side, aligned for one access a vector."""
-    WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
-    return tl.multiple_of(vectors + tl.arange(0, WORDS)[None, :], (1, WIDTH))
+    """The words of vectors at byte addresses, side by side, aligned for one access a vector."""
+    WORD: tl.constexpr = tl.uint8 if WIDTH == 1 else tl.uint16 if WIDTH == 2 else tl.uint32
+    words = vectors.to(tl.pointer_type(WORD), bitcast=True)
+    return tl.multiple_of(words + tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :], (1, WIDTH))
 
 
 @triton.jit
@@ -123,8 +152,9 @@ def chosen(bits, inside, outside, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
 
 
 @triton.jit
-def fill_words(low, high, position, WIDTH: tl.constexpr, WORD: tl.constexpr):
+def fill_words(low, high, position, WIDTH: tl.constexpr):
     """The words of vectors at byte `position` of a row filled with 16 bytes over and over."""
+    WORD: tl.constexpr = tl.uint8 if WIDTH == 1 else tl.uint16 if WIDTH == 2 else tl.uint32
     word = tl.arange(0, WIDTH // 4 if WIDTH >= 4 else 1)[None, :]
     bit = (8 * position.to(tl.int32) + 32 * word) & 127
     return (tl.where(bit < 64, low, high) >> (bit & 63)).to(WORD)
@@ -143,58 +173,93 @@ def change_of(row, valid, height, width):
 
 
 @triton.jit
-def paste(sources, out, change, bits, mask, fill, WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr):
-    """Copies a sample's vectors, with the bytes whose bits are set changed: each is read from whoever owns it, and from
-    both where an edge of the box crosses it."""
-    ALL: tl.constexpr = (1 << WIDTH) - 1
-    own, theirs = sources
-    kind, lam, _ = change
-    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & ((bits != ALL) | reads_own(kind)))
-    their_words = tl.load(word_pointers(theirs, WIDTH), mask=(bits != 0) & has_partner(kind))
-    words = changed(kind, lam, own_words, their_words, fill, ELEMENT)
-    tl.store(word_pointers(out, WIDTH), chosen(bits, words, own_words, WIDTH, GRANULE), mask=mask)
+def next_row(place, walk, EVEN: tl.constexpr):
+    """A thread's next vector: its line among those of the region, its row, and its addresses in images and out."""
+    line, y, own, out = place
+    stride, step_y, y1, region_height, step, wrapped_step, out_step, wrapped_out_step = walk
+    y += step_y
+    before = y - region_height
+    if EVEN:  # and the region begins in row 0: as an unsigned integer, a row before that is the larger one
+        y = tl.minimum(y.to(tl.uint32, bitcast=True), before.to(tl.uint32, bitcast=True)).to(tl.int32, bitcast=True)
+        return line + stride, y, own + step, out + out_step
+    else:
+        past = y >= y1  # and so in the next slice
+        y = tl.where(past, before, y)
+        return (
+            line + stride,
+            y,
+            own + tl.where(past, wrapped_step, step),
+            out + tl.where(past, wrapped_out_step, out_step),
+        )
 
 
 @triton.jit
-def store_bytes(vectors, words, bits, BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr):
-    """Stores the bytes of vectors whose bits are set, and touches no other."""
-    ALL: tl.constexpr = (1 << WIDTH) - 1
-    tl.store(word_pointers(vectors, WIDTH), words, mask=bits == ALL)
-    if GRANULE < WIDTH:
-        # The vectors that an edge of the box crosses, granule by granule. Word and granule pointers are both aligned as
-        # a vector, so Triton lays both blocks out alike: the thread that loaded a vector stores it.
-        granule = tl.arange(0, WIDTH // GRANULE)[None, :]
-        if GRANULE < 4:
-            UNIT: tl.constexpr = tl.uint8 if GRANULE == 1 else tl.uint16
-            part = tl.arange(0, 4 // GRANULE)[None, None, :]
-            vectors = vectors.to(tl.pointer_type(UNIT))
-            words = (words[:, :, None] >> (8 * GRANULE * part)).to(UNIT).reshape(BLOCK, WIDTH // GRANULE)
-        marked = ((bits >> (GRANULE * granule)) & 1) != 0
-        tl.store(tl.multiple_of(vectors + granule, (1, WIDTH)), words, mask=marked & (bits != ALL))
-
-
-@triton.jit
-def exchange(
-    samples, changes, bits, fill,
-    BLOCK: tl.constexpr, WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr,
+def paste_rows(
+    place, walk, lines, to_partner, change, column, fill,
+    WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr, EVEN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Changes the bytes of a pair's vectors whose bits are set, each by what the other was: all are read, then written,
-    by one thread."""
-    own, theirs = samples
-    own_bits, their_bits = bits
+    """Copies a sample's vectors, with the bytes in its box changed, and returns the place of the next: each is read
+    from whoever owns it, and from both where an edge of the box crosses it."""
+    ALL: tl.constexpr = (1 << WIDTH) - 1
+    line, y, own, out = place
+    kind, lam, _ = change
+    y0, rows, bits = column
+    mask = line < lines
+    inside = is_inside(y, y0, rows)
+    replaced = is_inside(y, y0, tl.where((bits == ALL) & ~reads_own(kind), rows, 0))
+    own_words = tl.load(word_pointers(own, WIDTH), mask=mask & ~replaced)
+    their_mask = mask & inside
+    if fill is not None:  # there are other kinds than cutmix
+        their_mask = their_mask & has_partner(kind)
+    their_words = tl.load(word_pointers(own + to_partner, WIDTH), mask=their_mask)
+    following = next_row(place, walk, EVEN)
+    if ROWS > 1:
+        following = paste_rows(
+            following, walk, lines, to_partner, change, column, fill, WIDTH, GRANULE, ELEMENT, EVEN, ROWS - 1
+        )
+    words = changed(kind, lam, own_words, their_words, fill, ELEMENT)
+    words = tl.where(inside, chosen(bits, words, own_words, WIDTH, GRANULE), own_words)
+    tl.store(word_pointers(out, WIDTH), words, mask=mask)
+    return following
+
+
+@triton.jit
+def exchange_rows(
+    place, walk, lines, to_partner, changes, columns, fill,
+    WIDTH: tl.constexpr, GRANULE: tl.constexpr, ELEMENT: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Changes a pair's vectors, each by what the other was, and returns the place of the next: both are read, then
+    written, by one thread."""
+    ALL: tl.constexpr = (1 << WIDTH) - 1
+    line, y, own, _ = place
     own_kind, own_lam, _ = changes[0]
     their_kind, their_lam, _ = changes[1]
+    own_y0, own_rows, own_bits = columns[0]
+    their_y0, their_rows, their_bits = columns[1]
+    mask = line < lines
+    own_inside, their_inside = mask & is_inside(y, own_y0, own_rows), mask & is_inside(y, their_y0, their_rows)
+    own_mask, their_mask = own_inside & (own_bits != ALL), their_inside & (their_bits != ALL)
     if fill is None:  # no kind but cutmix: to look at the kinds would cost registers
-        own_mask, their_mask = their_bits != 0, own_bits != 0
+        own_mask, their_mask = own_mask | their_inside, their_mask | own_inside
     else:
-        own_mask = ((their_bits != 0) & has_partner(their_kind)) | ((own_bits != 0) & reads_own(own_kind))
-        their_mask = ((own_bits != 0) & has_partner(own_kind)) | ((their_bits != 0) & reads_own(their_kind))
+        own_mask = own_mask | (own_inside & reads_own(own_kind)) | (their_inside & has_partner(their_kind))
+        their_mask = their_mask | (their_inside & reads_own(their_kind)) | (own_inside & has_partner(own_kind))
     own_words = tl.load(word_pointers(own, WIDTH), mask=own_mask)
-    their_words = tl.load(word_pointers(theirs, WIDTH), mask=their_mask)
+    their_words = tl.load(word_pointers(own + to_partner, WIDTH), mask=their_mask)
+    following = next_row(place, walk, False)
+    if ROWS > 1:
+        following = exchange_rows(
+            following, walk, lines, to_partner, changes, columns, fill, WIDTH, GRANULE, ELEMENT, ROWS - 1
+        )
     own_new = changed(own_kind, own_lam, own_words, their_words, fill, ELEMENT)
     their_new = changed(their_kind, their_lam, their_words, own_words, fill, ELEMENT)
-    store_bytes(own, own_new, own_bits, BLOCK, WIDTH, GRANULE)
-    store_bytes(theirs, their_new, their_bits, BLOCK, WIDTH, GRANULE)
+    tl.store(word_pointers(own, WIDTH), chosen(own_bits, own_new, own_words, WIDTH, GRANULE), mask=own_inside)
+    tl.store(
+        word_pointers(own + to_partner, WIDTH),
+        chosen(their_bits, their_new, their_words, WIDTH, GRANULE),
+        mask=their_inside,
+    )
+    return following
 
 
 @triton.jit
@@ -255,7 +320,7 @@ TARGET_ARGUMENTS = ["labels", "targets", "num_classes", "scale", "off", "on"]
 RUN_TIME = [
     *PLAN_ARGUMENTS,
     *("images", "out", "images_sample", "images_slice", "images_row", "out_sample", "out_slice", "out_row"),
-    *("groups", "row_groups", "row_magic", "row_shift", "height_magic", "height_shift", "pixel_bytes"),
+    *("slices", "row_vectors", "columns", "parts", "pixel_bytes"),
     *("fill_low", "fill_high"),
     *TARGET_ARGUMENTS,
 ]
@@ -277,7 +342,7 @@ def mix_kernel(
     batch: tl.int32,
     height: tl.int32,
     width: tl.int32,
-    # The images as vectors: pointers to words, strides in vectors.
+    # The images as bytes.
     images,
     out,
     images_sample: tl.int64,
@@ -286,12 +351,10 @@ def mix_kernel(
     out_sample: tl.int64,
     out_slice: tl.int64,
     out_row: tl.int64,
-    groups: tl.int64,  # in a sample
-    row_groups: tl.int64,
-    row_magic: tl.int32,
-    row_shift: tl.int32,
-    height_magic: tl.int32,
-    height_shift: tl.int32,
+    slices: tl.int64,  # of a sample
+    row_vectors: tl.int64,
+    columns: tl.int32,  # of a chunk
+    parts: tl.int32,  # of a chunk
     pixel_bytes: tl.int64,
     fill_low: tl.int64,
     fill_high: tl.int64,
@@ -307,10 +370,10 @@ def mix_kernel(
     ELEMENT: tl.constexpr,  # what mixup blends; None where it cannot
     WIDTH: tl.constexpr,  # bytes in a vector
     GRANULE: tl.constexpr,  # bytes that are always of one sample
-    GROUP: tl.constexpr,  # vectors, side by side in a row, that are found together; 1 if they have several words
-    BLOCK: tl.constexpr,  # groups at a time
-    SPAN: tl.constexpr,  # groups in a chunk
-    LARGE: tl.constexpr,  # whether places in a sample need 64 bits
+    LANES: tl.constexpr,  # vectors at a time
+    ROWS: tl.constexpr,  # that a thread goes through at a time
+    EVEN: tl.constexpr,  # whether all rows of a sample are evenly spaced
+    LARGE: tl.constexpr,  # whether lines of a sample or bytes of a row need 64 bits
     TARGET_BLOCK: tl.constexpr,  # columns in a chunk
 ):
     chunk = tl.program_id(0)
@@ -346,55 +409,72 @@ def mix_kernel(
     # The pixels.
     if images is not None:
         INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
-        WORDS: tl.constexpr = WIDTH // 4 if WIDTH >= 4 else 1
+        chunk_of_row, part = chunk // parts, chunk % parts
         pixel_bytes = pixel_bytes.to(INDEX)
         change = change_of(row, valid, height, width)
-        changes = change[0] != KEEP
-        fill_low, fill_high = fill_low.to(tl.int64), fill_high.to(tl.int64)
-        span = SPAN
-        first = chunk.to(tl.int64) * SPAN
-        last = groups
+        region = region_of(change, pixel_bytes)
         if IN_PLACE:
-            # The first sample's programs take the first half of the positions, the second sample's the rest.
-            half = tl.cdiv(groups, 2 * SPAN) * SPAN
-            if not ONLY_CUTMIX:  # those of a sample that is its own partner, alone, take twice as many: all
-                span = tl.where(index == partner, 2 * SPAN, SPAN)
-            first = chunk.to(tl.int64) * span + tl.where(index > partner, half, 0)
-            last = tl.where(index < partner, tl.minimum(half, groups), groups)
+            # What changes in either sample.
             other_change = change_of(other_row, other_valid, height, width)
-            other_changes = other_change[0] != KEEP
-            last = tl.where(changes | other_changes, last, 0)
+            other_region = region_of(other_change, pixel_bytes)
+            y0, y1 = tl.minimum(region[0], other_region[0]), tl.maximum(region[1], other_region[1])
+            begin, end = tl.minimum(region[2], other_region[2]), tl.maximum(region[3], other_region[3])
+            part = tl.where(index > partner, parts + part, part)
+            parts = tl.where(index == partner, parts, 2 * parts)
         else:
-            partner = tl.where(changes, partner, index)
-        own = images + index.to(tl.int64) * images_sample * WORDS
-        theirs = images + partner.to(tl.int64) * images_sample * WORDS
-        last = tl.minimum(first + span, last).to(INDEX)
-        for start in range(tl.minimum(first, last).to(INDEX), last, BLOCK):
-            group = start + tl.arange(0, BLOCK)[:, None]
-            if LARGE:
-                line = group // row_groups
-                plane = line // height
-            else:
-                line = divided(group, row_magic, row_shift)
-                plane = divided(line, height_magic, height_shift)
-            y = line - plane * height
-            x = (group - line * row_groups.to(INDEX)) * GROUP + tl.arange(0, GROUP)[None, :]
-            inside = (group < last) & (x * WIDTH < width * pixel_bytes)
-            offset = (plane * images_slice.to(INDEX) + y * images_row.to(INDEX)) * WORDS + x * WORDS
-            fill = None
-            if not ONLY_CUTMIX:
-                fill = fill_words(fill_low, fill_high, x * WIDTH, WIDTH, images.dtype.element_ty)
-            bits = bits_in_box(y, x * WIDTH, change[2], pixel_bytes, inside & changes, WIDTH, GRANULE)
-            if IN_PLACE:
-                other_box, other_mask = other_change[2], inside & other_changes
-                other_bits = bits_in_box(y, x * WIDTH, other_box, pixel_bytes, other_mask, WIDTH, GRANULE)
-                samples = (own + offset, theirs + offset)
-                exchange(samples, (change, other_change), (bits, other_bits), fill, BLOCK, WIDTH, GRANULE, ELEMENT)
-            else:
-                out_offset = (plane * out_slice.to(INDEX) + y * out_row.to(INDEX)) * WORDS + x * WORDS
-                destination = out + index.to(tl.int64) * out_sample * WORDS + out_offset
-                sources = (own + offset, theirs + offset)
-                paste(sources, destination, change, bits, inside, fill, WIDTH, GRANULE, ELEMENT)
+            y0, y1, begin, end = 0, height, pixel_bytes - pixel_bytes, width * pixel_bytes
+            partner = tl.where(change[0] != KEEP, partner, index)
+        # Past all chunks there may be those of the targets.
+        chunk_begin = tl.minimum(chunk_of_row.to(tl.int64) * columns, row_vectors).to(INDEX)
+        first = tl.maximum(begin // WIDTH, chunk_begin)
+        last = tl.minimum((end + (WIDTH - 1)) // WIDTH, chunk_begin + columns)
+        region_height = y1 - y0
+        lines = tl.where((first < last) & (y0 < y1), slices.to(INDEX) * region_height, 0)
+        region_height = tl.maximum(region_height, 1)
+        region_columns = tl.maximum(last - first, 1).to(tl.int32)
+
+        # Where a lane begins, and how it goes on.
+        lane = tl.arange(0, LANES)[:, None]
+        lines_at_once = LANES // region_columns
+        line_of_lane = lane // region_columns
+        position = (first + (lane - line_of_lane * region_columns)) * WIDTH
+        line = part.to(INDEX) * lines_at_once + line_of_lane
+        line_slice = line // region_height
+        y = y0 + (line - line_slice * region_height).to(tl.int32)
+        line = tl.where(line_of_lane < lines_at_once, line, lines)
+        stride = parts.to(INDEX) * lines_at_once
+        step_slices = stride // region_height
+        step_y = (stride - step_slices * region_height).to(tl.int32)
+        images_row, images_slice = images_row.to(tl.int64), images_slice.to(tl.int64)
+        own = images + index.to(tl.int64) * images_sample
+        own += line_slice * images_slice + y * images_row + position
+        to_partner = (partner - index).to(tl.int64) * images_sample
+        step = step_slices * images_slice + step_y * images_row
+        wrapped_step = step + images_slice - region_height * images_row
+        column = column_of(region, position, WIDTH, GRANULE)
+        fill = None
+        if not ONLY_CUTMIX:
+            fill = fill_words(fill_low.to(tl.int64), fill_high.to(tl.int64), position, WIDTH)
+        if IN_PLACE:
+            walk = (stride, step_y, y1, region_height, step, wrapped_step, 0, 0)
+            other_column = column_of(other_region, position, WIDTH, GRANULE)
+            for _ in range(part.to(INDEX) * lines_at_once, lines, ROWS * stride):
+                line, y, own, _ = exchange_rows(
+                    (line, y, own, 0), walk, lines, to_partner, (change, other_change), (column, other_column), fill,
+                    WIDTH, GRANULE, ELEMENT, ROWS,
+                )  # fmt: skip
+        else:
+            out_row, out_slice = out_row.to(tl.int64), out_slice.to(tl.int64)
+            destination = out + index.to(tl.int64) * out_sample
+            destination += line_slice * out_slice + y * out_row + position
+            out_step = step_slices * out_slice + step_y * out_row
+            wrapped_out_step = out_step + out_slice - region_height * out_row
+            walk = (stride, step_y, y1, region_height, step, wrapped_step, out_step, wrapped_out_step)
+            for _ in range(part.to(INDEX) * lines_at_once, lines, ROWS * stride):
+                line, y, own, destination = paste_rows(
+                    (line, y, own, destination), walk, lines, to_partner, change, column, fill,
+                    WIDTH, GRANULE, ELEMENT, EVEN, ROWS,
+                )  # fmt: skip
 
     # The targets.
     if targets is not None:

@@ -1,11 +1,15 @@
 """Launches: how a call becomes the kernel's arguments, without touching a GPU.
 
-**Sizes.** A program has 128 threads. At a time each takes 4 wide vectors, so that 64 bytes are under way for a thread
-and 128 KiB for a full multiprocessor; an H100 needs 18 KiB to hide its latency (25 GB/s, the share of one of its
-multiprocessors, times 700 ns). They go on until 16 KiB are moved, for every thread works out the row of the plan for
-itself: some 350 instructions, 45 for each of 8 vectors, beside the 70 to 80 that a vector takes. (Of the time that an
-H100's memory takes to read and write a vector, 280 instructions of one thread are the equivalent.) A sample smaller
-than that gets one program, of fewer threads.
+**Sizes.** A program has 128 threads, which go through two lines at a time: 32 bytes are under way for a thread, 64
+where both samples of a pair are read, and 40 to 48 KiB for a multiprocessor that is full, because a thread takes 40 to
+48 registers. An H100 needs 18 KiB to hide its latency (25 GB/s, the share of one of its multiprocessors, times 700 ns).
+Four lines at a time take twice the registers, and save 5 instructions of a vector.
+
+They go on for 16 vectors, because every thread works out the row of the plan for itself: some 350 instructions, 22 for
+each vector, beside the 65 to 75 that a vector takes. In place that is two rows of the plan, and of 24 vectors boxes
+meet about half. (While memory reads and writes a vector, an H100 issues 280 instructions of one thread.) But first
+every multiprocessor gets 9 warps, or 4 in place, so that a small batch is cut into more programs. A sample smaller than
+a program gets one of fewer threads.
 """
 
 from __future__ import annotations
@@ -22,20 +26,19 @@ import triton.language as tl
 from torch import Tensor
 
 from .._ops import BLENDED_DTYPES, KINDS, Draw, Kind, Sampling
-from .._validation import MAX_INT32
 from ..reference import can_draw
 from .kernel import mix_kernel
 from .rows import Rows
 
 MAX_GRID_Y = 65535
 MAX_THREADS = 128
-MAX_REGISTERS = 128  # where there may be other kinds: 512 threads a multiprocessor, with 32 KiB under way
-WIDE_PER_THREAD = 4  # vectors of several words at a time
-NARROW_PER_THREAD = 8  # vectors of one word
-GROUPS = (256, 128, 64)
-SPAN_BYTES = 1 << 14
+ROWS = 2  # that a lane goes through at a time
+NARROW_LANES = 2  # of a thread, where vectors are of one word
+CHUNKINGS = 4  # of a row, to choose from
+SPAN_BYTES, SPAN_BYTES_IN_PLACE = 16 * 16 * MAX_THREADS, 24 * 16 * MAX_THREADS
+THREADS_WANTED, THREADS_WANTED_IN_PLACE = 132 * 9 * 32, 132 * 4 * 32  # of an H100's multiprocessors
+MAX_FAST_POSITIONS = 1 << 26  # in a sample; with those past the end and 16 bytes each 32 bits count them
 COLUMNS_PER_THREAD = 8
-MAX_FAST_DIVISION = 1 << 30
 BLENDED_ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in BLENDED_DTYPES}
 
 
@@ -75,27 +78,12 @@ class Labels(NamedTuple):
     label_smoothing: float
 
 
-def divider(divisor: int) -> tuple[int, int]:
-    """magic and shift such that number // divisor == number * magic >> shift, for number and divisor below 2^30.
-
-    magic * divisor exceeds 2^shift by less than divisor, and 2^shift is at least 2^30 * divisor, so that the product
-    exceeds number / divisor by less than 1 / divisor.
-    """
-    shift = 30 + (divisor - 1).bit_length()
-    return -(-(1 << shift) // divisor), shift
-
-
 def lowest_bit(number: int) -> int:
     return number & -number
 
 
 def next_power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
-
-
-def group_size(row_vectors: int) -> int:
-    """The largest group that leaves at most a quarter of its places in a row empty."""
-    return next((group for group in GROUPS if 4 * (-row_vectors % group) <= row_vectors), 1)
 
 
 def clamp(number: int, low: int, high: int) -> int:
@@ -123,15 +111,10 @@ def plan_arguments(
 class Geometry(NamedTuple):
     """How the kernel sees the images of a call, whatever they are and wherever they lie."""
 
-    word: tl.dtype
     numbers: tuple[int, ...]  # the kernel's run-time arguments, from strides on
     constants: dict[str, Any]
     chunks: int  # of a sample
-
-    @property
-    def vectors(self) -> int:
-        """At a time."""
-        return self.constants["BLOCK"] * self.constants["GROUP"]
+    threads: int
 
 
 def vector_width(rows: Rows, out_rows: Rows, addresses: int) -> int:
@@ -144,45 +127,57 @@ def vector_width(rows: Rows, out_rows: Rows, addresses: int) -> int:
     return lowest_bit(bits)
 
 
+def is_even(rows: Rows) -> bool:
+    """Whether all rows of a sample are evenly spaced."""
+    return rows.slices == 1 or rows.slice_stride == rows.height * rows.row_stride
+
+
+def chunks_of_row(row_vectors: int, lanes: int) -> int:
+    """The fewest that a row can be cut into so that at most a quarter of the lanes finds no place on a whole line."""
+
+    def idle(chunks: int) -> float:
+        columns = -(-row_vectors // chunks)
+        return 1 - row_vectors * (lanes // columns) / (chunks * lanes)
+
+    fewest = -(-row_vectors // lanes)
+    return min(range(fewest, fewest + CHUNKINGS), key=lambda chunks: (idle(chunks) > 0.25, chunks))
+
+
 @lru_cache(maxsize=1024)  # a training run asks for few, and working one out takes as long as launching it
 def geometry(rows: Rows, out_rows: Rows, addresses: int, in_place: bool) -> Geometry:
     """`addresses` are the bits below 16 in which any address of images and out differs from a multiple of 16."""
     width = vector_width(rows, out_rows, addresses)
     granule = lowest_bit(rows.pixel_bytes)
-    if in_place and width < 8:
-        width = min(width, granule)  # so that no edge of a box crosses a vector
-    word_bytes = min(width, 4)
-    words = width // word_bytes
     row_vectors = rows.row_bytes // width
-    group = group_size(row_vectors) if words == 1 else 1
-    row_groups = -(-row_vectors // group)
-    groups = rows.slices * rows.height * row_groups
-    strides = [stride // width for stride in (*rows.strides, *out_rows.strides)]
+    all_lines = rows.slices * rows.height
+    shared_by = 2 if in_place else 1  # the programs of the pair's other sample do their part
+    lanes_of_thread = 1 if width > 4 else NARROW_LANES
+    lanes = clamp(next_power_of_2(-(-row_vectors * all_lines // shared_by)), 32, MAX_THREADS * lanes_of_thread)
 
-    positions = -(-groups // 2) if in_place else groups  # the other sample of the pair takes the other half
-    at_once = MAX_THREADS * (WIDE_PER_THREAD if words > 1 else NARROW_PER_THREAD) // group
-    block = clamp(next_power_of_2(positions), -(-32 // group), at_once)
-    span = max(block, SPAN_BYTES // (width * group)) if positions > block else block
-    reach = max((rows.slices - 1) * strides[k + 1] + (rows.height - 1) * strides[k + 2] for k in (0, 3)) + row_vectors
-    small = groups <= MAX_FAST_DIVISION and reach * words <= MAX_INT32 and rows.row_bytes <= MAX_INT32
+    chunks = chunks_of_row(row_vectors, lanes)
+    columns = -(-row_vectors // chunks)
+    vectors = -(-all_lines // (shared_by * (lanes // columns)))  # of a thread that does all of a chunk
+    at_once = clamp(next_power_of_2(vectors), 1, ROWS)
+    span = max((SPAN_BYTES_IN_PLACE if in_place else SPAN_BYTES) // (lanes * width), at_once)
+    threads = lanes // lanes_of_thread
+    wanted = THREADS_WANTED_IN_PLACE if in_place else THREADS_WANTED
+    parts = clamp(-(-wanted // (rows.batch * chunks * threads)), -(-vectors // span), -(-vectors // at_once))
     constants = {
         "WIDTH": width,
         "GRANULE": width if granule >= width else min(granule, 4),
-        "GROUP": group,
-        "BLOCK": block,
-        "SPAN": span,
-        "LARGE": not small,
+        "LANES": lanes,
+        "ROWS": at_once,
+        "EVEN": not in_place and all(is_even(each) for each in (rows, out_rows)),
+        "LARGE": row_vectors * all_lines > MAX_FAST_POSITIONS,
     }
-    dividers = (*divider(row_groups), *divider(rows.height)) if small else (0, 0, 0, 0)
-    word = {4: tl.uint32, 2: tl.uint16, 1: tl.uint8}[word_bytes]
-    numbers = (*strides, groups, row_groups, *dividers, rows.pixel_bytes)
-    return Geometry(word, numbers, constants, -(-positions // span))
+    numbers = (*rows.strides, *out_rows.strides, rows.slices, row_vectors, columns, parts, rows.pixel_bytes)
+    return Geometry(numbers, constants, chunks * parts, threads)
 
 
 NO_PIXELS = Geometry(
-    tl.uint32,
-    (0,) * 13,
-    {"WIDTH": 16, "GRANULE": 16, "GROUP": 1, "BLOCK": 32, "SPAN": 32, "LARGE": False},
+    (0,) * 11,
+    {"WIDTH": 16, "GRANULE": 16, "LANES": 32, "ROWS": 1, "EVEN": True, "LARGE": False},
+    0,
     0,
 )
 
@@ -192,7 +187,7 @@ def pixel_arguments(pixels: Pixels | None, in_place: bool) -> tuple[tuple, Geome
         return (None, None, *NO_PIXELS.numbers), NO_PIXELS
     images, out, rows, out_rows = pixels
     seen = geometry(rows, out_rows, (images.data_ptr() | out.data_ptr()) % 16, in_place)
-    return (triton.reinterpret(images, seen.word), triton.reinterpret(out, seen.word), *seen.numbers), seen
+    return (triton.reinterpret(images, tl.uint8), triton.reinterpret(out, tl.uint8), *seen.numbers), seen
 
 
 def launch_sizes(
@@ -238,8 +233,7 @@ def mix_launch(
     would.
     """
     images, seen = pixel_arguments(pixels, in_place)
-    pixel_threads = max(seen.vectors // WIDE_PER_THREAD, 32) if pixels else 0
-    grid, threads, target_block = launch_sizes(batch, seen.chunks, pixel_threads, targets)
+    grid, threads, target_block = launch_sizes(batch, seen.chunks, seen.threads, targets)
     only_cutmix = draw is not None and draws_only_cutmix(tuple(draw.bounds))
     seed = draw.seed if draw is not None else None
     arguments = (*plan_arguments(plan, draw, seed, batch, height, width), *images, *fill, *target_arguments(targets))
@@ -251,7 +245,6 @@ def mix_launch(
         "TARGET_BLOCK": target_block,
         "num_warps": threads // 32,
         "num_stages": 1,
-        "maxnreg": None if only_cutmix else MAX_REGISTERS,
         "enable_fp_fusion": False,
     }
     return Launch(mix_kernel, grid, arguments, options)

@@ -22,8 +22,9 @@ namespace cutmix {
 
 static_assert(sizeof(Box) == 16 && sizeof(PlanRow) == 32, "they are moved as vectors of 16 bytes");
 
+// By value, because of what lies in memory a compiler copies byte by byte.
 template <typename Value>
-CUTMIX_HD Value value_of(const Vector<16>& bits) {
+CUTMIX_HD Value value_of(Vector<16> bits) {
     static_assert(sizeof(Value) == sizeof bits);
     Value value;
     memcpy(&value, &bits, sizeof value);
@@ -149,7 +150,10 @@ CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, 
         Vector<16>* of_sample = memory + task % 2 * vectors_of_sample(params);
         if (part == 0) {
             const PlanRow row = plan_row<true>(params.mix, source, index).row;
-            memcpy(of_sample, &row, sizeof row);
+            Vector<16> halves[2];
+            memcpy(halves, &row, sizeof row);
+            of_sample[0] = halves[0];
+            of_sample[1] = halves[1];
         } else if (part <= params.quadruples.divisor) {
             of_sample[1 + part] = view_quadruple<kColoured>(params, seed, index, part - 1);
         } else {
@@ -163,7 +167,8 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     const Plan& plan = params.mix.plan;
     const auto checked = [&](const Vector<16>* vectors) {
         CheckedRow checked = {{}, true};
-        memcpy(&checked.row, vectors, sizeof checked.row);
+        const Vector<16> row[2] = {vectors[0], vectors[1]};
+        memcpy(&checked.row, row, sizeof row);
         if (plan.given) checked.valid = valid_row(checked.row, plan.batch, plan.height, plan.width, plan.can_blend);
         return checked;
     };
@@ -557,7 +562,6 @@ struct Span {
 
     CUTMIX_HD bool empty() const { return begin >= end; }
     CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
-    CUTMIX_HD bool contains(int32_t pixel) const { return pixel >= begin && pixel < end; }
 };
 
 CUTMIX_HD Vector<16> mask_of(const Span& span) {
@@ -777,6 +781,15 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
     }
 }
 
+// Whether it is true of one of the threads of a warp that ask together. Those would wait for it anyway.
+CUTMIX_HD bool any_of_warp(bool value) {
+#if defined(__CUDA_ARCH__)
+    return __any_sync(__activemask(), value);
+#else
+    return value;
+#endif
+}
+
 // Whether a unit takes more than mix_unit.
 template <bool kColoured>
 CUTMIX_HD bool takes_parts(const CheckedRow& checked, const Needs& needs, const Seen& seen, const Seen& seen_partner,
@@ -810,7 +823,7 @@ struct VectorUnits {
             const Seen one = first ? seen : seen_partner, another = first ? seen_partner : seen;
             const Needs needs = first ? own : other;
             const Mixing<kChannels> mixing = {checked, one, another, raw, partner, needs.mixed};
-            if (takes_parts<kColoured>(checked, needs, one, another, y, x))
+            if (any_of_warp(takes_parts<kColoured>(checked, needs, one, another, y, x)))
                 mix_parts<Element, kColoured>(params, pair.seed, mixing, y, x);
             else
                 mix_unit<Element, kColoured>(params, mixing, y, x);

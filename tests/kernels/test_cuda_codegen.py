@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from .execution import cuda_kernel, needs_cuda
-from .machine_code import MachineKernel, bits_of, machine_kernels, tools
+from .machine_code import INSTRUCTION_BYTES, MachineKernel, bits_of, machine_kernels, tools
 
 pytestmark = [
     needs_cuda,
@@ -42,7 +42,7 @@ def test_registers_and_memory(architecture, name):
     assert not kernel.matching("LDL", "STL", "LDS", "STS", "BAR", "ATOM", "RED")
     assert len(kernel.matching("SHFL")) <= (2 * ROW_FIELDS if "in_place" in name else 0)
     if "in_place" in name:
-        assert used["REG"] <= 64
+        assert used["REG"] <= (48 if name == "mix_in_place<16>" and architecture != 100 else 64)
     else:
         assert used["REG"] <= (40 if name == "mix_out_of_place<16>" else 32)
 
@@ -76,9 +76,10 @@ def test_loads_are_under_way_together(architecture):
 @every_kernel
 def test_calls_are_of_slow_paths_alone(architecture, name):
     """Those of exact square roots and divisions of float32; a 64-bit division would be another. For sm_80 the compiler
-    also ends a thread by a call that leads to an EXIT."""
+    also ends a thread by a call that leads to an EXIT, or to where threads meet before one."""
     kernel = machine_kernels(architecture)[name]
     ends = {each.address for each in kernel.matching("EXIT")}
+    ends |= {each.address for each in kernel.matching("BSYNC") if each.address + INSTRUCTION_BYTES in ends}
     callees = {label for _, label in kernel.targets("CALL") if kernel.labels[label] not in ends}
     assert len(kernel.targets("CALL")) == len(kernel.matching("CALL", "JCAL")), "an indirect call"
     assert callees

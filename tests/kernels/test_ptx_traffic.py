@@ -22,6 +22,7 @@ from .execution import (
     bounds_of,
     box_edges,
     call_of,
+    every_kind,
     execute,
     image_sectors,
     needs_cuda,
@@ -33,17 +34,19 @@ from .execution import (
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 LAYOUTS = {"channels-first": False, "channels-last": True}
 ARCHITECTURE = 90
-INSTRUCTIONS_OUT_OF_PLACE, INSTRUCTIONS_IN_PLACE = 64, 100  # a warp, for each 16 bytes that a lane writes
-# The same of mixup, which works on elements. While memory moves a vector in and one out, an H100 issues about 280; out
-# of place mixup reads two, and has 420. Bytes come near to that, in PTX: its moves between registers, a sixth of all,
-# are no machine code.
+# Instructions of a warp, for each 16 bytes that a lane writes: of PTX, whose moves between registers, a sixth of all,
+# are no machine code. While memory moves a vector in and one out, an H100 issues about 280; out of place mixup reads
+# two, and has 420. launch_geometry.h says why so many of these are spent on sampling in CUDA. In Triton every thread
+# draws the row of the plan for itself, and a masked load is four moves more.
+INSTRUCTIONS_OUT_OF_PLACE = {"cuda": 84, "triton": 105}
+INSTRUCTIONS_IN_PLACE = {"cuda": 205, "triton": 170}
+INSTRUCTIONS_OF_CUTOUT_IN_PLACE = {"cuda": 205, "triton": 230}
+# The same of mixup, which works on elements.
 INSTRUCTIONS_OF_MIXUP = {
-    torch.uint8: 300,
-    torch.float16: 125,
-    torch.bfloat16: 160,
-    torch.float32: 80,
-    torch.float64: 72,
+    "cuda": {torch.uint8: 335, torch.float16: 165, torch.bfloat16: 200, torch.float32: 122, torch.float64: 115},
+    "triton": {torch.uint8: 315, torch.float16: 215, torch.bfloat16: 195, torch.float32: 120, torch.float64: 140},
 }
+INSTRUCTIONS_OF_A_DEVICE_SEED = 15
 
 CASES = [
     *(
@@ -53,7 +56,7 @@ CASES = [
     ),
     *(
         pytest.param("triton", dtype, False, id=f"triton-{str(dtype)[6:]}-channels-first", marks=needs_triton)
-        for dtype in (torch.uint8, torch.float32)
+        for dtype in (torch.uint8, torch.float16, torch.float32)
     ),
 ]
 every_case = pytest.mark.parametrize(("kind", "dtype", "channels_last"), CASES)
@@ -103,9 +106,8 @@ def test_out_of_place(kind, dtype, channels_last):
     stores = done.report.matching("st.global.v4")
     lanes = sum(count.bytes for count in stores) / VECTOR / sum(count.requests for count in stores)
     assert lanes >= 24, "of 32 lanes that could store 16 bytes each"
-    if kind == "cuda":
-        spent = done.report.warp_instructions / vectors_written(call, done.report)
-        assert spent <= INSTRUCTIONS_OUT_OF_PLACE, done.report.hottest()
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_OUT_OF_PLACE[kind], done.report.hottest()
 
 
 @every_case
@@ -122,63 +124,63 @@ def test_in_place(kind, dtype, channels_last):
     assert not (images.read & ~(read | written)).any()
     assert np.count_nonzero(images.read & ~read) <= edges
     assert_small_traffic(done)
-    if kind == "cuda":
-        spent = done.report.warp_instructions / vectors_written(call, done.report)
-        assert spent <= INSTRUCTIONS_IN_PLACE, done.report.hottest()
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= INSTRUCTIONS_IN_PLACE[kind], done.report.hottest()
 
 
 @needs_cuda
 @pytest.mark.parametrize(
-    ("op", "budget"), [("sample_and_apply", INSTRUCTIONS_OUT_OF_PLACE), ("sample_and_apply_", INSTRUCTIONS_IN_PLACE)]
+    ("op", "budgets"), [("sample_and_apply", INSTRUCTIONS_OUT_OF_PLACE), ("sample_and_apply_", INSTRUCTIONS_IN_PLACE)]
 )
-def test_a_seed_on_the_device(op, budget):
-    """Drawing the partners in the kernel stays within the budget where there are the fewest vectors to share it."""
+def test_a_seed_on_the_device(op, budgets):
+    """Drawing the partners in the kernel costs little even where there are the fewest vectors to share it."""
     call = training_call(op, torch.uint8, channels_last=True)
     done = execute("cuda", call, ARCHITECTURE, seed_on_device=True)
     assert done.report.buffers["seed"].sectors_read == 1
-    assert done.report.warp_instructions / vectors_written(call, done.report) <= budget, done.report.hottest()
+    spent = done.report.warp_instructions / vectors_written(call, done.report)
+    assert spent <= budgets["cuda"] + INSTRUCTIONS_OF_A_DEVICE_SEED, done.report.hottest()
 
 
 # ---- Other kinds than cutmix
 
-every_dtype = pytest.mark.parametrize("dtype", INSTRUCTIONS_OF_MIXUP, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", INSTRUCTIONS_OF_MIXUP["cuda"], ids=str)
 
 
-@needs_cuda
+@every_kind
 @every_dtype
-def test_mixup_out_of_place(dtype):
+def test_mixup_out_of_place(kind, dtype):
     """Own and partner are read once each, and the result is written once."""
     call = training_call("sample_and_apply", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
-    done = execute("cuda", call, ARCHITECTURE)
+    done = execute(kind, call, ARCHITECTURE)
     images, out, nbytes = done.report.buffers["images"], done.report.buffers["out"], call.images.nbytes
     assert (images.bytes_read, images.sectors_read) == (2 * nbytes, nbytes // SECTOR)
     assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
     assert out.sectors_read == 0 and images.sectors_written == 0
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
-    assert spent <= INSTRUCTIONS_OF_MIXUP[dtype], done.report.hottest()
+    assert spent <= INSTRUCTIONS_OF_MIXUP[kind][dtype], done.report.hottest()
 
 
-@needs_cuda
+@every_kind
 @every_dtype
-def test_mixup_in_place(dtype):
+def test_mixup_in_place(kind, dtype):
     """Each sample is read once, for itself and for its partner, and written once."""
     call = training_call("sample_and_apply_", dtype, channels_last=False, batch=batch_of(dtype), kind=Kind.mixup)
-    done = execute("cuda", call, ARCHITECTURE)
+    done = execute(kind, call, ARCHITECTURE)
     images, nbytes = done.report.buffers["images"], call.images.nbytes
     assert (images.bytes_read, images.sectors_read) == (nbytes, nbytes // SECTOR)
     assert (images.bytes_written, images.sectors_written) == (nbytes, nbytes // SECTOR)
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
-    assert spent <= INSTRUCTIONS_OF_MIXUP[dtype], done.report.hottest()
+    assert spent <= INSTRUCTIONS_OF_MIXUP[kind][dtype], done.report.hottest()
 
 
-@needs_cuda
+@every_kind
 @pytest.mark.parametrize("channels_last", LAYOUTS.values(), ids=LAYOUTS)
-def test_cutout_out_of_place(channels_last):
+def test_cutout_out_of_place(kind, channels_last):
     """The inside of a box is read from nobody."""
     call = training_call("sample_and_apply", torch.uint8, channels_last, kind=Kind.cutout)
-    done = execute("cuda", call, ARCHITECTURE)
+    done = execute(kind, call, ARCHITECTURE)
     images, out, nbytes = done.report.buffers["images"], done.report.buffers["out"], call.images.nbytes
     needed, cut = image_sectors(call, done.plan)
     assert not (needed & ~images.read).any()
@@ -190,15 +192,15 @@ def test_cutout_out_of_place(channels_last):
     assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
-    assert spent <= INSTRUCTIONS_OUT_OF_PLACE, done.report.hottest()
+    assert spent <= INSTRUCTIONS_OUT_OF_PLACE[kind], done.report.hottest()
 
 
-@needs_cuda
+@every_kind
 @pytest.mark.parametrize("channels_last", LAYOUTS.values(), ids=LAYOUTS)
-def test_cutout_in_place(channels_last):
+def test_cutout_in_place(kind, channels_last):
     """Nothing is written but the box, and nothing is read but the vectors on its edges."""
     call = training_call("sample_and_apply_", torch.uint8, channels_last, kind=Kind.cutout)
-    done = execute("cuda", call, ARCHITECTURE)
+    done = execute(kind, call, ARCHITECTURE)
     images, edges = done.report.buffers["images"], box_edges(call, done.plan)
     read, cut = image_sectors(call, done.plan)
     assert 0 < np.count_nonzero(cut) < len(cut)
@@ -208,7 +210,7 @@ def test_cutout_in_place(channels_last):
     assert images.bytes_read <= VECTOR * edges
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
-    assert spent <= INSTRUCTIONS_IN_PLACE, done.report.hottest()
+    assert spent <= INSTRUCTIONS_OF_CUTOUT_IN_PLACE[kind], done.report.hottest()
 
 
 # ---- Targets

@@ -19,8 +19,8 @@ pytest.importorskip("triton")
 import triton  # noqa: E402
 from cutmix_cuda.triton_kernels import launch as launching  # noqa: E402
 from cutmix_cuda.triton_kernels import ops  # noqa: E402
-from cutmix_cuda.triton_kernels.launch import Labels, Launch, Pixels, divider, mix_launch  # noqa: E402
-from cutmix_cuda.triton_kernels.rows import rows_of  # noqa: E402
+from cutmix_cuda.triton_kernels.launch import Labels, Launch, Pixels, mix_launch  # noqa: E402
+from cutmix_cuda.triton_kernels.rows import Rows, rows_of  # noqa: E402
 
 from cutmix_cuda import reference  # noqa: E402
 from cutmix_cuda._ops import Draw, Kind, Partner, Placement, Sampling, Scope  # noqa: E402
@@ -159,27 +159,26 @@ def check_machine_code(launches, folder: Path, case: Case, bounds: tuple, in_pla
     ops.OPS["sample_and_apply_" if in_place else "sample_and_apply"](
         case.images(), random_labels(3, CLASSES), *draw, *wanted
     )
-    width = min(case.width, case.granule) if in_place and case.width < 8 else case.width
-    assert launches[0].options["WIDTH"] == width
-    assert launches[0].options["GRANULE"] == min(width, case.granule)
+    options = launches[0].options
+    assert (options["WIDTH"], options["GRANULE"]) == (case.width, min(case.width, case.granule))
+    assert options["ROWS"] == launching.ROWS
     kernel = compiled(launches[0], architecture)
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
 
     used = resources(cubin)
     assert (used["STACK"], used["LOCAL"], kernel.metadata.shared) == (0, 0, 0)
-    assert used["REG"] <= 128, "at least four blocks of 128 threads on a multiprocessor"
+    assert used["REG"] <= (80 if bounds == CUTMIX else 128), "of 128 threads at least six blocks, four of any kind"
     codes = opcodes(cubin)
     assert len(codes) > 100
     assert not [code for code in codes if code.startswith(("LDL", "STL", "LDS", "STS", "BAR", "SHFL"))]
     if case.width >= 8:
         bits = f".{8 * case.width}"
         # A load of each vector from either sample, of which one does nothing unless an edge of a box crosses it.
-        per_thread = launching.WIDE_PER_THREAD
         wide = [code for code in codes if code.startswith(("LDG", "STG")) and bits in code]
         loads = sum(code.startswith("LDG") for code in wide) - (2 if bits == ".64" else 0)  # labels are 64 bits, too
-        assert loads == 2 * per_thread
-        assert sum(code.startswith("STG") for code in wide) == per_thread * (2 if in_place else 1)
+        assert loads == 2 * launching.ROWS
+        assert sum(code.startswith("STG") for code in wide) == launching.ROWS * (2 if in_place else 1)
 
     ptx = kernel.asm["ptx"]
     assert "mul.rn.f32" in ptx and "sqrt.rn.f32" in ptx and "div.rn.f32" in ptx
@@ -208,7 +207,7 @@ def moved(images: Tensor, plan: Tensor, in_place: bool) -> tuple[int, int]:
 @every_place
 @every_case
 def test_pixels(reports, case, bounds, in_place):
-    """Bits as the reference; each byte moved once, and in place none but those of the boxes."""
+    """Bits as the reference; each byte moved once, and in place none but those of vectors that boxes meet."""
     batch = 3 if bounds == CUTMIX else 7
     images, labels = case.images(batch), random_labels(batch, CLASSES)
     if bounds != CUTMIX:
@@ -221,12 +220,14 @@ def test_pixels(reports, case, bounds, in_place):
     assert set(plan[:, 6].tolist()) == {Kind.cutmix, Kind.keep} if bounds == CUTMIX else set(Kind)
     read, written = moved(images, plan, in_place)
     rows = sum(y1 - y0 for _, y0, _, y1, *_ in plan.tolist()) * (1 if case.channels_last else case.shape[0])
-    straddling = 2 * rows * case.width if case.granule < case.width else 0  # vectors that an edge crosses: read whole
+    straddling = 2 * rows * case.width if case.granule < case.width else 0  # vectors that an edge crosses go whole
     traffic = report.buffers["images"]
     assert 0 < written < images.nbytes or not in_place
     assert read <= traffic.bytes_read <= read + straddling
-    assert traffic.bytes_written == (written if in_place else 0)
-    assert in_place or report.buffers["out"].bytes_written == written
+    if in_place:
+        assert written <= traffic.bytes_written <= written + straddling
+    else:
+        assert (traffic.bytes_written, report.buffers["out"].bytes_written) == (0, written)
 
 
 @every_place
@@ -267,8 +268,8 @@ def test_more_samples_than_a_grid_is_high(reports, monkeypatch):
 
 @every_place
 def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
-    """The kernel for samples of more than 2^30 groups of vectors, on a small one."""
-    monkeypatch.setattr(launching, "MAX_FAST_DIVISION", 0)
+    """The kernel for samples of more vectors than 32 bits are good for, on a small one."""
+    monkeypatch.setattr(launching, "MAX_FAST_POSITIONS", 0)
     monkeypatch.setattr(launching, "geometry", launching.geometry.__wrapped__)
     images = random_images((7, 3, 7, 24), torch.uint8)
     op = "sample_and_apply_" if in_place else "sample_and_apply"
@@ -276,17 +277,6 @@ def test_samples_beyond_32_bits(reports, monkeypatch, in_place):
 
 
 # ---- Launches
-
-
-def test_division_by_multiplication():
-    limit = 1 << 30
-    for divisor in [*range(1, 300), 2**14 - 1, 2**15 + 1, 37632, 10**6 + 3, limit // 2 + 1, limit - 1]:
-        magic, shift = divider(divisor)
-        assert 0 < magic < 1 << 31
-        for quotient in {0, 1, 2, limit // divisor // 2, (limit - 1) // divisor}:
-            for number in (quotient * divisor - 1, quotient * divisor, quotient * divisor + divisor - 1):
-                if 0 <= number < limit:
-                    assert number * magic >> shift == number // divisor
 
 
 def training_launch(
@@ -339,5 +329,21 @@ def test_what_compiles_a_kernel_for_every_kind():
 @pytest.mark.parametrize("batch", [1, 7, 65535, 65536, 100_001, 1 << 20, 1 << 30])
 def test_grid(batch):
     x, y, z = training_launch(batch).grid
-    assert x == 37  # 3 * 224 * 224 * 4 / 16384 = 36.75
+    # 672 lines of 56 vectors are 336 times the two that 128 threads stand on. A program goes on for 16 times, or for as
+    # many as leave work for 297 programs, but not for less than 2.
+    assert x == {1: 168, 7: 43}.get(batch, 21)
     assert batch <= y * z < batch + z and y <= 65535 and z <= 65535
+
+
+@every_place
+def test_how_a_row_is_cut(in_place):
+    """Chunks cover a row, and on whole lines of them at most a quarter of the lanes stays idle."""
+    for vectors in range(1, 2000):
+        row = 16 * vectors
+        rows = Rows(64, 3, 224, row, 1, 3 * 224 * row, 224 * row, row)
+        seen = launching.geometry(rows, rows, 0, in_place)
+        _, row_vectors, columns, parts, _ = seen.numbers[6:]
+        chunks = seen.chunks // parts
+        assert seen.chunks == chunks * parts and (chunks - 1) * columns < row_vectors == vectors <= chunks * columns
+        busy = seen.constants["LANES"] // columns * vectors / chunks
+        assert busy >= 0.75 * seen.constants["LANES"], vectors

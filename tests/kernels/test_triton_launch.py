@@ -1,4 +1,4 @@
-"""What Triton's launches are decided by: the widest vectors that memory allows, and the bits that offsets need.
+"""What Triton's launches are decided by: the widest vectors that memory allows, and the bits that places need.
 
 Addresses, sizes and strides decide, so that nothing has to be compiled or run.
 """
@@ -21,23 +21,39 @@ from cutmix_cuda.triton_kernels.launch import geometry  # noqa: E402
 from cutmix_cuda.triton_kernels.rows import Rows  # noqa: E402
 
 
-@pytest.mark.parametrize("width", [16, 8, 4])
-@pytest.mark.parametrize("far", ["slice_stride", "row_stride"])
-def test_samples_of_words_that_32_bits_count(width, far):
-    """Two rows so far apart that the words from the first to the last are just below 2^31, whatever the vectors, or
-    just as many; of the images or of out."""
-    one_row = Rows(
-        batch=1, slices=1, height=1, width=width, pixel_bytes=1, sample_stride=0, slice_stride=0, row_stride=width
-    )
-    two_rows = one_row._replace(slices=2, slice_stride=width) if far == "slice_stride" else one_row._replace(height=2)
-    for large in (False, True):
-        far_rows = two_rows._replace(**{far: 4 * 2**31 - (1 if large else 2) * width})
-        for rows in ((far_rows, two_rows), (two_rows, far_rows)):
-            constants = geometry(*rows, 0, False).constants
+@pytest.mark.parametrize("width", [16, 8, 4, 2, 1])
+def test_samples_of_vectors_that_32_bits_are_good_for(width):
+    """However far apart their rows are, because addresses have 64 bits anyway."""
+    for vectors, large in (((1 << 26) - 1, False), ((1 << 26) + 1, True)):
+        for slices, height, row in ((1, 1, vectors), (vectors, 1, 1), (1, vectors, 1)):
+            rows = Rows(1, slices, height, row, width, 0, 1 << 40, 1 << 40)
+            constants = geometry(rows, rows, 0, False).constants
             assert (constants["WIDTH"], constants["LARGE"]) == (width, large)
 
 
+@pytest.mark.parametrize("gaps", ["slices", "rows", "none"])
+@pytest.mark.parametrize("whose", ["images", "out"])
+def test_rows_that_are_evenly_spaced(whose, gaps):
+    dense = Rows(2, 3, 4, 32, 1, 3 * 4 * 32, 4 * 32, 32)
+    strides = {"slices": {"slice_stride": 4 * 32 + 16}, "rows": {"row_stride": 48, "slice_stride": 4 * 48}, "none": {}}
+    pair = (dense._replace(**strides[gaps]), dense)
+    pair = pair if whose == "images" else pair[::-1]
+    assert geometry(*pair, 0, False).constants["EVEN"] == (gaps != "slices")
+    assert geometry(*(each._replace(slices=1) for each in pair), 0, False).constants["EVEN"]
+
+
 # ---- The batch tail
+
+
+def test_division_by_multiplication():
+    limit = 1 << 30
+    for divisor in [*range(1, 300), 2**14 - 1, 2**15 + 1, 37632, 10**6 + 3, limit // 2 + 1, limit - 1]:
+        magic, shift = augment_launch.divider(divisor)
+        assert 0 < magic < 1 << 31
+        for quotient in {0, 1, 2, limit // divisor // 2, (limit - 1) // divisor}:
+            for number in (quotient * divisor - 1, quotient * divisor, quotient * divisor + divisor - 1):
+                if 0 <= number < limit:
+                    assert number * magic >> shift == number // divisor
 
 
 def addresses_of(images: Tensor) -> np.ndarray:
