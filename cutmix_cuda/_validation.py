@@ -162,8 +162,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
         )
     if images.requires_grad:
         raise ValueError(
-            f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), or mix "
-            "features by cutmix_cuda.mix_features, which has gradients"
+            f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), or "
+            "mix features by cutmix_cuda.mix_features, which has gradients"
         )
 
 
