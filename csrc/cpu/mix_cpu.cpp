@@ -258,7 +258,8 @@ CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
         if (LineMasks::fit(rows, kLongestCopiedRow) && images.in_rows.dense()) return copy_rows_by_masks;
         return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
     }
-    if (has_avx2() && past_caches(images.out, bytes)) return copy_rows_past_caches;
+    constexpr int64_t kShortestRow = 256;  // shorter ones lose by the lines that are put together what that gains
+    if (has_avx2() && rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes)) return copy_rows_past_caches;
 #endif
     return copy_rows_anywhere;
 }

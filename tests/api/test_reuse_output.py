@@ -17,6 +17,7 @@ MAKERS = {
     "CutMix": lambda **how: CutMix(num_classes=5, **how),
     "MixUp": lambda **how: MixUp(num_classes=5, **how),
     "Cutout": lambda **how: Cutout(num_classes=5, **how),
+    "Cutout, two holes": lambda **how: Cutout(num_classes=5, holes=2, **how),
     "Mix": lambda **how: Mix(num_classes=5, cutout=0.3, **how),
     "Augment": lambda **how: Augment(CutMix(num_classes=5), mean=0.5, std=0.5, flip=0.5, dtype=torch.bfloat16, **how),
     "Augment, mixing alone": lambda **how: Augment(CutMix(num_classes=5), **how),
