@@ -12,7 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .kernel import divided, load_class, load_labels, sample_index, seed_of
+from .augment_kernel import divided
+from .kernel import load_class, load_labels, sample_index, seed_of
 from .kinds import has_partner, mixes_target
 from .mix_math import partner_map
 from .patches_math import (

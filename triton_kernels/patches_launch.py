@@ -13,14 +13,13 @@ from torch import Tensor
 
 from .._ops import BLENDED_DTYPES, PatchDraw, PatchSampling
 from .._validation import MAX_INT32
+from .augment_launch import MAX_FAST_DIVISION, divider
 from .launch import (
     BLENDED_ELEMENTS,
-    MAX_FAST_DIVISION,
     MAX_GRID_Y,
     Labels,
     Launch,
     clamp,
-    divider,
     lowest_bit,
     next_power_of_2,
     seed_arguments,
