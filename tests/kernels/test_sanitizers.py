@@ -66,9 +66,10 @@ def test_sanitizers_see_an_overrun(driver):
     assert "runtime error" in done.stdout or "AddressSanitizer" in done.stdout
 
 
+CPU = [f"csrc/cpu/{part}_cpu.cpp" for part in ("mix", "augment", "patches")]
 BUILDS = {
-    "cpu": ["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp"],
-    "cpu without intrinsics": ["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "-DCUTMIX_PORTABLE"],
+    "cpu": CPU,
+    "cpu without intrinsics": [*CPU, "-DCUTMIX_PORTABLE"],
     "cuda on the host": ["tests/cpp/cuda_on_host.cpp"],
 }
 
