@@ -413,8 +413,8 @@ def headers() -> list[str]:
 
 
 def sources(backend: str, ending: str) -> list[str]:
-    """Its files: those of mixing, of the batch tail and of several patches a sample."""
-    return [f"csrc/{backend}/{part}_{backend}{ending}" for part in ("mix", "augment", "patches")]
+    """Its files: those of mixing, of the batch tail, of several patches a sample, and of gradients."""
+    return [f"csrc/{backend}/{part}_{backend}{ending}" for part in ("mix", "augment", "patches", "adjoint")]
 
 
 def extensions(plan: Plan) -> list[Extension]:
@@ -436,12 +436,7 @@ def extensions(plan: Plan) -> list[Extension]:
         plan.torch,
         plan.toolkit,
         plan.archs,
-        sources=[
-            "csrc/cuda/mix_cuda.cu",
-            "csrc/cuda/augment_cuda.cu",
-            "csrc/cuda/patches_cuda.cu",
-            "csrc/build_info.cpp",
-        ],
+        sources=[*sources("cuda", ".cu"), "csrc/build_info.cpp"],
         libraries=["torch_cpu", "torch_cuda"],
     )
     return [cpu, cuda]

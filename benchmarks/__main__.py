@@ -3,6 +3,7 @@
 python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
 python benchmarks tail           the batch tail alone, on the CPU
 python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
+python benchmarks features       feature maps and their gradient, beside plain and compiled PyTorch
 python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
 python benchmarks train          what mixing does to a small network; data: gets the images for it
 python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
@@ -22,6 +23,7 @@ MODULES = {
     "gpu": "suite",
     "tail": "suite",
     "kernels": "kernels",
+    "features": "features",
     "launches": "launches",
     "train": "train",
     "data": "train.data",

@@ -6,6 +6,7 @@ from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
 from .colour import Colour
 from .erasing import Erase
+from .features import MixFeatures, mix_features
 from .functional import (
     apply_plan,
     apply_plan_,
@@ -35,6 +36,7 @@ __all__ = [
     "Erase",
     "FMix",
     "Mix",
+    "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
@@ -54,6 +56,7 @@ __all__ = [
     "mix",
     "mix_",
     "mix_by_masks",
+    "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",

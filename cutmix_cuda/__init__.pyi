@@ -15,6 +15,7 @@ from .boxes import MixedBoxes
 from .colour import Colour
 from .distributions import Distribution
 from .erasing import Erase
+from .features import MixFeatures, mix_features
 from .functional import mix_images, mix_images_, sample_plan
 from .pairs import PairTargets, cross_entropy
 from .patches import PatchPlan, mix_by_masks, paint, paint_targets
@@ -41,6 +42,7 @@ __all__ = [
     "Erase",
     "FMix",
     "Mix",
+    "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
@@ -60,6 +62,7 @@ __all__ = [
     "mix",
     "mix_",
     "mix_by_masks",
+    "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",

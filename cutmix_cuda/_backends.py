@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _build, reference, reference_augment, reference_patches
-from ._ops import LIBRARIES, OPS
+from . import _build, reference, reference_adjoint, reference_augment, reference_patches
+from ._ops import FEATURE_OPS, LIBRARIES, OPS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 AUTOMATIC = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}  # by device, best first
@@ -141,7 +141,7 @@ def _unasked(op: Callable[..., object]) -> Callable[..., object]:
     return warn_and_run
 
 
-_REFERENCE: Ops = reference.OPS | reference_augment.OPS | reference_patches.OPS
+_REFERENCE: Ops = reference.OPS | reference_adjoint.OPS | reference_augment.OPS | reference_patches.OPS
 _REFERENCE_UNASKED: Ops = {name: _unasked(op) for name, op in _REFERENCE.items()}
 
 
@@ -186,7 +186,7 @@ _load_all()
 
 def _namespace(name: str) -> SimpleNamespace:
     ops = getattr(torch.ops, name)
-    return SimpleNamespace(**{op: getattr(ops, op).default for op in OPS})
+    return SimpleNamespace(**{op: getattr(ops, op).default for op in (*OPS, *FEATURE_OPS)})
 
 
 _OPS = {

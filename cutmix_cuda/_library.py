@@ -35,3 +35,9 @@ class Library:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")
             self._library.impl(name, function, key, allow_override=True)
+
+    def autograd(self, name: str, backward: Callable[..., object], setup_context: Callable[..., object]) -> None:
+        """Gives an op its autograd formula."""
+        torch.library.register_autograd(
+            f"{self._namespace}::{name}", backward, setup_context=setup_context, lib=self._library
+        )

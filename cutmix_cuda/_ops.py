@@ -301,6 +301,15 @@ def _fake_sample_and_apply_(
     return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
 
 
+def _fake_apply_adjoint_out(gradients, plan, out):
+    return None
+
+
+def _fake_mix_features(features, plan, height, width, prefix, *fill):
+    as_they_lie = prefix == 0 and tuple(features.shape[-2:]) == (height, width)
+    return torch.empty_like(features, memory_format=torch.preserve_format if as_they_lie else torch.contiguous_format)
+
+
 def _new_views(like: Tensor, batch: int, choices: list[int]) -> Tensor:
     named = ViewChoices(*choices)
     return like.new_empty((batch, 1 + named.max_boxes + COLOUR_ROWS * named.coloured, QUADRUPLE), dtype=torch.int32)
@@ -395,6 +404,8 @@ OPS = {
     "sample_and_apply_": Op(
         f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_, READS_ON_HOST
     ),
+    # The adjoint of apply_out without labels: gradients of the mixed images -> those of the images.
+    "apply_adjoint_out": Op("(Tensor gradients, Tensor plan, Tensor(a!) out) -> ()", _fake_apply_adjoint_out),
     # The batch tail. augment samples a plan and views, follows them and returns both; apply_views follows given ones,
     # and its seed is only that of the noise.
     "sample_views": Op(f"(Tensor seed, {_SIZES}, {_VIEWS}) -> Tensor", _fake_sample_views, READS_ON_HOST),
@@ -439,6 +450,15 @@ OPS = {
     ),
 }
 
+# Features (batch, ..., rows, columns) mixed by a plan for height x width, and the adjoint, each the other's backward.
+# :mod:`cutmix_cuda.features` implements them for every backend by its apply_out and apply_adjoint_out. The rows behind
+# the first `prefix` have height * width elements; those of the prefix are in no box.
+_FEATURES = "Tensor plan, SymInt height, SymInt width, SymInt prefix"
+FEATURE_OPS = {
+    "mix_features": Op(f"(Tensor features, {_FEATURES}, {_FILL}) -> Tensor", _fake_mix_features),
+    "mix_features_adjoint": Op(f"(Tensor gradients, {_FEATURES}) -> Tensor", _fake_mix_features),
+}
+
 # Ops of only cutmix_cuda, which :mod:`cutmix_cuda._seed` implements. By the tag and the device torch knows what to
 # restore for a draw that checkpointing recomputes. Two draws in a graph differ by their number, because torch before
 # 2.12 merges equal calls whatever their tag.
@@ -462,7 +482,7 @@ def _define(namespace: str, ops: dict[str, Op]) -> Library:
 
 
 LIBRARIES = {
-    "cutmix_cuda": _define("cutmix_cuda", OPS | SEED_OPS),
-    "cutmix_cuda_triton": _define("cutmix_cuda_triton", OPS),
-    "cutmix_cuda_reference": _define("cutmix_cuda_reference", OPS),
+    "cutmix_cuda": _define("cutmix_cuda", OPS | FEATURE_OPS | SEED_OPS),
+    "cutmix_cuda_triton": _define("cutmix_cuda_triton", OPS | FEATURE_OPS),
+    "cutmix_cuda_reference": _define("cutmix_cuda_reference", OPS | FEATURE_OPS),
 }

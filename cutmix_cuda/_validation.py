@@ -161,7 +161,10 @@ def check_images(images: Tensor, name: str = "images") -> None:
             f"got shape {tuple(images.shape)}"
         )
     if images.requires_grad:
-        raise ValueError(f"{name} must not require grad, because mixing has no autograd formula; pass {name}.detach()")
+        raise ValueError(
+            f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), or "
+            "mix features by cutmix_cuda.mix_features, which has gradients"
+        )
 
 
 def check_blends(images: Tensor) -> None:
@@ -196,11 +199,13 @@ def check_labels(
     device: torch.device,
     *,
     any_class: bool = False,
+    differentiable: bool = False,
     name: str = "labels",
 ) -> int:
     """The number of classes, after every check of labels against it, the batch size and the device.
 
     any_class: class indices need no num_classes, without which they only must not be negative; 0 is returned for it.
+    differentiable: soft labels may require grad.
     """
     if labels is None:
         if num_classes is not None:
@@ -231,9 +236,10 @@ def check_labels(
                     f"num_classes must be the number of columns of soft labels, {labels.shape[1]}, got {num_classes}"
                 )
         num_classes = labels.shape[1]
-        if labels.requires_grad:
+        if labels.requires_grad and not differentiable:
             raise ValueError(
-                f"{name} must not require grad, because mixing has no autograd formula; pass {name}.detach()"
+                f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), "
+                "or mix them by cutmix_cuda.mix_targets, which has gradients"
             )
     else:
         raise TypeError(

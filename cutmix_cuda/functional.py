@@ -15,6 +15,7 @@ from ._seed import seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
 from .distributions import quantiles
+from .features import mix_soft_labels, needs_derivative
 from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
 
@@ -26,13 +27,18 @@ def _mark_written(tensor: Tensor) -> None:
 
 
 def _labels_of_op(
-    labels: Tensor | None, num_classes: int | None, batch: int, device: torch.device, wanted: Targets
+    labels: Tensor | None,
+    num_classes: int | None,
+    batch: int,
+    device: torch.device,
+    wanted: Targets,
+    differentiable: bool = False,
 ) -> tuple[Tensor | None, int]:
     """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
     if wanted == Targets.pairs:
         check_class_indices(labels, num_classes, batch, device)
         return None, 0
-    return labels, _validation.check_labels(labels, num_classes, batch, device)
+    return labels, _validation.check_labels(labels, num_classes, batch, device, differentiable=differentiable)
 
 
 def run(
@@ -563,7 +569,8 @@ def mix_targets(
     torch.Size([4, 10])
 
     Args:
-        labels: class indices of any integer dtype, (B,), or soft labels (a teacher's, say), float (B, K).
+        labels: class indices of any integer dtype, (B,), or soft labels (a teacher's, say), float (B, K). Soft labels
+            may require grad: the targets then do.
         plan: on the device of the labels.
         num_classes: K, needed with class indices for dense targets.
         label_smoothing, target_dtype, targets, backend: as for :func:`cutmix`.
@@ -584,9 +591,11 @@ def mix_targets(
     target_dtype = _validation.check_target_dtype("target_dtype", target_dtype)
     _validation.check_labels_tensor(labels)
     check_plan_batch(plan, labels.shape[0], labels.device, "labels")
-    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, wanted)
+    op_labels, classes = _labels_of_op(labels, num_classes, len(plan), labels.device, wanted, differentiable=True)
     plan.check()
     ops = _backends.ops_for(backend, labels.device)
     if op_labels is None:
         return pairs_of(labels, plan.packed, reference.valid_rows(plan.packed, None, None))
+    if needs_derivative(labels):
+        return mix_soft_labels(labels, plan.packed, share, target_dtype, ops)
     return ops.mix_targets(labels, plan.packed, classes, share, target_dtype)

@@ -337,7 +337,7 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: 
     _as_bits(out).copy_(changed_pixels(own, per_sample(kind), in_box, changed))
 
 
-def _smoothing(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:
+def smoothing_of(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:
     """Scale, off and on value. Mirrors mix_math.h::smoothing_of."""
     scale = 1.0 - label_smoothing
     off = label_smoothing / num_classes if num_classes > 0 else 0.0
@@ -350,7 +350,7 @@ def soft_targets(labels: Tensor, plan: Tensor, valid: Tensor, target_format: Tar
     batch = plan.shape[0]
     value = torch.float64 if dtype == torch.float64 else torch.float32
     scale, off, on = (
-        torch.full((), x, dtype=value, device=plan.device) for x in _smoothing(label_smoothing, num_classes)
+        torch.full((), x, dtype=value, device=plan.device) for x in smoothing_of(label_smoothing, num_classes)
     )
     keep = ~mixes_target(plan[:, 6])
     partner = torch.where(valid, plan[:, 0], 0).long()

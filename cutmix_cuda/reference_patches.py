@@ -241,7 +241,8 @@ def soft_targets(
     num_classes, label_smoothing, dtype = target_format
     value = torch.float64 if dtype == torch.float64 else torch.float32
     scale, off, on = (
-        torch.full((), x, dtype=value, device=labels.device) for x in reference._smoothing(label_smoothing, num_classes)
+        torch.full((), x, dtype=value, device=labels.device)
+        for x in reference.smoothing_of(label_smoothing, num_classes)
     )
     every = labels if other_labels is None else torch.cat([labels, other_labels])
     samples = patches.rows.shape[0]

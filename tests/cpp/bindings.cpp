@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/adjoint_geometry.h"
 #include "cuda/augment_geometry.h"
 #include "cuda/launch_geometry.h"
 #include "cuda/patches_geometry.h"
@@ -316,6 +317,30 @@ void bind_augment_geometry(py::module_& module) {
                "The same of a call of the batch tail.");
 }
 
+py::dict adjoint_geometry_of(uint64_t plan, uint64_t links, const TensorArgs& gradients, const TensorArgs& out,
+                             int64_t element_bytes, const std::string& dtype) {
+    const Shape& sizes = std::get<1>(gradients);
+    const AdjointCall call = {at<const PlanRow>(plan),
+                              static_cast<int32_t>(sizes.front()),
+                              static_cast<int32_t>(sizes.at(sizes.size() - 2)),
+                              static_cast<int32_t>(sizes.back()),
+                              dtype_named(dtype),
+                              at<const uint8_t>(std::get<0>(gradients)),
+                              at<uint8_t>(std::get<0>(out)),
+                              rows_or_throw(gradients, element_bytes),
+                              rows_or_throw(out, element_bytes),
+                              at<Link>(links)};
+    const AdjointLaunch launch = adjoint_geometry(call);
+    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
+    return py::dict("kernel"_a = launch.kernel(), "link_grid"_a = launch.link_grid, "grid"_a = launch.grid,
+                    "block"_a = launch.block, "params"_a = params);
+}
+
+void bind_adjoint_geometry(py::module_& module) {
+    module.def("adjoint_geometry", &adjoint_geometry_of, py::kw_only(), "plan"_a, "links"_a, "gradients"_a, "out"_a,
+               "element_bytes"_a, "dtype"_a, "The two launches of a call of the adjoint.");
+}
+
 bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {
     return fits_launch({at<const uint8_t>(std::get<0>(images)),
                         at<uint8_t>(std::get<0>(out)),
@@ -428,4 +453,5 @@ PYBIND11_MODULE(bindings, module) {
     cutmix::bind_launch_geometry(module);
     cutmix::bind_augment_geometry(module);
     cutmix::bind_patch_geometry(module);
+    cutmix::bind_adjoint_geometry(module);
 }

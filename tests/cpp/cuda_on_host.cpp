@@ -1,4 +1,5 @@
-// The CUDA kernels as ops on CPU tensors: mix_kernels.cuh compiled by the host compiler, blocks and threads as loops.
+// The CUDA kernels as ops on CPU tensors: mix_kernels.cuh and adjoint_kernels.cuh compiled by the host compiler, blocks
+// and threads as loops.
 //
 // tests/kernels/test_sanitizers.py builds it with the address and undefined-behaviour sanitizers in place of _C.so, so
 // that what drives the CPU ops drives the kernels. One thread runs after the other, and blocks from the last to the
@@ -23,23 +24,30 @@ enum cudaError_t { cudaSuccess };
 inline cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes,
                                     cudaStream_t stream);
 
+#include "adjoint_ops.h"
+#include "cuda/adjoint_kernels.cuh"
 #include "cuda/mix_kernels.cuh"
-#include "mix_ops.h"
 
 namespace {
 
 int launches = 0;
+bool adjoint = false;  // whether those of its kernels
+
+template <typename Params>
+void run_thread(const void* kernel, void** arguments) {
+    const auto run = reinterpret_cast<void (*)(Params)>(reinterpret_cast<uintptr_t>(kernel));
+    run(*static_cast<const Params*>(arguments[0]));
+}
 
 }  // namespace
 
 cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t, cudaStream_t) {
     ++launches;
     if (grid.x == 0 || block.x == 0 || block.x > 1024) throw std::logic_error("a launch that no GPU takes");
-    const auto run = reinterpret_cast<cutmix::Kernel>(reinterpret_cast<uintptr_t>(kernel));
+    const auto run = adjoint ? run_thread<cutmix::AdjointParams> : run_thread<cutmix::KernelParams>;
     blockDim = block;
     for (blockIdx.x = grid.x; blockIdx.x-- > 0;)
-        for (threadIdx.x = 0; threadIdx.x < block.x; ++threadIdx.x)
-            run(*static_cast<const cutmix::KernelParams*>(arguments[0]));
+        for (threadIdx.x = 0; threadIdx.x < block.x; ++threadIdx.x) run(kernel, arguments);
     return cudaSuccess;
 }
 
@@ -47,7 +55,15 @@ namespace cutmix {
 namespace {
 
 struct CudaOnHost {
+    static constexpr bool kWantsLinks = true;
+
     static bool takes(const Images& images) { return fits_launch(images); }
+
+    static void run(const AdjointCall& call, const Tensor&) {
+        adjoint = true;
+        launch_adjoint(call, nullptr);
+        adjoint = false;
+    }
 
     static void run(const MixCall& call, const Tensor&) {
         launches = 0;
@@ -59,4 +75,7 @@ struct CudaOnHost {
 }  // namespace
 }  // namespace cutmix
 
-STABLE_TORCH_LIBRARY_IMPL(cutmix_cuda, CPU, library) { cutmix::MixOps<cutmix::CudaOnHost>::register_ops(library); }
+STABLE_TORCH_LIBRARY_IMPL(cutmix_cuda, CPU, library) {
+    cutmix::MixOps<cutmix::CudaOnHost>::register_ops(library);
+    cutmix::AdjointOps<cutmix::CudaOnHost>::register_ops(library);
+}

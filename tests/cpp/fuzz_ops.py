@@ -116,6 +116,12 @@ def step() -> None:
         getattr(REFERENCE, f"{op}_")(wanted, *arguments, fill)
         same(mine, wanted)
     same(CPU.sample_plan(*draw, batch, height, width), others[-1])
+    if images.dtype in FLOATS:
+        for out in (torch.empty_like(images), torch.empty(images.shape, dtype=images.dtype)):
+            CPU.apply_adjoint_out(images, plan, out)
+            wanted = torch.empty_like(out)
+            REFERENCE.apply_adjoint_out(images, plan, wanted)
+            same(out, wanted)
     if labels is not None:
         same(CPU.mix_targets(labels, plan, *targets), REFERENCE.mix_targets(labels, plan, *targets))
 

@@ -66,7 +66,7 @@ def test_sanitizers_see_an_overrun(driver):
     assert "runtime error" in done.stdout or "AddressSanitizer" in done.stdout
 
 
-CPU = [f"csrc/cpu/{part}_cpu.cpp" for part in ("mix", "augment", "patches")]
+CPU = [f"csrc/cpu/{part}_cpu.cpp" for part in ("mix", "augment", "patches", "adjoint")]
 BUILDS = {
     "cpu": CPU,
     "cpu without intrinsics": [*CPU, "-DCUTMIX_PORTABLE"],

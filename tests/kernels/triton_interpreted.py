@@ -20,11 +20,13 @@ from ..helpers import (
     SCOPES,
     Backend,
     assert_same_bits,
+    packed,
     random_images,
     random_labels,
     soft_labels,
     strided,
 )
+from ..ops.test_adjoint import some_gradients, some_plan
 from ..ops.test_augment import ALL_KINDS, EVERYTHING, EVERYTHING_COLOURED, check_augment, some_images, some_values
 from .execution import UNIFORM, bounds_of, fill_of
 
@@ -302,3 +304,18 @@ def test_batch_tail(shape, last, dtype, erase, how):
     layout = torch.channels_last if last else torch.contiguous_format
     values = some_values(shape[1], *erase)
     check_augment(Backend("triton", "cpu"), images, ALL_KINDS, how, values, dtype, layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_adjoint(dtype):
+    """All of it at once; test_ptx_adjoint.py executes what is compiled of it."""
+    gradients = some_gradients((5, 2, 3, 4), dtype)
+    plan = packed(some_plan([2, 2, 0, 3, 2], 3, 4))
+    plan[4, 3] = 9  # leads outside
+    for given in (gradients, gradients.contiguous(memory_format=torch.channels_last), strided(gradients)):
+        results = []
+        for namespace in (torch.ops.cutmix_cuda_triton, torch.ops.cutmix_cuda_reference):
+            out = torch.full_like(gradients, 7.0)
+            namespace.apply_adjoint_out(given, plan, out)
+            results.append(out)
+        assert_same_bits(*results)

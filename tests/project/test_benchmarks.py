@@ -16,7 +16,7 @@ pytest.importorskip("kornia")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from benchmarks import cross_entropy, plots, suite
+from benchmarks import cross_entropy, features, plots, suite
 from benchmarks.checks import WrongResult, check, check_all, observed_plan
 from benchmarks.counted import count_call, read_ours
 from benchmarks.goals import judge
@@ -351,3 +351,24 @@ finally:
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
     assert done.stdout.splitlines()[-1] == cutmix_cuda.__file__
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+def test_features_have_to_agree_before_they_are_timed(kind, monkeypatch):
+    inputs = features.inputs_of(features.QUICK[0], kind, CPU)
+    features.check(inputs, kind)
+    right = features.PLAIN_OF[kind]
+    for wrong in (
+        lambda tensor, plan: right(tensor, plan) + 1e-3,
+        lambda tensor, plan: 1.001 * right(tensor, plan) - 0.001 * right(tensor, plan).detach(),
+    ):
+        monkeypatch.setitem(features.PLAIN_OF, kind, wrong)
+        with pytest.raises(AssertionError):
+            features.check(inputs, kind)
+
+
+def test_features_in_a_table(capsys):
+    features.main(["--quick"])
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("| maps | dtype | kind | copy | cutmix_cuda | PyTorch |")
+    assert [row.split(" | ")[2] for row in rows] == ["cutmix", "mixup"]

@@ -281,3 +281,39 @@ def test_semi_supervised_loss_is_as_by_hand():
     plain = (unlabelled.float() / 255 - 0.5) / 0.5
     torch.testing.assert_close(teachers, plain)
     assert not torch.allclose(students, plain), "the student's are mixed"
+
+
+# ---- manifold.py
+
+
+@pytest.mark.parametrize("kinds", [{"cutmix-alpha": 0.0}, {"mixup-alpha": 0.0}])
+def test_manifold_runs(image_folder, kinds):
+    options = {"model": "resnet18", "epochs": 1, "batch-size": 4, "size": 32, "workers": 0, "device": "cpu", **kinds}
+    named = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert 0 <= example("manifold").main([str(image_folder), *named]) <= 1
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_manifold_mixes_at_one_place(name):
+    """What goes into the network behind the place is mixed; without a plan the model is as it was."""
+    manifold = example("manifold")
+    if name == "vit":
+        sizes = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+        model = torchvision.models.VisionTransformer(**sizes, num_classes=3)
+        torch.nn.init.normal_(model.heads.head.weight)  # they begin as 0
+    else:
+        model = torchvision.models.resnet18(num_classes=3)
+    model.eval()  # without statistics of the batch
+    images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    before = model(images)
+    whole, places = manifold.with_places(model)
+    assert torch.equal(whole(images), before)
+    assert len(places) == 3
+    mix = manifold.Mix(num_classes=3, cutmix_alpha=0, mixup_alpha=1.0, seed=0)
+    losses = set()
+    for place in places:
+        place.train()
+        manifold.loss_of(whole, place, manifold.Mix(num_classes=3, mixup_alpha=1.0, seed=1), images, labels).backward()
+        assert all(parameter.grad is not None for parameter in whole.parameters())
+        losses.add(manifold.loss_of(whole, place, mix, images, labels).item())
+    assert len(losses) == 3

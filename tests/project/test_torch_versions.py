@@ -96,7 +96,7 @@ def compiles(*command: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("source", ["mix_cpu.cpp", "augment_cpu.cpp"])
+@pytest.mark.parametrize("source", ["mix_cpu.cpp", "augment_cpu.cpp", "adjoint_cpu.cpp"])
 def test_the_cpu_ops_compile(headers, source):
     compiler = os.environ.get("CXX", "c++").split()
     if shutil.which(compiler[-1]) is None:
@@ -105,7 +105,7 @@ def test_the_cpu_ops_compile(headers, source):
     compiles(*compiler, *setup.CXX_FLAGS, *flags, "-fsyntax-only", f"csrc/cpu/{source}")
 
 
-@pytest.mark.parametrize("source", ["mix_cuda", "augment_cuda"])
+@pytest.mark.parametrize("source", ["mix_cuda", "augment_cuda", "adjoint_cuda"])
 def test_the_cuda_ops_compile(headers, source, tmp_path):
     compiler = nvcc()
     if compiler is None:

@@ -139,6 +139,15 @@ def _(m):
     return m[2], (m[2], m[2]), np.add if m[1] == "add" else np.subtract
 
 
+@elementwise(r"add\.[us]16x2")
+def _(m):
+    def add(a: Array, b: Array) -> Array:
+        halves = a.astype(np.uint32).view(np.uint16) + b.astype(np.uint32).view(np.uint16)
+        return halves.view(np.uint32)
+
+    return "b32", ("b32", "b32"), add
+
+
 @elementwise(rf"mul\.(lo|hi)\.{INT}")
 def _(m):
     return m[2], (m[2], m[2]), np.multiply if m[1] == "lo" else multiply_high
