@@ -412,6 +412,11 @@ def headers() -> list[str]:
     return sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("csrc").rglob(pattern))
 
 
+def sources(backend: str, ending: str) -> list[str]:
+    """Its files: those of mixing, of the batch tail, of several patches a sample, and of gradients."""
+    return [f"csrc/{backend}/{part}_{backend}{ending}" for part in ("mix", "augment", "patches", "adjoint")]
+
+
 def extensions(plan: Plan) -> list[Extension]:
     """The libraries of `plan`."""
     if plan.mode == "python" or plan.torch is None:
@@ -419,7 +424,7 @@ def extensions(plan: Plan) -> list[Extension]:
     cpu = StableLibrary(
         "_C",
         plan.torch,
-        sources=["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "csrc/cpu/adjoint_cpu.cpp", "csrc/build_info.cpp"],
+        sources=[*sources("cpu", ".cpp"), "csrc/build_info.cpp"],
         libraries=["torch_cpu"],
     )
     cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.ops_flags]
@@ -431,12 +436,7 @@ def extensions(plan: Plan) -> list[Extension]:
         plan.torch,
         plan.toolkit,
         plan.archs,
-        sources=[
-            "csrc/cuda/mix_cuda.cu",
-            "csrc/cuda/augment_cuda.cu",
-            "csrc/cuda/adjoint_cuda.cu",
-            "csrc/build_info.cpp",
-        ],
+        sources=[*sources("cuda", ".cu"), "csrc/build_info.cpp"],
         libraries=["torch_cpu", "torch_cuda"],
     )
     return [cpu, cuda]

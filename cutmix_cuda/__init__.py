@@ -1,6 +1,6 @@
 """CutMix, MixUp and Cutout for PyTorch in one kernel launch: boxes, pixels and soft targets, each sample its own."""
 
-from . import distributions
+from . import distributions, masks
 from ._backends import available_backends
 from .augmentation import Augment, augment, normalize_images, sample_views
 from .boxes import MixedBoxes
@@ -20,24 +20,29 @@ from .functional import (
     sample_plan,
 )
 from .pairs import PairTargets, cross_entropy
+from .patches import PatchPlan, mix_by_masks, paint, paint_targets
 from .plan import MixPlan
-from .transforms import CutMix, Cutout, Mix, MixUp
+from .transforms import RICAP, CutMix, Cutout, FMix, Mix, MixUp, ResizeMix
 from .views import Views
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RICAP",
     "Augment",
     "Colour",
     "CutMix",
     "Cutout",
     "Erase",
+    "FMix",
     "Mix",
     "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
     "PairTargets",
+    "PatchPlan",
+    "ResizeMix",
     "Views",
     "apply_plan",
     "apply_plan_",
@@ -47,13 +52,17 @@ __all__ = [
     "cutmix",
     "cutmix_",
     "distributions",
+    "masks",
     "mix",
     "mix_",
+    "mix_by_masks",
     "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",
     "normalize_images",
+    "paint",
+    "paint_targets",
     "sample_plan",
     "sample_views",
 ]

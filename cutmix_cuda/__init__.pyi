@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from . import distributions
+from . import distributions, masks
 from ._backends import available_backends
 from ._literals import BackendName, LayoutName, PartnerName, PlacementName, ScopeName, TargetsName
 from .augmentation import Mean, Augment as _Augment, normalize_images, sample_views
@@ -18,23 +18,37 @@ from .erasing import Erase
 from .features import MixFeatures, mix_features
 from .functional import mix_images, mix_images_, sample_plan
 from .pairs import PairTargets, cross_entropy
+from .patches import PatchPlan, mix_by_masks, paint, paint_targets
 from .plan import MixPlan
-from .transforms import Transform, CutMix as _CutMix, Cutout as _Cutout, Mix as _Mix, MixUp as _MixUp
+from .transforms import (
+    Transform,
+    RICAP,
+    CutMix as _CutMix,
+    Cutout as _Cutout,
+    FMix,
+    Mix as _Mix,
+    MixUp as _MixUp,
+    ResizeMix,
+)
 from .views import Views
 
 __version__: str
 __all__ = [
+    "RICAP",
     "Augment",
     "Colour",
     "CutMix",
     "Cutout",
     "Erase",
+    "FMix",
     "Mix",
     "MixFeatures",
     "MixPlan",
     "MixUp",
     "MixedBoxes",
     "PairTargets",
+    "PatchPlan",
+    "ResizeMix",
     "Views",
     "apply_plan",
     "apply_plan_",
@@ -44,13 +58,17 @@ __all__ = [
     "cutmix",
     "cutmix_",
     "distributions",
+    "masks",
     "mix",
     "mix_",
+    "mix_by_masks",
     "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",
     "normalize_images",
+    "paint",
+    "paint_targets",
     "sample_plan",
     "sample_views"
 ]
@@ -104,7 +122,7 @@ class Cutout(_Cutout, _Transform[_Targets]):
     @overload
     def __init__(
         self: Cutout[Tensor], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
+        holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense", num_classes: int | None = None,
         inplace: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
         backend: BackendName | None = None
@@ -112,7 +130,7 @@ class Cutout(_Cutout, _Transform[_Targets]):
     @overload
     def __init__(
         self: Cutout[PairTargets], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
+        holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"], num_classes: int | None = None,
         inplace: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
         backend: BackendName | None = None

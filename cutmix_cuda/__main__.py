@@ -1,10 +1,11 @@
-"""``python -m cutmix_cuda info`` and ``python -m cutmix_cuda demo``."""
+"""``python -m cutmix_cuda info``, ``demo`` and ``gallery``."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from ._backends import BACKENDS
@@ -43,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         demo.add_argument(option, type=kind, default=default, help=f"{meaning} (%(default)s)")
     demo.add_argument("--backend", choices=BACKENDS, help="how to mix (the best there is for the device)")
     demo.add_argument("--no-timing", dest="timing", action="store_false", help="leave out the images per second")
+    gallery = commands.add_parser("gallery", help="draw the same photographs under every method")
+    gallery.add_argument(
+        "--size", type=positive_int, default=128, help="their height and width in pixels (%(default)s)"
+    )
+    gallery.add_argument("--seed", type=int, default=25, help="of the boxes, masks and partners (%(default)s)")
+    gallery.add_argument("--output", type=Path, default=Path("gallery.png"), help="the picture to write (%(default)s)")
     return top
 
 
@@ -53,16 +60,16 @@ def main(arguments: list[str] | None = None) -> str | None:
         print(report())
         return None
     try:
-        from . import demo
+        module = import_module(f".{args.command}", __package__)
     except ModuleNotFoundError as error:
         return (
-            f"The demo needs {error.name}, which is not installed. Install the extra cutmix_cuda[demo], "
+            f"The {args.command} needs {error.name}, which is not installed. Install the extra cutmix_cuda[demo], "
             "in a clone of the repository with: pip install '.[demo]'"
         )
     try:
-        demo.run(args)
+        module.run(args)
     except (OSError, RuntimeError, ValueError) as error:
-        return f"The demo stopped: {error}"
+        return f"The {args.command} stopped: {error}"
     return None
 
 

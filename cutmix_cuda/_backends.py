@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _build, reference, reference_adjoint, reference_augment
+from . import _build, reference, reference_adjoint, reference_augment, reference_patches
 from ._ops import FEATURE_OPS, LIBRARIES, OPS
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
@@ -141,7 +141,7 @@ def _unasked(op: Callable[..., object]) -> Callable[..., object]:
     return warn_and_run
 
 
-_REFERENCE: Ops = reference.OPS | reference_adjoint.OPS | reference_augment.OPS
+_REFERENCE: Ops = reference.OPS | reference_adjoint.OPS | reference_augment.OPS | reference_patches.OPS
 _REFERENCE_UNASKED: Ops = {name: _unasked(op) for name, op in _REFERENCE.items()}
 
 

@@ -30,6 +30,10 @@ QUANTILE_INTERVALS = 4096
 BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+# Of plans of several patches.
+MOST_PATCHES = 64  # of a sample. Mirrors patches.h::kMostPatches
+LONGEST_SIDE = 1 << 15  # pixels, of images and masks: the product of two sides is an int32. Mirrors patches.h
+
 # Of the batch tail.
 QUADRUPLE = 4  # 32-bit numbers of a part of a packed view: its geometry, an erased box, a row of its colour matrix
 COLOUR_ROWS = 3  # of the matrix of a coloured view, which is behind the boxes. Mirrors views.h::kColourRows
@@ -88,6 +92,14 @@ class EraseOrder(enum.IntEnum):
     after = 1
 
 
+class PatchMethod(enum.IntEnum):
+    """How the patches of a sample are drawn. Mirrors patches.h::PatchMethod."""
+
+    holes = 0
+    resizemix = 1
+    ricap = 2
+
+
 class MemoryFormat(enum.IntEnum):
     """How the output lies in memory."""
 
@@ -110,6 +122,33 @@ class Sampling(NamedTuple):
     partner: int
     placement: int
     correct_lam: int  # 0 or 1
+
+
+class PatchSampling(NamedTuple):
+    """The integers ``patch_sampling`` of the ops, in their order. Mirrors patches.h::PatchSampling."""
+
+    method: int  # of the enumerations above, as plain numbers
+    scope: int
+    partner: int  # of resizemix; and who share a draw of holes, with scope pair
+    placement: int  # of holes
+    patches: int  # of a sample; 1 of resizemix, 4 of ricap
+
+
+class PatchDraw(NamedTuple):
+    """How patches are drawn, in the order of the ops' arguments.
+
+    Attributes:
+        seed: int64 (1,), on the CPU or on the device of the images.
+        quantiles: float32 (4097,): of what a hole leaves of the image, of the scale of resizemix, or of the corner of
+            ricap.
+        prob: the probability that a sample is not kept.
+        sampling: see :class:`PatchSampling`.
+    """
+
+    seed: Tensor
+    quantiles: Tensor
+    prob: float
+    sampling: Sequence[int]
 
 
 class ViewParameters(NamedTuple):
@@ -190,6 +229,15 @@ _VIEWS = "Tensor view_tables, Tensor? colours, float[] view_parameters, int[] vi
 _GIVEN = "Tensor plan, Tensor views, bool coloured, Tensor seed"
 _VALUES = "Tensor constants, int[] erasing"
 _OUTPUT = "ScalarType output_dtype, int memory_format"
+
+
+# And of plans of several patches, which are rows int32 (samples, patches, 8), partner, y0, x0, y1, x1, the bits of lam,
+# kind, mask; sources int32 (samples, patches, 4), the rectangle of the partner that fills each box, by default the box;
+# masks bool or float32 (masks, h, w), the weight of what lies below; weights float32 (samples, 1 + patches), of labels.
+# Partners are samples of images and, behind them, of others. Labels and other_labels are of one dtype.
+_SAMPLES = "Tensor images, Tensor? others, Tensor? labels, Tensor? other_labels"
+_PATCHES = "Tensor rows, Tensor? sources, Tensor? masks, Tensor? weights"
+_PATCH_DRAW = "Tensor seed, Tensor quantiles, float prob, int[] patch_sampling"
 
 
 class Op(NamedTuple):
@@ -297,6 +345,47 @@ def _fake_augment(images, labels, *rest):
     return new_images(images, dtype, memory_format), *_fake_augment_out(images, labels, *rest)
 
 
+def _new_patches(like: Tensor, samples: int, patches: int) -> tuple[Tensor, Tensor]:
+    rows = like.new_empty((samples, patches, PLAN_COLUMNS), dtype=torch.int32)
+    return rows, like.new_empty((samples, patches, 4), dtype=torch.int32)
+
+
+def new_painted(images: Tensor, samples: int) -> Tensor:
+    """Images like others, so many of them: in channels-last where the others are, else in the order of their sizes."""
+    if samples == images.shape[0]:
+        return torch.empty_like(images)
+    channels_last = images.dim() == 4 and not images.is_contiguous() and images.stride(1) == 1
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (samples, *images.shape[1:])
+    return torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=layout)
+
+
+def _fake_paint_out(images, others, labels, other_labels, rows, sources, masks, weights, num_classes, *rest):
+    dtype = rest[1]
+    return images.new_empty((rows.shape[0], num_classes if labels is not None else 0), dtype=dtype)
+
+
+def _fake_paint(images, others, labels, other_labels, rows, *rest):
+    return new_painted(images, rows.shape[0]), _fake_paint_out(images, others, labels, other_labels, rows, *rest)
+
+
+def _fake_paint_targets(labels, other_labels, rows, masks, weights, height, width, num_classes, smoothing, dtype):
+    return rows.new_empty((rows.shape[0], num_classes), dtype=dtype)
+
+
+def _fake_sample_patches(seed, quantiles, prob, sampling, batch, height, width):
+    return _new_patches(quantiles, batch, PatchSampling(*sampling).patches)
+
+
+def _fake_sample_and_paint_out(images, labels, seed, quantiles, prob, sampling, num_classes, smoothing, dtype, *rest):
+    patches = _new_patches(images, images.shape[0], PatchSampling(*sampling).patches)
+    return _new_targets(images, labels, num_classes, dtype), *patches
+
+
+def _fake_sample_and_paint(images, *rest):
+    return torch.empty_like(images), *_fake_sample_and_paint_out(images, *rest)
+
+
 # The ops of every backend. apply* follow a given plan; sample_and_apply* draw one, follow it and return it.
 OPS = {
     "sample_plan": Op(f"({_DRAW}, {_SIZES}) -> Tensor", _fake_sample_plan, READS_ON_HOST),
@@ -338,6 +427,25 @@ OPS = {
     "apply_views_out": Op(
         f"({_IMAGES}, {_GIVEN}, {_TARGETS}, {_VALUES}, {_OUT}) -> Tensor",
         _fake_apply_views_out,
+        READS_ON_HOST,
+    ),
+    # Several patches a sample. paint follows given ones; sample_and_paint draws them, follows them and returns them.
+    "paint": Op(f"({_SAMPLES}, {_PATCHES}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_paint),
+    "paint_out": Op(f"({_SAMPLES}, {_PATCHES}, {_TARGETS}, {_OUT}, {_FILL}) -> Tensor", _fake_paint_out),
+    "paint_targets": Op(
+        "(Tensor labels, Tensor? other_labels, Tensor rows, Tensor? masks, Tensor? weights, "
+        f"SymInt height, SymInt width, {_TARGETS}) -> Tensor",
+        _fake_paint_targets,
+    ),
+    "sample_patches": Op(f"({_PATCH_DRAW}, {_SIZES}) -> (Tensor, Tensor)", _fake_sample_patches, READS_ON_HOST),
+    "sample_and_paint": Op(
+        f"({_IMAGES}, {_PATCH_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor, Tensor)",
+        _fake_sample_and_paint,
+        READS_ON_HOST,
+    ),
+    "sample_and_paint_out": Op(
+        f"({_IMAGES}, {_PATCH_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor, Tensor)",
+        _fake_sample_and_paint_out,
         READS_ON_HOST,
     ),
 }

@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 from . import _validation, reference
 from ._fill import check_fill
 from ._literals import PartnerName, PlacementName, ScopeName, TargetsName
-from ._ops import KINDS, Partner, Placement, Sampling, Scope
-from .distributions import Distribution, check_alpha
+from ._ops import KINDS, MOST_PATCHES, Partner, PatchMethod, PatchSampling, Placement, Sampling, Scope
+from .distributions import Distribution, Uniform, check_alpha
 from .pairs import Targets, check_targets
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -72,6 +72,7 @@ class _Cutout(TypedDict, total=False):
     area: Annotated[float | Distribution, Default(0.25)]
     prob: Annotated[float, Default(1.0)]
     fill: Annotated[float, Default(0.0)]
+    holes: Annotated[int, Default(1)]
 
 
 class CutoutOptions(_Cutout, _Scope, _Placement, TargetOptions, total=False):
@@ -92,6 +93,39 @@ class MixOptions(_Mix, SamplingOptions, TargetOptions, total=False):
     """Those of :func:`cutmix_cuda.mix`, where they are explained."""
 
 
+class _DenseTargets(TypedDict, total=False):
+    label_smoothing: Annotated[float, Default(0.0)]
+    target_dtype: Annotated[torch.dtype, Default(torch.float32)]
+
+
+class _Ricap(TypedDict, total=False):
+    beta: Annotated[float | Distribution, Default(0.3)]
+    prob: Annotated[float, Default(1.0)]
+
+
+class RICAPOptions(_Ricap, _Scope, _DenseTargets, total=False):
+    """Those of :class:`cutmix_cuda.RICAP`, where they are explained."""
+
+
+class _ResizeMix(TypedDict, total=False):
+    scale: Annotated[float | Distribution, Default(Uniform(0.1, 0.8))]
+    prob: Annotated[float, Default(1.0)]
+
+
+class ResizeMixOptions(_ResizeMix, _Scope, _Partner, _DenseTargets, total=False):
+    """Those of :class:`cutmix_cuda.ResizeMix`, where they are explained."""
+
+
+class _FMix(TypedDict, total=False):
+    alpha: Annotated[float | Distribution, Default(1.0)]
+    decay: Annotated[float, Default(3.0)]
+    prob: Annotated[float, Default(1.0)]
+
+
+class FMixOptions(_FMix, _Partner, _DenseTargets, total=False):
+    """Those of :class:`cutmix_cuda.FMix`, where they are explained."""
+
+
 def _defaults_of(options: type) -> dict[str, Any]:
     hints = get_type_hints(options, include_extras=True)
     return {name: hint.__metadata__[0].value for name, hint in hints.items()}
@@ -107,6 +141,9 @@ _DEFAULTS: dict[type, dict[str, Any]] = {
         MixUpOptions,
         CutoutOptions,
         MixOptions,
+        RICAPOptions,
+        ResizeMixOptions,
+        FMixOptions,
     )
 }
 
@@ -231,3 +268,91 @@ class Settings(NamedTuple):
             check_fill(options.get("fill", 0.0)),
             check_targets(options["targets"], options["label_smoothing"]),
         )
+
+
+class PatchSettings(NamedTuple):
+    """What the options of several patches a sample come to, checked once."""
+
+    distribution: float | Distribution  # see distributions.patch_quantiles
+    prob: float
+    sampling: tuple[int, ...]  # see _ops.PatchSampling; a plain tuple, which the dispatcher takes faster
+    label_smoothing: float
+    target_dtype: torch.dtype
+    fill: float = 0.0
+    targets: Targets = Targets.dense
+
+    @property
+    def method(self) -> PatchMethod:
+        return PatchMethod(self.sampling[0])
+
+    @classmethod
+    def of_ricap(cls, **given: Unpack[RICAPOptions]) -> PatchSettings:
+        options = complete(RICAPOptions, given)
+        scope = _validation.check_choice("scope", options["scope"], Scope)
+        if scope == Scope.pair:
+            raise ValueError(
+                "scope must be 'sample' or 'batch' for ricap, whose samples have four partners, got 'pair'"
+            )
+        return cls._of(PatchMethod.ricap, check_alpha("beta", options["beta"]), 4, options)
+
+    @classmethod
+    def of_resizemix(cls, **given: Unpack[ResizeMixOptions]) -> PatchSettings:
+        options = complete(ResizeMixOptions, given)
+        return cls._of(PatchMethod.resizemix, _area("scale", options["scale"]), 1, options)
+
+    @classmethod
+    def of_holes(cls, **given: Unpack[CutoutOptions]) -> PatchSettings:
+        options = complete(CutoutOptions, given)
+        return cls._of(PatchMethod.holes, _area("area", options["area"]), check_holes(options["holes"]), options)
+
+    @classmethod
+    def _of(
+        cls, method: PatchMethod, distribution: float | Distribution, patches: int, options: Mapping[str, Any]
+    ) -> PatchSettings:
+        every = {**_DEFAULTS[SamplingOptions], **_DEFAULTS[TargetOptions], **options}
+        sampling = PatchSampling(
+            int(method),
+            int(_validation.check_choice("scope", every["scope"], Scope)),
+            int(_validation.check_choice("partner", every["partner"], Partner)),
+            int(_validation.check_choice("placement", every["placement"], Placement)),
+            patches,
+        )
+        return cls(
+            distribution,
+            _validation.check_share("prob", every["prob"]),
+            tuple(sampling),
+            _validation.check_share("label_smoothing", every["label_smoothing"]),
+            _validation.check_target_dtype("target_dtype", every["target_dtype"]),
+            check_fill(every.get("fill", 0.0)),
+            check_targets(every["targets"], every["label_smoothing"]),
+        )
+
+
+class MaskSettings(NamedTuple):
+    """What the options of mixing by masks that are drawn come to, checked once."""
+
+    distribution: float | Distribution  # of lambda
+    decay: float
+    prob: float
+    partner: int
+    label_smoothing: float
+    target_dtype: torch.dtype
+
+    @classmethod
+    def of_fmix(cls, **given: Unpack[FMixOptions]) -> MaskSettings:
+        options = complete(FMixOptions, given)
+        return cls(
+            check_alpha("alpha", options["alpha"]),
+            _validation.check_positive("decay", options["decay"]),
+            _validation.check_share("prob", options["prob"]),
+            int(_validation.check_choice("partner", options["partner"], Partner)),
+            _validation.check_share("label_smoothing", options["label_smoothing"]),
+            _validation.check_target_dtype("target_dtype", options["target_dtype"]),
+        )
+
+
+def check_holes(holes: int) -> int:
+    """A number of holes that a sample may have."""
+    if _validation.check_size("holes", holes, MOST_PATCHES) == 0:
+        raise ValueError("holes must be 1 or more, got 0; prob=0 cuts nothing out")
+    return holes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TypeVar
 
@@ -141,28 +142,28 @@ def check_dense(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a dense tensor (layout torch.strided), got {tensor.layout}")
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: Tensor, name: str = "images") -> None:
     """Raises unless images is a plain dense tensor (batch, ..., height, width) without autograd."""
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor, got {type(images).__name__}")
-    check_dense("images", images)
+        raise TypeError(f"{name} must be a tensor, got {type(images).__name__}")
+    check_dense(name, images)
     if images.is_quantized:
-        raise TypeError(f"images must not be quantized, got {images.dtype}; pass images.int_repr()")
+        raise TypeError(f"{name} must not be quantized, got {images.dtype}; pass {name}.int_repr()")
     if not 3 <= images.dim() <= MAX_IMAGE_DIMS:
         raise ValueError(
-            f"images must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
+            f"{name} must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
             f"got shape {tuple(images.shape)}"
         )
     batch, *_, height, width = images.shape
     if batch > MAX_BATCH or height * width > MAX_INT32:
         raise ValueError(
-            f"images must be at most {MAX_BATCH}, of at most {MAX_INT32} pixels (height times width), "
+            f"{name} must be at most {MAX_BATCH}, of at most {MAX_INT32} pixels (height times width), "
             f"got shape {tuple(images.shape)}"
         )
     if images.requires_grad:
         raise ValueError(
-            "images must not require grad, because mixing images has no autograd formula; pass images.detach(), or mix "
-            "features by cutmix_cuda.mix_features, which has gradients"
+            f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), or "
+            "mix features by cutmix_cuda.mix_features, which has gradients"
         )
 
 
@@ -179,14 +180,14 @@ def check_blends(images: Tensor) -> None:
         )
 
 
-def check_labels_tensor(labels: Tensor) -> None:
+def check_labels_tensor(labels: Tensor, name: str = "labels") -> None:
     """Raises unless labels are a tensor of samples."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor or None, got {type(labels).__name__}")
-    check_dense("labels", labels)
+        raise TypeError(f"{name} must be a tensor or None, got {type(labels).__name__}")
+    check_dense(name, labels)
     if labels.dim() == 0:
         raise ValueError(
-            f"labels must be integers of shape (batch,) or floats of shape (batch, num_classes), got {labels.dtype} of "
+            f"{name} must be integers of shape (batch,) or floats of shape (batch, num_classes), got {labels.dtype} of "
             f"shape {tuple(labels.shape)}"
         )
 
@@ -199,6 +200,7 @@ def check_labels(
     *,
     any_class: bool = False,
     differentiable: bool = False,
+    name: str = "labels",
 ) -> int:
     """The number of classes, after every check of labels against it, the batch size and the device.
 
@@ -209,7 +211,7 @@ def check_labels(
         if num_classes is not None:
             check_num_classes(num_classes)
         return 0
-    check_labels_tensor(labels)
+    check_labels_tensor(labels, name)
     if labels.dtype in INTEGER_DTYPES:
         if labels.dim() != 1:
             instead = "labels.argmax(dim=1)" if any_class else "labels.float()"
@@ -236,20 +238,20 @@ def check_labels(
         num_classes = labels.shape[1]
         if labels.requires_grad and not differentiable:
             raise ValueError(
-                "labels must not require grad, because mixing images has no autograd formula; pass labels.detach(), or "
-                "mix them by cutmix_cuda.mix_targets, which has gradients"
+                f"{name} must not require grad, because mixing images has no autograd formula; pass {name}.detach(), "
+                "or mix them by cutmix_cuda.mix_targets, which has gradients"
             )
     else:
         raise TypeError(
-            f"labels must be class indices of dtype {_names(INTEGER_DTYPES)}, or soft labels of dtype "
+            f"{name} must be class indices of dtype {_names(INTEGER_DTYPES)}, or soft labels of dtype "
             f"{_names(FLOAT_DTYPES)}, got {labels.dtype}"
         )
     if labels.shape[0] != batch:
-        raise ValueError(f"labels must have one entry a sample, {batch}, got {labels.shape[0]}")
+        raise ValueError(f"{name} must have one entry a sample, {batch}, got {labels.shape[0]}")
     if labels.device != device:
-        raise ValueError(f"labels must be on the device of the images, {device}, got {labels.device}")
+        raise ValueError(f"{name} must be on the device of the images, {device}, got {labels.device}")
     if labels.dim() == 1:
-        check_range("labels", labels, num_classes)
+        check_range(name, labels, num_classes)
     return 0 if num_classes is None else num_classes
 
 
@@ -347,26 +349,38 @@ def _memory_of(tensor: Tensor) -> tuple[int, int]:
 
 def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raises unless out can take the mixed images, as they are or of another dtype."""
+    check_out_like(out, images, dtype, images.shape)
+    check_apart(out, images, "images")
+
+
+def check_out_like(out: Tensor, images: Tensor, dtype: torch.dtype | None, shape: Sequence[int]) -> None:
+    """Raises unless out can be written, and is of a shape, on the device of images, and of a dtype or theirs."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a tensor, got {type(out).__name__}")
     check_dense("out", out)
     if dtype is not None and out.dtype != dtype:
         raise ValueError(f"out must have the dtype asked for, {dtype}, got {out.dtype}")
-    for name in ("shape", "device") if dtype is not None else ("shape", "dtype", "device"):
+    if out.shape != shape:
+        raise ValueError(f"out must have the shape of images, {shape}, got {out.shape}")
+    for name in ("device",) if dtype is not None else ("dtype", "device"):
         given, wanted = getattr(out, name), getattr(images, name)
         if given != wanted:
             raise ValueError(f"out must have the {name} of images, {wanted}, got {given}")
     if out.requires_grad:
         raise ValueError("out must not require grad, because mixing has no autograd formula; pass out.detach()")
     _check_writable("out", out)
-    if not (has_memory(images) and has_memory(out)) or images.numel() == 0:
-        return
-    if may_overlap_itself(out):
+    if has_memory(out) and may_overlap_itself(out):
         raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")
-    begin, end = _memory_of(images)
+
+
+def check_apart(out: Tensor, read: Tensor, name: str) -> None:
+    """Raises if out overlaps what is read for it."""
+    if not (has_memory(read) and has_memory(out)) or read.numel() == 0 or out.numel() == 0:
+        return
+    begin, end = _memory_of(read)
     out_begin, out_end = _memory_of(out)
     if begin < out_end and out_begin < end:
         raise ValueError(
-            "out must not overlap images in memory; "
+            f"out must not overlap {name} in memory; "
             "to mix in place use a function whose name ends in an underscore, or inplace=True"
         )

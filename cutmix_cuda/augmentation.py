@@ -106,17 +106,15 @@ class Settings(NamedTuple):
     memory_format: torch.memory_format
     channels_last_input: bool
 
-    @property
+    # No properties, because the Dynamo of torch 2.10 does not trace those of a tuple.
     def changes(self) -> bool:
         """Whether samples are flipped, shifted, coloured or erased."""
         return self.view_parameters != _NO_PARAMETERS or self.view_choices != _NO_CHOICES
 
-    @property
     def coloured(self) -> bool:
         """Whether views have colour matrices."""
         return bool(self.view_choices[_COLOURED])
 
-    @property
     def noisy(self) -> bool:
         """Whether erased boxes are filled with random numbers."""
         return self.erasing[0] != EraseValue.constant
@@ -154,6 +152,8 @@ def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
             raise ValueError(f"mix must have no {name} of its own: give {name} to the augmentation that draws for it")
     if mix.inplace:
         raise ValueError("mix must not be in place: an augmentation writes to new memory or to out")
+    if not isinstance(mix._settings, MixSettings):
+        raise TypeError(f"mix must be of one box a sample for the batch tail, got {mix!r}")
     return mix._settings, mix.num_classes
 
 
@@ -272,7 +272,7 @@ def _output(images: Tensor, settings: Settings) -> _Output:
 
 def _only_mixes(images: Tensor, settings: Settings) -> bool:
     """Whether nothing is normalised, cast, laid out anew, moved, coloured or erased: then bytes are mixed."""
-    if settings.mean is not None or settings.changes or settings.dtype not in (None, images.dtype):
+    if settings.mean is not None or settings.changes() or settings.dtype not in (None, images.dtype):
         return False
     return settings.memory_format == torch.preserve_format or (
         images.dim() == 4 and images.is_contiguous(memory_format=settings.memory_format)
@@ -305,7 +305,7 @@ def _check_images(images: Tensor, settings: Settings, output: _Output, coloured:
     if output.dtype == torch.uint8 and images.dtype != torch.uint8:
         raise ValueError(f"dtype must be a float dtype for float images, got torch.uint8 for {images.dtype}")
     if output.dtype == torch.uint8:
-        if settings.noisy:
+        if settings.noisy():
             value = EraseValue(settings.erasing[0]).name
             raise ValueError(f"value of erase must be a number for images that stay uint8, got {value!r}")
         for name, numbers in (("value of erase", settings.erased), ("fill of mix", (settings.mix.fill,))):
@@ -386,7 +386,7 @@ def run(
 
     output = _output(images, settings)
     _check_not_classes(given)
-    _check_images(images, settings, output, settings.coloured)
+    _check_images(images, settings, output, settings.coloured())
     device, mix = images.device, settings.mix
     op_labels, classes = _labels_of_op(plain(op_labels), settings.num_classes, images.shape[0], device, mix.targets)
     ops = _backends.ops_for(backend, device)
@@ -418,7 +418,7 @@ def run(
         targets = labels
     else:
         targets = dense if op_labels is not None else pairs_of(plain(labels), plan)
-    return Augmented(augmented, targets, plan, views, settings.coloured)
+    return Augmented(augmented, targets, plan, views, settings.coloured())
 
 
 def follow(
@@ -453,7 +453,7 @@ def follow(
     ops = _backends.ops_for(backend, device)
     if out is not None:
         _validation.check_out(out, images, output.dtype)
-    noisy = settings.noisy
+    noisy = settings.noisy()
     arguments = (
         op_labels,
         plan.packed,
@@ -783,7 +783,7 @@ class Augment(nn.Module):
                 host wait, such a sample is normalised and otherwise left as it was, and its target is NaN.
         """
         generator = self.generator if seed is None else None
-        if seed is None and self._settings.noisy:
+        if seed is None and self._settings.noisy():
             seed = self._next_seed()
         return follow(
             images, labels, plan, views, self._settings, seed=seed, generator=generator, out=out, backend=self.backend

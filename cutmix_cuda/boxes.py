@@ -125,7 +125,7 @@ def mix_boxes(
 ) -> MixedBoxes:
     """By a valid packed plan on the CPU. Everything else as :meth:`cutmix_cuda.MixPlan.mix_boxes`."""
     _validation.check_share("min_visible", min_visible)
-    corners = _checked_corners(boxes, labels, packed.shape[0], height, width)
+    corners = checked_corners(boxes, labels, packed.shape[0], height, width)
     exact = [_clipped(each, each.new_tensor([0, 0, width, height])) for each in corners]
     lams = packed[:, 5].view(torch.float32).tolist()
     mixed = MixedBoxes([], None if labels is None else [], [], [])
@@ -150,7 +150,7 @@ def _check_list(name: str, tensors: Sequence[Tensor], batch: int) -> None:
             raise TypeError(f"{name} must be tensors, got {type(each).__name__} for sample {sample}")
 
 
-def _checked_corners(
+def checked_corners(
     boxes: Sequence[Tensor], labels: Sequence[Tensor] | None, batch: int, height: int, width: int
 ) -> list[Tensor]:
     """x0, y0, x1, y1 of each sample's boxes in float64, if everything fits together."""

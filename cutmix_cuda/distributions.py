@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ._constants import OfGraphs, built_once, name_in_graphs
-from ._ops import KINDS, QUANTILE_INTERVALS
+from ._ops import KINDS, QUANTILE_INTERVALS, PatchMethod
 from ._validation import check_positive, check_share
 from .reference import mixes_target
 
@@ -210,6 +210,37 @@ def _tables(device: torch.device, *distributions: float | Distribution | None) -
         return torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
 
     return built_once(("quantiles", device, *distributions), build)
+
+
+def patch_quantiles(method: int, drawn: float | Distribution, device: torch.device) -> Tensor:
+    """The table that patches are drawn by, float32 (4097,), on a device. Built once for each device.
+
+    drawn is what is drawn: of holes the area of one, or its distribution; of resizemix the scale; of ricap the corner,
+    where a number stands for Beta(number, number).
+    """
+    if torch.compiler.is_compiling():
+        return getattr(OfGraphs, _name_of_patch_table(device, int(method), _parts(drawn)))
+    return _patch_table(device, int(method), drawn)
+
+
+def _patch_table(device: torch.device, method: int, drawn: float | Distribution) -> Tensor:
+    def build() -> Tensor:
+        if method == PatchMethod.ricap:
+            knots = knots_of(as_distribution(drawn))
+        else:
+            knots = knots_of(drawn if isinstance(drawn, Distribution) else Constant(drawn))
+        if method == PatchMethod.holes:
+            knots = 1.0 - knots[::-1]  # lambda is what is left of the image
+        return torch.from_numpy(knots.astype(np.float32)).to(device)
+
+    return built_once(("patch quantiles", device, method, drawn), build)
+
+
+def _name_of_patch_table(device: torch.device, method: int, drawn: Any) -> str:
+    return name_in_graphs(_patch_table(device, method, _made_of(drawn)))
+
+
+_name_of_patch_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _name_of_tables(device: torch.device, *parts: Any) -> str:

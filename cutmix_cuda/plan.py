@@ -198,11 +198,11 @@ class MixPlan:
             ValueError: a shape is wrong, or, on the CPU, a partner or box leads outside the batch or the image. On a
                 GPU, where looking would make the host wait, such a sample is left as it was and its target is NaN.
         """
-        _check_integers("partner", partner)
-        _check_integers("boxes", boxes)
+        check_integers("partner", partner)
+        check_integers("boxes", boxes)
         if kind is None:
             kind = torch.full_like(partner, int(Kind.cutmix))
-        _check_integers("kind", kind)
+        check_integers("kind", kind)
         if is_tv_tensor(boxes, "BoundingBoxes"):
             raise TypeError(
                 "boxes must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes, with x first"
@@ -275,7 +275,8 @@ class MixPlan:
         return f"MixPlan(batch={len(self)}, height={self.height}, width={self.width}, device={str(self.device)!r})"
 
 
-def _check_integers(name: str, tensor: Tensor) -> None:
+def check_integers(name: str, tensor: Tensor) -> None:
+    """Raises unless a tensor is of an integer dtype."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     _validation.check_dense(name, tensor)
@@ -318,7 +319,8 @@ def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None
 
 def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str) -> None:
     if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}")
+        hint = "; follow it with cutmix_cuda.paint" if type(plan).__name__ == "PatchPlan" else ""
+        raise TypeError(f"plan must be a MixPlan, got {type(plan).__name__}{hint}")
     planned = plan.packed.shape[0]  # len() would make a symbol of a graph one number
     if planned != batch:
         raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {planned}")

@@ -13,10 +13,25 @@ from typing_extensions import Unpack
 from . import _backends, _validation
 from ._literals import BackendName
 from ._ops import Sampling
-from ._options import CutMixOptions, CutoutOptions, MixOptions, MixUpOptions, Settings, complete, with_options
+from ._options import (
+    CutMixOptions,
+    CutoutOptions,
+    FMixOptions,
+    MaskSettings,
+    MixOptions,
+    MixUpOptions,
+    PatchSettings,
+    ResizeMixOptions,
+    RICAPOptions,
+    Settings,
+    check_holes,
+    complete,
+    with_options,
+)
 from ._seed import counted_seed
+from ._tensors import plain
 from .functional import draw_plan, returned, run
-from .plan import MixPlan
+from .patches import draw_masks, draw_patches, paint, run_patches
 
 
 class Transform(nn.Module):
@@ -26,7 +41,7 @@ class Transform(nn.Module):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | PatchSettings | MaskSettings,
         options: Mapping[str, Any],
         num_classes: int | None,
         inplace: bool,
@@ -38,6 +53,8 @@ class Transform(nn.Module):
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
         if inplace:
+            if not isinstance(settings, Settings):
+                raise ValueError("inplace must be False where a sample has several patches, or sources")
             _validation.check_own_inverse(Sampling(*settings.sampling).partner)
         self.seeds = counted_seed(seed, generator)
         self._settings = settings
@@ -49,7 +66,9 @@ class Transform(nn.Module):
         if backend is None:
             _backends.check_variable()
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
-        self._arguments = {"num_classes": num_classes, **shown, "inplace": inplace}  # for repr
+        self._arguments = {"num_classes": num_classes, **shown}  # for repr
+        if isinstance(settings, Settings) or "holes" in options:
+            self._arguments["inplace"] = inplace
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
         """Mixes a batch.
@@ -57,7 +76,7 @@ class Transform(nn.Module):
         Args:
             images: (B, ..., H, W).
             labels: class indices (B,), soft labels (B, K), or None.
-            return_plan: also return the :class:`MixPlan`, to mix anything else with the same boxes.
+            return_plan: also return the plan, to mix anything else alike.
 
         Returns:
             (images, targets) or (images, targets, plan), as :func:`cutmix_cuda.cutmix`.
@@ -65,6 +84,20 @@ class Transform(nn.Module):
         Raises:
             TypeError, ValueError: the batch is wrong; nothing was written.
         """
+        if isinstance(self._settings, MaskSettings):
+            return self._mix_by_masks(self._settings, images, labels, return_plan)
+        if isinstance(self._settings, PatchSettings):
+            patched = run_patches(
+                images,
+                labels,
+                self.num_classes,
+                self._settings,
+                seed=self._next_seed(),
+                generator=self.generator,
+                out=None,
+                backend=self.backend,
+            )
+            return patched if return_plan else patched[:2]
         mixed = run(
             images,
             labels,
@@ -78,6 +111,22 @@ class Transform(nn.Module):
         )
         return returned(images, mixed, return_plan)
 
+    def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, return_plan: bool):
+        _validation.check_images(plain(images))
+        batch, height, width = images.shape[0], *images.shape[-2:]
+        seed = self._next_seed()
+        plan = draw_masks(batch, height, width, settings, seed=seed, generator=self.generator, device=images.device)
+        mixed = paint(
+            images,
+            labels,
+            plan,
+            self.num_classes,
+            label_smoothing=settings.label_smoothing,
+            target_dtype=settings.target_dtype,
+            backend=self.backend,
+        )
+        return (*mixed, plan) if return_plan else mixed
+
     def sample_plan(
         self,
         batch_size: int,
@@ -86,7 +135,7 @@ class Transform(nn.Module):
         *,
         seed: int | Tensor | None = None,
         device: torch.device | str | None = None,
-    ) -> MixPlan:
+    ):
         """The plan that a batch of these sizes would be mixed by.
 
         Args:
@@ -97,7 +146,8 @@ class Transform(nn.Module):
             device: where the plan is to be; the CPU by default.
 
         Returns:
-            A :class:`MixPlan` of the batch.
+            A :class:`MixPlan` of the batch; a :class:`PatchPlan` where a sample may have several patches, or sources or
+            masks.
 
         Raises:
             TypeError, ValueError: an argument is wrong.
@@ -105,16 +155,13 @@ class Transform(nn.Module):
         generator = self.generator if seed is None else None
         if seed is None:
             seed = self._next_seed()
-        return draw_plan(
-            batch_size,
-            height,
-            width,
-            self._settings,
-            seed=seed,
-            generator=generator,
-            device=device,
-            backend=self.backend,
-        )
+        sizes = batch_size, height, width
+        settings = self._settings
+        if isinstance(settings, MaskSettings):
+            return draw_masks(*sizes, settings, seed=seed, generator=generator, device=device)
+        if isinstance(settings, PatchSettings):
+            return draw_patches(*sizes, settings, seed=seed, generator=generator, device=device, backend=self.backend)
+        return draw_plan(*sizes, settings, seed=seed, generator=generator, device=device, backend=self.backend)
 
     def _next_seed(self) -> Tensor | None:
         return None if self.seeds is None else self.seeds.next()
@@ -238,6 +285,8 @@ class Cutout(Transform):
             all samples.
         placement: "clip", a box centred anywhere and clipped at the border, as in the paper; "inside", a box that is
             never clipped.
+        holes: boxes a sample, each of that area and where it likes, up to 64. With more than one they cannot be cut out
+            in place, and the plan is a :class:`PatchPlan`.
         label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
@@ -255,7 +304,9 @@ class Cutout(Transform):
         backend: BackendName | None = None,
         **options: Unpack[CutoutOptions],
     ) -> None:
-        settings, every = Settings.of_cutout(**options), complete(CutoutOptions, options)
+        every = complete(CutoutOptions, options)
+        several = check_holes(every["holes"]) > 1
+        settings = PatchSettings.of_holes(**options) if several else Settings.of_cutout(**options)
         super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
 
 
@@ -300,3 +351,120 @@ class Mix(Transform):
     ) -> None:
         settings, every = Settings.of_mix(**options), complete(MixOptions, options)
         super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+
+
+class RICAP(Transform):
+    """RICAP (Takahashi et al., 2018): four images in the four corners of one, each sample with its own, in one launch.
+
+    >>> ricap = RICAP(num_classes=1000)
+    >>> mixed, targets = ricap(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+    The point where the four meet is drawn from Beta(beta, beta) on each side. Each corner is a crop, from anywhere, of
+    a sample i + s modulo B, with an s for each of the corners that is new at each call. A target is weighted by the
+    areas. The published code draws one point and four crops for a whole batch: scope "batch". Images are of any dtype.
+    It mixes in eval mode as well.
+
+    Args:
+        num_classes: K, needed with class indices.
+        beta: the parameter of the Beta distribution, or a distribution of :mod:`cutmix_cuda.distributions`.
+        prob: the probability that a sample (with scope "batch", the batch) is mixed.
+        scope: who has a point and crops in common: "sample", nobody; "batch", all samples.
+        label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
+        target_dtype: float32, float16, bfloat16 or float64.
+        seed, generator, backend: as for :class:`CutMix`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    @with_options
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        backend: BackendName | None = None,
+        **options: Unpack[RICAPOptions],
+    ) -> None:
+        settings, every = PatchSettings.of_ricap(**options), complete(RICAPOptions, options)
+        super().__init__(settings, every, num_classes, False, seed, generator, backend)
+
+
+class ResizeMix(Transform):
+    """ResizeMix (Qin et al., 2020): the whole partner, made smaller, is pasted into a sample, in one launch.
+
+    >>> resizemix = ResizeMix(num_classes=1000)
+    >>> mixed, targets = resizemix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+    The box has the image's shape, lies anywhere inside, and its area is the partner's share of the target. The partner
+    is resized to the nearest pixel. Images are of any dtype. It mixes in eval mode as well.
+
+    Args:
+        num_classes: K, needed with class indices.
+        scale: of the box's sides to the image's: a number in [0, 1], or its distribution.
+        prob: the probability that a sample (with scope "batch", the batch) is mixed.
+        scope: who has a box in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
+            all samples.
+        partner: whose pixels are pasted: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
+        label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
+        target_dtype: float32, float16, bfloat16 or float64.
+        seed, generator, backend: as for :class:`CutMix`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    @with_options
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        backend: BackendName | None = None,
+        **options: Unpack[ResizeMixOptions],
+    ) -> None:
+        settings, every = PatchSettings.of_resizemix(**options), complete(ResizeMixOptions, options)
+        super().__init__(settings, every, num_classes, False, seed, generator, backend)
+
+
+class FMix(Transform):
+    """FMix (Harris et al., 2020): a partner is pasted where noise of low frequencies is small, each sample with its
+    own mask.
+
+    >>> fmix = FMix(num_classes=1000)
+    >>> mixed, targets = fmix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
+
+    The masks are made by :func:`cutmix_cuda.masks.fmix`, some dozens of torch's operations on the device of the images,
+    and the mixing is one launch. A target is weighted by the mask's mean, to the pixel; the published code uses one
+    mask for a batch, made on the CPU, and weights by the lambda that it was made for. Images are of any dtype. It mixes
+    in eval mode as well. Other masks, soft ones and those of a model are :func:`cutmix_cuda.mix_by_masks`'s.
+
+    Args:
+        num_classes: K, needed with class indices.
+        alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
+            distribution of :mod:`cutmix_cuda.distributions`.
+        decay: the noise of a frequency f is divided by f to this power; the greater, the smoother.
+        prob: the probability that a sample is mixed.
+        partner: whose pixels are pasted: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
+        label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
+        target_dtype: float32, float16, bfloat16 or float64.
+        seed, generator, backend: as for :class:`CutMix`; the backend is that of the mixing.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
+    """
+
+    @with_options
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        backend: BackendName | None = None,
+        **options: Unpack[FMixOptions],
+    ) -> None:
+        settings, every = MaskSettings.of_fmix(**options), complete(FMixOptions, options)
+        super().__init__(settings, every, num_classes, False, seed, generator, backend)

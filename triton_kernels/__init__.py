@@ -11,10 +11,10 @@ try:
     import triton
 
     INTERPRETED: bool = triton.knobs.runtime.interpret
-    from . import adjoint_ops, augment_ops, ops
+    from . import adjoint_ops, augment_ops, ops, patches_ops
 except Exception as error:  # whatever a missing, old or broken Triton raises: there are other backends
     raise ImportError(f"triton cannot be used: {type(error).__name__}: {error}") from error
 
-OPS = ops.OPS | adjoint_ops.OPS | augment_ops.OPS
+OPS = ops.OPS | adjoint_ops.OPS | augment_ops.OPS | patches_ops.OPS
 
 __all__ = ["INTERPRETED", "OPS"]

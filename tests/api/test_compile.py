@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Mix
+from cutmix_cuda import CutMix, Mix, reference_patches
 from cutmix_cuda._backends import ops_for
 from cutmix_cuda._ops import OPS
 from cutmix_cuda.distributions import Beta, Distribution, Uniform, quantiles
@@ -68,12 +68,14 @@ def arguments_of(op: str, images: Tensor, labels: Tensor | None) -> tuple[object
 
 WITHOUT_IMAGES = ("sample_plan", "mix_targets")
 OF_THE_TAIL = ("sample_views", "augment", "augment_out", "apply_views", "apply_views_out")  # ops/test_augment.py
+OF_PATCHES = tuple(reference_patches.OPS)  # api/test_patches.py
 OF_GRADIENTS = ("apply_adjoint_out",)  # test_features.py
+ELSEWHERE = WITHOUT_IMAGES + OF_THE_TAIL + OF_PATCHES + OF_GRADIENTS
 
 
 @every_backend
 @pytest.mark.parametrize("layout", layouts("cpu"))
-@pytest.mark.parametrize("op", [op for op in OPS if op not in WITHOUT_IMAGES + OF_THE_TAIL + OF_GRADIENTS])
+@pytest.mark.parametrize("op", [op for op in OPS if op not in ELSEWHERE])
 def test_opcheck(backend, op, layout):
     images = layouts(backend.device)[layout]
     labels = {"channels last": None, "sliced": soft_labels(len(images), 5)}.get(layout, random_labels(len(images), 5))

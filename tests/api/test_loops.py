@@ -84,6 +84,8 @@ class CountThreads:
         self.others = others
 
     def __call__(self, worker: int) -> None:
+        import scipy.special  # noqa: F401, because numpy's libraries start threads of their own
+
         allowed, images = torch.get_num_threads(), batch_of_images()
         for number in (allowed, *self.others):
             torch.set_num_threads(number)

@@ -15,6 +15,7 @@
 #include "cuda/adjoint_geometry.h"
 #include "cuda/augment_geometry.h"
 #include "cuda/launch_geometry.h"
+#include "cuda/patches_geometry.h"
 #include "mix_math.h"
 #include "rows.h"
 #include "targets.h"
@@ -363,6 +364,84 @@ void bind_launch_geometry(py::module_& module) {
     });
 }
 
+using PatchDrawArgs = std::tuple<uint64_t, double, Options>;  // address of the quantiles, then as in the schemas
+using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, sizes, whether they are floats
+
+py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int32_t others, int32_t height,
+                           int32_t width, uint64_t rows, uint64_t sources, const std::optional<PatchDrawArgs>& draw,
+                           uint64_t seed, uint64_t device_seed, const std::optional<MaskArgs>& masks, uint64_t weights,
+                           const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& other_images,
+                           const std::optional<TensorArgs>& out, int64_t element_bytes, const std::string& dtype,
+                           std::pair<int64_t, int64_t> fill, const std::optional<LabelArgs>& labels,
+                           const std::optional<LabelArgs>& targets, uint64_t other_labels, int32_t num_classes,
+                           double label_smoothing) {
+    PatchCall call = {};
+    call.samples = samples;
+    call.patches = patches;
+    call.batch = batch;
+    call.others = others;
+    call.height = height;
+    call.width = width;
+    call.seed = seed;
+    call.device_seed = at<const int64_t>(device_seed);
+    if (draw) {
+        const auto& [quantiles, prob, sampling] = *draw;
+        call.sampled_rows = at<PlanRow>(rows);
+        call.sampled_sources = at<Box>(sources);
+        call.draw = {at<const float>(quantiles),
+                     static_cast<float>(prob),
+                     {static_cast<PatchMethod>(sampling.at(0)), static_cast<Scope>(sampling.at(1)),
+                      static_cast<Partner>(sampling.at(2)), static_cast<Placement>(sampling.at(3)), patches}};
+    } else {
+        call.rows = at<const PlanRow>(rows);
+        call.sources = at<const Box>(sources);
+    }
+    if (masks) {
+        const auto& [address, sizes, soft] = *masks;
+        call.masks = {at<const void>(address), static_cast<int32_t>(sizes.at(0)), static_cast<int32_t>(sizes.at(1)),
+                      static_cast<int32_t>(sizes.at(2)), soft};
+    }
+    call.weights = at<const float>(weights);
+    call.can_blend = !images || can_blend(dtype_named(dtype));
+    if (images && out) {
+        call.images = {at<const uint8_t>(std::get<0>(*images)),
+                       at<uint8_t>(std::get<0>(*out)),
+                       rows_or_throw(*images, element_bytes),
+                       rows_or_throw(*out, element_bytes),
+                       false,
+                       dtype_named(dtype),
+                       {}};
+        std::memcpy(call.images.fill, &fill.first, 8);
+        std::memcpy(call.images.fill + 8, &fill.second, 8);
+        if (other_images) {
+            call.other_images = at<const uint8_t>(std::get<0>(*other_images));
+            call.other_rows = rows_or_throw(*other_images, element_bytes);
+        }
+    }
+    if (labels && targets)
+        call.targets = {at<const void>(std::get<0>(*labels)),
+                        at<void>(std::get<0>(*targets)),
+                        dtype_named(std::get<1>(*labels)),
+                        dtype_named(std::get<1>(*targets)),
+                        num_classes,
+                        smoothing_of(label_smoothing, num_classes)};
+    call.other_labels = at<const void>(other_labels);
+    const PatchLaunch launch = patch_geometry(call);
+    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
+    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block, "params"_a = params,
+                    "fits"_a = !call.images.out || fits_patch_launch(call));
+}
+
+void bind_patch_geometry(py::module_& module) {
+    module.def("patch_geometry", &patch_geometry_of, py::kw_only(), "samples"_a, "patches"_a, "batch"_a, "others"_a = 0,
+               "height"_a, "width"_a, "rows"_a, "sources"_a = 0, "draw"_a = py::none(), "seed"_a = 0,
+               "device_seed"_a = 0, "masks"_a = py::none(), "weights"_a = 0, "images"_a = py::none(),
+               "other_images"_a = py::none(), "out"_a = py::none(), "element_bytes"_a = 1, "dtype"_a = "",
+               "fill"_a = std::pair<int64_t, int64_t>(0, 0), "labels"_a = py::none(), "targets"_a = py::none(),
+               "other_labels"_a = 0, "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "The same of a call of several patches a sample.");
+}
+
 }  // namespace
 }  // namespace cutmix
 
@@ -373,5 +452,6 @@ PYBIND11_MODULE(bindings, module) {
     cutmix::bind_views(module);
     cutmix::bind_launch_geometry(module);
     cutmix::bind_augment_geometry(module);
+    cutmix::bind_patch_geometry(module);
     cutmix::bind_adjoint_geometry(module);
 }

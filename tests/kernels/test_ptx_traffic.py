@@ -34,10 +34,10 @@ from .execution import (
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 LAYOUTS = {"channels-first": False, "channels-last": True}
 ARCHITECTURE = 90
-# Instructions of a warp, for each 16 bytes that a lane writes: of PTX, whose moves between registers, a sixth of all, are
-# no machine code. While memory moves a vector in and one out, an H100 issues about 280; out of place mixup reads two, and
-# has 420. launch_geometry.h says why so many of these are spent on sampling in CUDA. In Triton every thread draws the row
-# of the plan for itself, and a masked load is four moves more.
+# Instructions of a warp, for each 16 bytes that a lane writes: of PTX, whose moves between registers, a sixth of all,
+# are no machine code. While memory moves a vector in and one out, an H100 issues about 280; out of place mixup reads
+# two, and has 420. launch_geometry.h says why so many of these are spent on sampling in CUDA. In Triton every thread
+# draws the row of the plan for itself, and a masked load is four moves more.
 INSTRUCTIONS_OUT_OF_PLACE = {"cuda": 84, "triton": 105}
 INSTRUCTIONS_IN_PLACE = {"cuda": 205, "triton": 170}
 INSTRUCTIONS_OF_CUTOUT_IN_PLACE = {"cuda": 205, "triton": 230}

@@ -25,6 +25,8 @@ TRANSFORMS = ("CutMix", "Cutout", "Mix", "MixUp")
 MIXING = ("apply_plan", "apply_plan_", "cutmix", "cutmix_", "mix", "mix_")
 OVERLOADED = (*TRANSFORMS, *MIXING, "Augment", "augment", "mix_targets")
 
+MODULES = ("distributions", "masks")
+
 ALIASES = {alias: name for name, alias in vars(_literals).items() if get_origin(alias) is Literal}
 
 Choices = dict[str, str]  # the types that parameters have in an overload, with a default where they have one
@@ -138,20 +140,22 @@ def augment_class() -> str:
 
 def imports(body: str) -> Iterable[str]:
     """Of what a text names."""
-    yield "from . import distributions"
+    yield f"from . import {', '.join(MODULES)}"
     modules: dict[str, list[str]] = {
         "_literals": sorted(name for name in ALIASES.values() if name in body),
         "augmentation": ["Mean"],
     }
     modules |= {"distributions": ["Distribution"], "transforms": ["Transform"]}
     for name in cutmix_cuda.__all__:
-        if name != "distributions" and name not in MIXING:
+        if name not in (*MODULES, *MIXING):
             module = getattr(cutmix_cuda, name).__module__.removeprefix("cutmix_cuda.")
             hidden = name in TRANSFORMS or name == "Augment"
             if name not in OVERLOADED or hidden:
                 modules.setdefault(module, []).append(f"{name} as _{name}" if hidden else name)
     for module, names in sorted(modules.items()):
-        yield f"from .{module} import {', '.join(names)}"
+        line = f"from .{module} import {', '.join(names)}"
+        short = len(line) <= 120
+        yield line if short else f"from .{module} import (\n    " + ",\n    ".join(names) + ",\n)"
 
 
 def stub() -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import cutmix_cuda
 from cutmix_cuda import __main__ as command_line
-from cutmix_cuda import _backends, demo
+from cutmix_cuda import _backends, demo, gallery
 
 BATCH, SIZE, SEED = 10, 40, 7
 
@@ -33,6 +33,24 @@ def demo_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     options = ("--batch", BATCH, "--size", SIZE, "--seed", SEED, "--output", "mixed.png", "--no-timing")
     return run("demo", *options, cwd=folder), matplotlib.image.imread(folder / "mixed.png")
+
+
+def test_the_gallery_shows_every_method(tmp_path):
+    """A row of eight images each, with its targets below, of the size asked for."""
+    assert "small.png" in run("gallery", "--size", 24, "--output", "small.png", cwd=tmp_path)
+    picture = matplotlib.image.imread(tmp_path / "small.png")
+    assert picture.shape[1] == gallery.NAME_WIDTH + 8 * (24 + gallery.GAP)
+    images, labels = demo.make_batch(8, 24)
+    top = gallery.GAP
+    for name, method in gallery.METHODS.items():
+        mixed, targets = method(images, labels, 25)
+        for i in (0, 7):
+            left = gallery.NAME_WIDTH + i * (24 + gallery.GAP)
+            shown = picture[top : top + 24, left : left + 24, :3]
+            assert np.array_equal(np.rint(255 * shown), mixed[i].permute(1, 2, 0).numpy()), name
+        lines = max(len(gallery._lines(targets[i], i)) for i in range(8))
+        top += 24 + gallery.LINE * lines + 2 * gallery.GAP
+    assert picture.shape[0] == top
 
 
 @pytest.fixture(scope="module")

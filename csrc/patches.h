@@ -1,0 +1,251 @@
+// Several patches a sample: how they are drawn, which may be followed, what is painted, and what of a target is whose.
+//
+// Sample i starts as sample i mod batch, its canvas. Its patches are painted over it in their order, each in its box:
+// nothing (keep), the partner's pixels (paste), lam * what lies below + (1 - lam) * the partner's (blend), or one value
+// (fill). A mask says how much of what lies below is left. A patch is then a weight of what lies below at each pixel,
+// weight_below, 1 outside of its box, and a pixel is what the topmost patch of weight 0 brings, with those above
+// blended over it: it is read from its owner alone, and rounded once.
+//
+// Twins with the same names stand in cutmix_cuda/reference_patches.py and triton_kernels/patches_math.py.
+#pragma once
+
+#include "mix_call.h"
+
+namespace cutmix {
+
+constexpr int32_t kMostPatches = 64;       // of a sample. Mirrors _ops.py::MOST_PATCHES
+constexpr int32_t kLongestSide = 1 << 15;  // of images and masks: the product of two is an int32
+
+enum PatchStream : uint32_t { kPerPatchBatch = 8, kPerPatch = 9 };  // behind those of mix_math.h
+
+// ---- What a call asks of a backend, in plain pointers and sizes
+
+struct Masks {
+    const void* data;  // (count, height, width), bool or float32
+    int32_t count, height, width;
+    bool soft;  // float32
+};
+
+struct Patch {  // a row of the plan and its source
+    PlanRow row;
+    Box source;
+
+    CUTMIX_HD Kind kind() const { return static_cast<Kind>(row.kind); }
+    CUTMIX_HD int32_t mask() const { return row.reserved; }  // its number from 1; 0 for none
+};
+
+enum class PatchMethod : int32_t { kHoles = 0, kResizeMix = 1, kRicap = 2 };  // mirrors _ops.py::PatchMethod
+
+// The integers `patch_sampling` of the ops, in their order: see _ops.py::PatchSampling.
+struct PatchSampling {
+    PatchMethod method;
+    Scope scope;
+    Partner partner;
+    Placement placement;
+    int32_t patches;
+};
+constexpr int64_t kPatchSamplingOptions = 5;
+
+struct PatchDraw {
+    const float* quantiles;  // one table
+    float prob;
+    PatchSampling sampling;
+};
+
+struct PatchCall {
+    // The plan: given, or to be sampled and written where `sampled_rows` is not null.
+    const PlanRow* rows;  // (samples, patches)
+    const Box* sources;   // the same; null: the boxes
+    PlanRow* sampled_rows;
+    Box* sampled_sources;
+    PatchDraw draw;
+    uint64_t seed;
+    const int64_t* device_seed;  // where set, the kernel loads the seed from here
+
+    Masks masks;
+    const float* weights;  // (samples, 1 + patches), or null
+    int32_t samples, patches;
+    int32_t batch, others;  // partners are batch samples and, behind them, others
+    int32_t height, width;
+    bool can_blend;
+
+    Images images;  // in_rows are of `batch` samples, out_rows of `samples`
+    const uint8_t* other_images;
+    Rows other_rows;
+    Targets targets;
+    const void* other_labels;  // or null
+};
+
+// ---- How patches are drawn
+
+// A share of a length in whole pixels, halves up.
+CUTMIX_HD int32_t nearest_part_of(float share, int32_t length) {
+    return min_of(static_cast<int32_t>(add_rn(mul_rn(share, static_cast<float>(length)), 0.5f)), length);
+}
+
+// A box of the image's shape, anywhere inside.
+CUTMIX_HD Box scaled_box(float scale, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
+    const int32_t box_height = part_of(scale, height), box_width = part_of(scale, width);
+    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height) + 1));
+    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width) + 1));
+    return {y0, x0, y0 + box_height, x0 + box_width};
+}
+
+// A patch of a sample whose mapped partner this is. Words of a sample: 0 and 1 the corner of ricap, 3 whether it is
+// kept; of a patch: 0 its size, 1 and 2 its place.
+CUTMIX_HD Patch sample_patch(const PatchDraw& draw, uint64_t seed, uint32_t index, uint32_t mapped, uint32_t patch,
+                             uint32_t batch, int32_t height, int32_t width) {
+    const PatchSampling& sampling = draw.sampling;
+    const uint32_t drawn = draw_index(sampling.scope, index, mapped);
+    const Words of_sample = philox(seed, drawn, kPerPatch), of_patch = philox(seed, drawn, kPerPatch, 1 + patch);
+    const uint32_t word_x = of_patch.word[1], word_y = of_patch.word[2];
+    uint32_t partner = mapped;
+    if (sampling.method == PatchMethod::kRicap) {
+        const uint32_t sum = index + mulhi(philox(seed, 0, kPerPatchBatch, patch).word[0], batch);
+        partner = sum >= batch ? sum - batch : sum;
+    }
+    const bool alone = sampling.method == PatchMethod::kResizeMix && partner == index;
+    if (!(unit_float(of_sample.word[3]) < draw.prob) || alone || height == 0 || width == 0)
+        return {kept_row(partner), {0, 0, 0, 0}};
+
+    Patch made = {{static_cast<int32_t>(partner), {}, 1.0f, static_cast<int32_t>(Kind::kCutMix), 0}, {}};
+    Box& box = made.row.box;
+    if (sampling.method == PatchMethod::kHoles) {
+        const float lam = quantile(draw.quantiles, of_patch.word[0]);
+        box = sampling.placement == Placement::kClip ? clipped_box(lam, word_x, word_y, height, width)
+                                                     : inside_box(lam, word_x, word_y, height, width);
+        made.source = box;
+        made.row.kind = static_cast<int32_t>(Kind::kCutout);
+        return made;
+    }
+    if (sampling.method == PatchMethod::kResizeMix) {
+        box = scaled_box(quantile(draw.quantiles, of_patch.word[0]), word_x, word_y, height, width);
+        made.source = {0, 0, height, width};
+    } else {
+        const int32_t corner_y = nearest_part_of(quantile(draw.quantiles, of_sample.word[0]), height);
+        const int32_t corner_x = nearest_part_of(quantile(draw.quantiles, of_sample.word[1]), width);
+        const bool lower = patch / 2 == 1, right = patch % 2 == 1;
+        box = {lower ? corner_y : 0, right ? corner_x : 0, lower ? height : corner_y, right ? width : corner_x};
+        const int32_t rows = box.y1 - box.y0, columns = box.x1 - box.x0;
+        const int32_t y = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - rows) + 1));
+        const int32_t x = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - columns) + 1));
+        made.source = {y, x, y + rows, x + columns};
+    }
+    made.row.lam = share_outside(box, height, width);
+    return made;
+}
+
+// ---- What a given plan may say
+
+CUTMIX_HD bool inside(const Box& box, int32_t height, int32_t width) {
+    return box.y0 >= 0 && box.y0 <= box.y1 && box.y1 <= height && box.x0 >= 0 && box.x0 <= box.x1 && box.x1 <= width;
+}
+
+CUTMIX_HD bool valid_patch(const Patch& patch, const PatchCall& call) {
+    const PlanRow& row = patch.row;
+    if (!(row.partner >= 0 && row.partner < int64_t{call.batch} + call.others && is_kind(row.kind) &&
+          inside(row.box, call.height, call.width) && row.lam >= 0.0f && row.lam <= 1.0f && patch.mask() >= 0 &&
+          patch.mask() <= call.masks.count))
+        return false;
+    const bool soft = call.masks.soft && patch.mask() != 0 && patch.kind() != Kind::kKeep;
+    if (!call.can_blend && (soft || blends(patch.kind()))) return false;
+    const Box &box = row.box, &source = patch.source;
+    const bool nothing = source.y0 == source.y1 || source.x0 == source.x1;
+    return inside(source, call.height, call.width) &&
+           !(nothing && has_partner(patch.kind()) && box.y0 < box.y1 && box.x0 < box.x1);
+}
+
+CUTMIX_HD bool valid_weight(float weight) { return weight >= 0.0f && weight <= 1.0f; }
+
+// ---- What is painted
+
+// The weight of what lies below a patch in its box, by its mask's there.
+CUTMIX_HD float weight_in_box(const Patch& patch, const Masks& masks, int32_t cell_y, int32_t cell_x) {
+    const float lam = blends(patch.kind()) ? patch.row.lam : 0.0f;
+    if (patch.mask() == 0) return lam;
+    const int64_t cell = (int64_t{patch.mask() - 1} * masks.height + cell_y) * masks.width + cell_x;
+    if (!masks.soft) return static_cast<const uint8_t*>(masks.data)[cell] != 0 ? 1.0f : lam;
+    float weight = static_cast<const float*>(masks.data)[cell];
+    weight = weight > 0.0f ? (weight < 1.0f ? weight : 1.0f) : 0.0f;
+    return add_rn(weight, mul_rn(sub_rn(1.0f, weight), lam));
+}
+
+CUTMIX_HD bool in_box(const Patch& patch, int32_t y, int32_t x) {
+    const Box& box = patch.row.box;
+    return patch.kind() != Kind::kKeep && y >= box.y0 && y < box.y1 && x >= box.x0 && x < box.x1;
+}
+
+// Which cell of a mask, of `cells` over a length, a pixel reads.
+CUTMIX_HD int32_t cell_of(int32_t position, int32_t cells, int32_t length) {
+    return cells == length ? position : position * cells / length;
+}
+
+CUTMIX_HD float weight_below(const Patch& patch, const Masks& masks, int32_t y, int32_t x, int32_t height,
+                             int32_t width) {
+    if (!in_box(patch, y, x)) return 1.0f;
+    if (patch.mask() == 0) return weight_in_box(patch, masks, 0, 0);
+    return weight_in_box(patch, masks, cell_of(y, masks.height, height), cell_of(x, masks.width, width));
+}
+
+// Which row (or column) of a source a position in the box reads.
+CUTMIX_HD int32_t source_of(int32_t position, int32_t begin, int32_t end, int32_t source_begin, int32_t source_end) {
+    const int32_t length = end - begin, source_length = source_end - source_begin;
+    if (length == source_length) return source_begin + position - begin;
+    return source_begin + (position - begin) * source_length / length;
+}
+
+// ---- Whose a target is
+
+constexpr float kUnits = 0x1p24f;  // of the weight of a pixel, so that sums are of integers, in any order
+
+// A patch's part of a pixel, in units, of what the patches above leave.
+CUTMIX_HD int64_t units_of(float left, float below) {
+    return static_cast<int64_t>(mul_rn(mul_rn(left, sub_rn(1.0f, below)), kUnits));
+}
+
+CUTMIX_HD float share_of(int64_t units, int32_t height, int32_t width) {
+    return div_rn(static_cast<float>(units), mul_rn(static_cast<float>(height * width), kUnits));
+}
+
+// Whose label is part `part` of a target: the canvas's, then the patches' partners'.
+CUTMIX_HD int32_t owner_of(const PatchCall& call, int32_t sample, const Patch* patches, int32_t part) {
+    return part == 0 ? sample % call.batch : patches[part - 1].row.partner;
+}
+
+CUTMIX_HD int32_t class_of(const PatchCall& call, int32_t owner) {
+    if (owner < call.batch) return load_class(call.targets, owner);
+    Targets others = call.targets;
+    others.labels = call.other_labels;
+    return load_class(others, owner - call.batch);
+}
+
+// A class's part of a label, smoothed.
+template <typename Value>
+CUTMIX_HD Value label_value(const PatchCall& call, int32_t owner, int32_t known_class, int32_t column) {
+    const Targets& targets = call.targets;
+    const Value off = static_cast<Value>(targets.smoothing.off);
+    if (!is_float(targets.labels_dtype)) return column == known_class ? static_cast<Value>(targets.smoothing.on) : off;
+    const bool first = owner < call.batch;
+    const int64_t row = first ? owner : owner - call.batch;
+    const Value label = load_value<Value>(first ? targets.labels : call.other_labels, targets.labels_dtype,
+                                          row * targets.num_classes + column);
+    return add_rn(mul_rn(label, static_cast<Value>(targets.smoothing.scale)), off);
+}
+
+struct Part {  // of a target
+    int32_t owner, known_class;
+    float weight;  // 0: does not count
+};
+
+// A class's value: the sum of its parts, in their order.
+template <typename Value>
+CUTMIX_HD Value patch_target(const PatchCall& call, const Part* parts, int32_t count, int32_t column) {
+    Value sum = 0;
+    for (int32_t part = 0; part < count; ++part)
+        if (parts[part].weight > 0.0f)
+            sum = add_rn(sum, mul_rn(static_cast<Value>(parts[part].weight),
+                                     label_value<Value>(call, parts[part].owner, parts[part].known_class, column)));
+    return sum;
+}
+
+}  // namespace cutmix

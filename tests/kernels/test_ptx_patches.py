@@ -1,0 +1,189 @@
+"""The compiled kernels of several patches a sample, executed with the launches that a user's calls make.
+
+As test_ptx_kernels.py: the interpreter in tests/ptx raises at the first access out of bounds, race, or use of what was
+never written. tests/ops/test_patches.py holds the reference itself to an oracle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cutmix_cuda import reference_patches
+from cutmix_cuda._ops import PatchMethod
+
+from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
+from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, random_plan
+from .execution import SECTOR, needs_cuda
+from .patches_execution import Painted, execute_patches, patches_call
+from .test_ptx_kernels import assert_same_targets, poisoned, surroundings
+
+pytestmark = needs_cuda
+
+CLASSES = 5
+NO_SMOOTHING = 0.0
+PLANS: dict[str, dict[str, Any]] = {
+    "paste": {"kinds": (PASTE,)},
+    "sources": {"kinds": (KEEP, PASTE, FILL), "sources": True},
+    "masks": {"kinds": (PASTE, FILL), "masks": (3, 4)},
+    "everything": {"kinds": (KEEP, PASTE, BLEND, FILL), "masks": (9, 13), "soft": True, "sources": True},
+}
+SEED = torch.tensor([20180408])
+UNIFORM = torch.arange(4097) / 4096
+
+
+def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_on_device: bool = False) -> Painted:
+    """A call gives the reference's images, targets and plan, writes all of them, and nothing around images."""
+    call = patches_call(op, *arguments)
+    done = execute_patches(call, architecture, seed_on_device)
+    if op.endswith("_out"):
+        *before, out, fill = (call.arguments[name] for name in call.arguments)
+        arguments = *before, out.clone(memory_format=torch.preserve_format), fill
+        out = arguments[-2]
+    results: Any = getattr(reference_patches, op)(*arguments)
+    names = {
+        "paint": ("out", "targets"),
+        "paint_out": ("targets",),
+        "paint_targets": ("targets",),
+        "sample_patches": ("rows", "sources"),
+        "sample_and_paint": ("out", "targets", "rows", "sources"),
+    }[op]
+    named = dict(zip(names, results if len(names) > 1 else (results,), strict=True))
+    if op.endswith("_out"):
+        named["out"] = out
+    for name in ("rows", "sources"):
+        if name in named:
+            assert_same_bits(getattr(done, name), named[name])
+    if call.targets is not None:
+        assert_same_targets(done.targets, named["targets"])
+    if call.out is not None:
+        assert_same_bits(done.out, named["out"])
+        assert torch.equal(surroundings(done.out), surroundings(poisoned(call.out)))
+    return done
+
+
+def paint(images: Tensor, plan: Plan, labels: Any = None, *, others: Any = None, **options: Any) -> Painted:
+    labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
+    other_labels = None if others is None else random_labels(others.shape[0], CLASSES, labels.dtype, seed=1)
+    low, high = torch.full((16,), 3, dtype=torch.uint8).view(torch.int64).tolist()
+    given = images, others, labels, other_labels, *plan
+    return assert_as_reference("paint", *given, CLASSES, 0.1, torch.float32, [low, high], **options)
+
+
+SHAPES = [(4, 3, 6, 9), (3, 1, 5, 32), (1, 2, 1, 1), (3, 3, 1, 40), (3, 2, 2, 7, 4), (2, 16, 7, 4), (2, 3, 30, 48)]
+every_plan = pytest.mark.parametrize("name", PLANS)
+
+
+@every_plan
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape(name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for patches in (1, 4):
+        paint(images, random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name]))
+
+
+@every_plan
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float64, torch.int16], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_every_dtype_and_layout(name, dtype, layout):
+    if name == "everything" and dtype == torch.int16:
+        pytest.skip("nothing to blend")
+    for width in (9, 32):
+        images = random_images((4, 3, 6, width), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        paint(images, random_plan(4, 3, 4, 6, width, **PLANS[name]))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.int64, torch.bool], ids=str)
+def test_bytes_of_any_dtype(dtype):
+    for width in (9, 32):
+        paint(random_images((4, 3, 6, width), dtype), random_plan(4, 3, 4, 6, width, **PLANS["sources"]))
+
+
+def test_views_in_any_memory():
+    wide = torch.rand(4, 3, 6, 40)
+    for images in (wide[..., 1:33], wide[..., 4:36], wide[:, :2, 1:5, :32], wide[::2]):
+        paint(images, random_plan(len(images), 2, len(images), *images.shape[-2:], **PLANS["sources"]))
+
+
+@pytest.mark.parametrize("samples", [2, 4, 9])
+def test_other_numbers_of_samples_and_a_second_batch(samples):
+    images, others = torch.rand(4, 3, 6, 16), torch.rand(3, 3, 6, 16)
+    paint(images, random_plan(samples, 2, 7, 6, 16, **PLANS["everything"]), others=others)
+    paint(images, random_plan(samples, 2, 4, 6, 16, **PLANS["masks"], weights=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_targets_alone(dtype):
+    plan = random_plan(5, 3, 5, 9, 11, **PLANS["everything"])
+    parts = plan.rows, plan.masks, plan.weights
+    for labels in (random_labels(5, 300), soft_labels(5, 300, torch.float16), random_labels(5, 300, torch.uint8)):
+        assert_as_reference("paint_targets", labels, None, *parts, 9, 11, 300, 0.1, dtype)
+
+
+def test_rows_that_may_not_be_followed():
+    """Such samples are kept, and their targets NaN."""
+    images, labels = torch.rand(11, 2, 6, 8), random_labels(11, CLASSES)
+    plan = random_plan(11, 2, 11, 6, 8, masks=(3, 3), sources=True, weights=True)
+    rows, sources, weights = plan.rows, plan.sources, plan.weights
+    whole = torch.tensor([0, 0, 6, 8], dtype=torch.int32)
+    rows[:, :, 1:5], rows[:, :, 6], sources[:] = whole, PASTE, whole
+    for sample, (column, value) in enumerate([(0, -1), (0, 11), (1, -1), (3, 7), (4, 9), (2, 9), (6, 4), (7, 6)]):
+        rows[sample, sample % 2, column] = value
+    sources[8, 1] = torch.tensor([0, 0, 7, 8])
+    sources[9, 0] = torch.tensor([3, 3, 3, 5])
+    weights[10, 1] = -1e-9
+    done = paint(images, plan, labels)
+    assert done.targets.isnan().all()
+    assert torch.equal(done.out, images)
+    labels[3] = CLASSES
+    done = paint(images[:4], random_plan(4, 1, 4, 6, 8, kinds=(KEEP,)), labels[:4])
+    assert done.targets.isnan().all(dim=1).tolist() == [False, False, False, True]
+
+
+def test_out_between_other_bytes():
+    images = torch.rand(3, 2, 6, 32)
+    plan = random_plan(5, 2, 3, 6, 32, **PLANS["sources"])
+    for wide in (torch.zeros(5, 2, 6, 40)[..., 4:36], torch.zeros(5, 2, 6, 40)[..., 3:35]):
+        parts = images, None, None, None, *plan
+        assert_as_reference("paint_out", *parts, 0, 0.0, torch.float32, wide, [0, 0])
+
+
+def test_strided_images_are_copied_first():
+    assert strided(torch.rand(3, 2, 6, 8)).stride(-1) == 3
+
+
+METHODS = {
+    "holes": (PatchMethod.holes, 0, 3, 0, 3),
+    "inside": (PatchMethod.holes, 1, 3, 1, 2),
+    "pairs": (PatchMethod.holes, 1, 1, 0, 2),
+    "resizemix": (PatchMethod.resizemix, 0, 3, 0, 1),
+    "ricap": (PatchMethod.ricap, 0, 3, 0, 4),
+    "ricap of a batch": (PatchMethod.ricap, 2, 3, 0, 4),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seed_on_device", [False, True], ids=["by_value", "on_device"])
+def test_drawn_in_the_launch(method, seed_on_device):
+    sampling = list(METHODS[method])
+    for batch, width in ((1, 8), (6, 32), (5, 9)):
+        images = torch.rand(batch, 3, 7, width)
+        draw = SEED, UNIFORM, 0.8, sampling
+        rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
+        assert_as_reference("sample_and_paint", images, *rest, seed_on_device=seed_on_device)
+        assert_as_reference("sample_patches", *draw, batch, 7, width, seed_on_device=seed_on_device)
+
+
+def test_traffic_is_one_read_and_one_write():
+    """Of RICAP whose patches cover the image, each byte of it is read once, but for those on the edges of patches."""
+    batch, side = 4, 64
+    images = torch.rand(batch, 3, side, side)
+    draw = SEED, UNIFORM, 1.0, list(METHODS["ricap"])
+    call = patches_call("sample_and_paint", images, None, *draw, 0, 0.0, torch.float32)
+    report = execute_patches(call).report
+    assert report.buffers["out"].bytes_written == images.nbytes
+    assert report.buffers["out"].sectors_written == images.nbytes // SECTOR
+    assert report.buffers["images"].sectors_read <= images.nbytes // SECTOR

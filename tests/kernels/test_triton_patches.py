@@ -1,0 +1,130 @@
+"""The Triton kernel of several patches a sample: its PTX executed on CPU tensors, by the ops, against the reference."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from cutmix_cuda.triton_kernels import patches_ops
+from cutmix_cuda.triton_kernels.launch import Launch
+
+from cutmix_cuda import reference_patches
+
+from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
+from ..oracle_patches import KEEP, random_plan
+from ..ptx import Report
+from .test_ptx_kernels import assert_same_targets
+from .test_ptx_patches import METHODS, PLANS, SEED, UNIFORM
+from .triton_compile import execute
+
+ARCHITECTURE = 90
+CLASSES = 5
+READ_ONLY = ("images", "others", "labels", "other_labels", "masks", "weights", "quantiles")
+
+
+class Executed(NamedTuple):
+    launch: Launch
+    report: Report
+
+
+@pytest.fixture(autouse=True)
+def executed(monkeypatch) -> list[Executed]:
+    """Makes the ops run compiled PTX on CPU tensors; each launch is appended."""
+    done: list[Executed] = []
+
+    def run(launch: Launch, device: torch.device) -> None:
+        done.append(Executed(launch, execute(launch, ARCHITECTURE, READ_ONLY)))
+
+    monkeypatch.setattr(Launch, "__call__", run)
+    return done
+
+
+def assert_as_reference(op: str, *arguments: Any) -> tuple[Tensor, ...]:
+    """An op gives the reference's results, in its layout, which are returned."""
+    both: list[dict[str, Any]] = [patches_ops.OPS, reference_patches.OPS]
+    ours, theirs = (ops[op](*arguments) for ops in both)
+    ours, theirs = ((result,) if isinstance(result, Tensor) else result for result in (ours, theirs))
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert actual.stride() == expected.stride()
+        same = assert_same_targets if expected.is_floating_point() else assert_same_bits
+        same(actual, expected)
+    return ours
+
+
+def paint(images: Tensor, plan: Any, labels: Any = None, others: Any = None) -> tuple[Tensor, ...]:
+    labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
+    other_labels = None if others is None else random_labels(others.shape[0], CLASSES, labels.dtype, seed=1)
+    low, high = torch.full((16,), 3, dtype=torch.uint8).view(torch.int64).tolist()
+    given = images, others, labels, other_labels, *plan
+    return assert_as_reference("paint", *given, CLASSES, 0.1, torch.float32, [low, high])
+
+
+every_plan = pytest.mark.parametrize("name", PLANS)
+
+
+@every_plan
+@pytest.mark.parametrize("shape", [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)], ids=str)
+def test_every_shape(name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for patches in (1, 4):
+        paint(images, random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name]))
+
+
+@pytest.mark.parametrize("name", ["sources", "everything"])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float64, torch.int16, torch.complex128], ids=str
+)
+def test_every_dtype_and_layout(name, dtype):
+    if name == "everything" and dtype in (torch.int16, torch.complex128):
+        pytest.skip("nothing to blend")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = random_images((4, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        paint(images, random_plan(4, 3, 4, 6, 8, **PLANS[name]))
+
+
+def test_views_in_any_memory():
+    images = torch.rand(3, 2, 6, 10)
+    for each in (images[..., 1:9], strided(images), images.transpose(2, 3)):
+        paint(each, random_plan(3, 2, 3, *each.shape[-2:], **PLANS["sources"]))
+
+
+@pytest.mark.parametrize("samples", [0, 2, 9])
+def test_other_numbers_of_samples_and_a_second_batch(samples):
+    images, others = torch.rand(4, 3, 6, 16), torch.rand(3, 3, 6, 16)
+    paint(images, random_plan(samples, 2, 7, 6, 16, **PLANS["everything"]), others=others)
+    paint(images, random_plan(samples, 2, 4, 6, 16, **PLANS["masks"], weights=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_targets_alone(dtype):
+    plan = random_plan(5, 3, 5, 9, 11, **PLANS["everything"])
+    parts = plan.rows, plan.masks, plan.weights
+    for labels in (random_labels(5, 300), soft_labels(5, 300, torch.bfloat16)):
+        assert_as_reference("paint_targets", labels, None, *parts, 9, 11, 300, 0.1, dtype)
+
+
+def test_rows_that_may_not_be_followed():
+    images, labels = torch.rand(4, 2, 6, 8), random_labels(4, CLASSES)
+    plan = random_plan(4, 2, 4, 6, 8, masks=(3, 3), sources=True, weights=True)
+    plan.rows[0, 1, 0], plan.rows[1, 0, 7], plan.sources[2, 0, 2], plan.weights[3, 2] = 4, 6, 7, 1.5
+    _, targets = paint(images, plan, labels)
+    assert targets.isnan().all()
+    labels[3] = CLASSES
+    _, targets = paint(images, random_plan(4, 1, 4, 6, 8, kinds=(KEEP,)), labels)
+    assert targets.isnan().all(dim=1).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_drawn_in_the_launch(method, executed):
+    for batch, width in ((1, 8), (6, 32), (5, 9)):
+        images = torch.rand(batch, 3, 7, width)
+        draw = SEED, UNIFORM, 0.8, list(METHODS[method])
+        rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
+        assert_as_reference("sample_and_paint", images, *rest)
+        assert_as_reference("sample_patches", *draw, batch, 7, width)
+    assert len(executed) == 6

@@ -1,0 +1,217 @@
+"""Patches drawn in the launch: every backend against an oracle, the published formulas, and the distributions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+import cutmix_cuda
+from cutmix_cuda import RICAP, Cutout, PatchPlan, ResizeMix, distributions, paint
+from cutmix_cuda.distributions import patch_quantiles
+
+from ..helpers import assert_same_bits, every_backend, label_coded_images, random_images, random_labels
+from ..oracle_patches import HOLES, RESIZEMIX, Plan, oracle_paint, oracle_patches
+from ..oracle_patches import RICAP as RICAP_METHOD
+
+CPU = torch.device("cpu")
+TABLES = {
+    HOLES: patch_quantiles(HOLES, distributions.Beta(2.0, 5.0), CPU),
+    RESIZEMIX: patch_quantiles(RESIZEMIX, distributions.Uniform(0.1, 0.8), CPU),
+    RICAP_METHOD: patch_quantiles(RICAP_METHOD, 0.3, CPU),
+}
+SAMPLINGS = {
+    "holes": (HOLES, 0, 3, 0, 3),
+    "holes inside": (HOLES, 0, 3, 1, 2),
+    "holes of pairs": (HOLES, 1, 1, 0, 64),
+    "holes of a batch": (HOLES, 2, 2, 1, 1),
+    "resizemix": (RESIZEMIX, 0, 3, 0, 1),
+    "resizemix of pairs": (RESIZEMIX, 1, 1, 0, 1),
+    "resizemix of rolled": (RESIZEMIX, 2, 0, 0, 1),
+    "ricap": (RICAP_METHOD, 0, 3, 0, 4),
+    "ricap of a batch": (RICAP_METHOD, 2, 3, 0, 4),
+}
+every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
+
+
+def ops_of(backend: Any) -> Any:
+    own = {"triton": "cutmix_cuda_triton", "reference": "cutmix_cuda_reference"}
+    return getattr(torch.ops, own.get(backend.name, "cutmix_cuda"))
+
+
+@every_backend
+@every_sampling
+@pytest.mark.parametrize("seed", [0, -1, 20180408])
+def test_every_backend_draws_as_the_oracle(backend, name, seed):
+    sampling = SAMPLINGS[name]
+    table = TABLES[sampling[0]]
+    for batch, height, width in ((7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (2, 0, 4), (0, 4, 4)):
+        expected = oracle_patches(seed, table.numpy(), 0.7, sampling, batch, height, width)
+        draw = torch.tensor([seed]), table.to(backend.device), 0.7, list(sampling)
+        drawn = ops_of(backend).sample_patches(*draw, batch, height, width)
+        for actual, wanted in zip(drawn, expected, strict=True):
+            assert_same_bits(actual.cpu(), wanted)
+        if batch == 0:
+            continue
+        images, labels = random_images((batch, 2, height, width)), random_labels(batch, 5)
+        there = images.to(backend.device), labels.to(backend.device)
+        mixed, targets, *plan = ops_of(backend).sample_and_paint(*there, *draw, 5, 0.1, torch.float32)
+        for actual, wanted in zip(plan, expected, strict=True):
+            assert_same_bits(actual.cpu(), wanted)
+        if images.numel() > 0:
+            assert_same_bits(mixed.cpu(), oracle_paint(images, Plan(*expected)).images)
+        follow = paint(*there, PatchPlan(plan[0], height, width, plan[1]), 5, label_smoothing=0.1, backend=backend.name)
+        assert_same_bits(mixed.cpu(), follow[0].cpu())
+        assert_same_bits(targets.cpu(), follow[1].cpu())
+
+
+# ---- The published formulas, given their draws
+
+
+def test_ricap_is_the_published_one():
+    """Four crops put together by torch.cat, and labels weighted by their areas, as in the code of the paper."""
+    images, labels = torch.rand(6, 3, 24, 40), torch.arange(6)
+    mixed, targets, plan = RICAP(num_classes=6, seed=3)(images, labels, return_plan=True)
+    for i in range(6):
+        crops, expected = [], torch.zeros(6)
+        for k in range(4):
+            y, x, y1, x1 = plan.sources[i, k].tolist()
+            partner = int(plan.partner[i, k])
+            crops.append(images[partner, :, y:y1, x:x1])
+            expected[partner] += (y1 - y) * (x1 - x) / (24 * 40)
+        upper, lower = torch.cat(crops[:2], dim=2), torch.cat(crops[2:], dim=2)
+        assert torch.equal(mixed[i], torch.cat([upper, lower], dim=1))
+        assert torch.allclose(targets[i], expected, atol=1e-6)
+
+
+def test_resizemix_is_the_published_one():
+    """The partner by F.interpolate, pasted where the box is."""
+    images, labels = torch.rand(32, 3, 24, 40), torch.arange(32)
+    mixed, targets, plan = ResizeMix(num_classes=32, seed=3)(images, labels, return_plan=True)
+    for i in range(32):
+        y0, x0, y1, x1 = plan.boxes[i, 0].tolist()
+        partner, expected = int(plan.partner[i, 0]), images[i].clone()
+        small = torch.nn.functional.interpolate(images[partner][None], size=(y1 - y0, x1 - x0), mode="nearest")[0]
+        expected[:, y0:y1, x0:x1] = small
+        assert torch.equal(mixed[i], expected)
+        assert float(targets[i, partner]) == pytest.approx((y1 - y0) * (x1 - x0) / (24 * 40), abs=1e-6)
+
+
+def test_nearest_sizes_of_torch_and_ours():
+    """The same source pixel for all but the sizes at which torch's float scale is off: few, and by one."""
+    differing = 0
+    for size in range(1, 129):
+        ours = torch.tensor([y * 128 // size for y in range(size)])
+        rows = torch.arange(128.0)[None, None]
+        theirs = torch.nn.functional.interpolate(rows, size=size, mode="nearest").long()[0, 0]
+        differing += int(not torch.equal(ours, theirs))
+        assert (ours - theirs).abs().max() <= 1
+    assert differing <= 8
+
+
+def test_holes_are_filled_and_keep_the_target():
+    images, labels = torch.rand(6, 3, 24, 40), torch.arange(6)
+    mixed, targets, plan = Cutout(num_classes=6, holes=3, fill=7.0, seed=3)(images, labels, return_plan=True)
+    expected = images.clone()
+    for i in range(6):
+        for y0, x0, y1, x1 in plan.boxes[i].tolist():
+            expected[i, :, y0:y1, x0:x1] = 7
+    assert torch.equal(mixed, expected)
+    assert torch.equal(targets, torch.eye(6))
+
+
+# ---- Distributions
+
+MANY = 1 << 14
+LEAST_P = 1e-4  # of a test that fails by chance; the seeds are fixed
+
+
+def drawn(transform: Any, height: int = 64, width: int = 96) -> PatchPlan:
+    return transform.sample_plan(MANY, height, width, seed=7)
+
+
+def uniform_p(values: Tensor, count: int) -> float:
+    observed = torch.bincount(values.long().flatten(), minlength=count).double().numpy()
+    return float(stats.chisquare(observed).pvalue)
+
+
+def test_corners_of_ricap_are_beta():
+    boxes = drawn(RICAP(), 4096, 4096).boxes[:, 0]
+    for corner in (boxes[:, 2], boxes[:, 3]):
+        # Half of the mass is within a hundredth of an end, so the pixels there tell by how much it is apart.
+        for fraction in (1 / 64, 1 / 8, 1 / 2, 7 / 8, 63 / 64):
+            below = int((corner < fraction * 4096).sum())
+            expected = float(stats.beta(0.3, 0.3).cdf(fraction - 0.5 / 4096))
+            assert stats.binomtest(below, MANY, expected).pvalue > LEAST_P
+    assert abs(np.corrcoef(boxes[:, 2].numpy(), boxes[:, 3].numpy())[0, 1]) < 0.03
+
+
+def test_crops_of_ricap_reach_both_ends_evenly():
+    plan = drawn(RICAP(beta=distributions.Constant(0.5)), 16, 16)
+    assert plan.sources is not None
+    for k in range(4):
+        for column in (0, 1):
+            assert uniform_p(plan.sources[:, k, column], 9) > LEAST_P
+    first, second = plan.sources[:, 0, 0].double(), plan.sources[:, 1, 0].double()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.03
+
+
+def test_partners_of_ricap_are_uniform_and_apart():
+    """Over calls, of each corner; those of two corners are independent."""
+    transform = RICAP(seed=5)
+    partners = torch.stack([transform.sample_plan(8, 8, 8).partner[3] for _ in range(2000)])
+    for k in range(4):
+        assert uniform_p(partners[:, k], 8) > LEAST_P
+    assert uniform_p(partners[:, 0] * 8 + partners[:, 1], 64) > LEAST_P
+
+
+def test_scales_of_resizemix_are_uniform_and_boxes_inside():
+    plan = drawn(ResizeMix(), 1000, 2000)
+    y0, x0, y1, x1 = plan.boxes[:, 0].unbind(1)
+    scale = (y1 - y0).numpy() / 1000
+    dithered = scale + np.random.default_rng(0).uniform(0, 1, MANY) / 1000
+    assert stats.kstest(dithered, stats.uniform(0.1, 0.7).cdf).pvalue > LEAST_P
+    assert ((x1 - x0).float() / (y1 - y0) - 2).abs().max() < 0.03
+    assert (y0 >= 0).all() and (x0 >= 0).all() and (y1 <= 1000).all() and (x1 <= 2000).all()
+    small = drawn(ResizeMix(scale=0.75), 16, 16).boxes[:, 0]
+    assert uniform_p(small[:, 0], 5) > LEAST_P
+    assert uniform_p(small[:, 1], 5) > LEAST_P
+
+
+def test_holes_have_the_area_of_cutout():
+    """Each of them, and independent places."""
+    plan, one = drawn(Cutout(holes=3)), drawn(Cutout())
+    areas = (plan.boxes[..., 2] - plan.boxes[..., 0]) * (plan.boxes[..., 3] - plan.boxes[..., 1])
+    alone = (one.boxes[:, 2] - one.boxes[:, 0]) * (one.boxes[:, 3] - one.boxes[:, 1])
+    for k in range(3):
+        assert stats.ks_2samp(areas[:, k].numpy(), alone.numpy()).pvalue > LEAST_P
+    assert abs(np.corrcoef(areas[:, 0].numpy(), areas[:, 1].numpy())[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("make", [RICAP, ResizeMix, lambda **options: Cutout(holes=2, **options)])
+def test_prob_is_that_of_a_sample(make):
+    plan = drawn(make(prob=0.3))
+    mixed = (plan.kind != 0).all(dim=1)
+    assert torch.equal(mixed, (plan.kind != 0).any(dim=1))
+    assert stats.binomtest(int(mixed.sum()), MANY, 0.3).pvalue > LEAST_P
+    assert (drawn(make(prob=0.0)).kind == 0).all()
+
+
+def test_label_is_the_share_of_pixels_that_are_coded_with_it():
+    images = label_coded_images((12, 1, 24, 40))
+    for transform in (RICAP(num_classes=12, seed=1), ResizeMix(num_classes=12, seed=1)):
+        mixed, targets = transform(images, torch.arange(12))
+        counts = torch.stack([(mixed == label).sum(dim=(1, 2, 3)) for label in range(12)], dim=1)
+        assert torch.allclose(targets, counts / (24 * 40), atol=1e-6)
+
+
+def test_old_seeds_keep_their_boxes():
+    """Streams of patches are their own: what a seed drew before there were any, it draws still."""
+    plan = cutmix_cuda.sample_plan(3, 32, 32, seed=0)
+    assert plan.boxes.tolist() == [[0, 19, 12, 32], [8, 20, 22, 32], [0, 0, 0, 0]]
+    one = Cutout(seed=0).sample_plan(2, 32, 32, seed=0)
+    assert one.boxes.tolist() == [[0, 22, 9, 32], [7, 19, 23, 32]]

@@ -1,0 +1,213 @@
+"""Plans of several patches: the reference against an oracle of slices, and every backend against the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cutmix_cuda
+from cutmix_cuda import PatchPlan, paint, paint_targets
+
+from ..helpers import (
+    PIXEL_DTYPES,
+    Backend,
+    assert_same_bits,
+    every_backend,
+    label_coded_images,
+    random_images,
+    random_labels,
+    soft_labels,
+    strided,
+)
+from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, oracle_paint, oracle_painted_targets, random_plan
+
+SIZE = 9, 11
+CLASSES = 5
+REFERENCE = Backend("reference", "cpu")
+
+# What makes each kind of plan, of random_plan's arguments.
+PLANS: dict[str, dict[str, Any]] = {
+    "paste": {"kinds": (PASTE,)},
+    "holes": {"kinds": (FILL,)},
+    "sources": {"kinds": (KEEP, PASTE, FILL), "sources": True},
+    "coarse masks": {"kinds": (PASTE, FILL), "masks": (3, 4)},
+    "fine masks": {"kinds": (PASTE,), "masks": (20, 13), "sources": True},
+    "pixel masks": {"kinds": (PASTE,), "masks": SIZE, "weights": True},
+    "blend": {"kinds": (KEEP, PASTE, BLEND, FILL)},
+    "soft masks": {"masks": (4, 11), "soft": True, "sources": True},
+}
+BLENDING = ("blend", "soft masks")
+every_plan = pytest.mark.parametrize("name", PLANS)
+
+
+def plan_of(plan: Plan, device: str = "cpu", size: tuple[int, int] = SIZE) -> PatchPlan:
+    made = PatchPlan(plan.rows, *size, plan.sources, plan.masks, plan.weights)
+    return made.to(device)
+
+
+def painted_by(backend: Backend, images: Tensor, labels: Any, plan: PatchPlan, **options: Any) -> tuple[Tensor, Any]:
+    def there(tensor: Any) -> Any:
+        return tensor.to(backend.device) if isinstance(tensor, Tensor) else tensor
+
+    options = {name: there(option) for name, option in options.items()} | {"backend": backend.name}
+    mixed, targets = paint(there(images), there(labels), plan.to(backend.device), **options)
+    return mixed.cpu(), None if targets is None else targets.cpu()
+
+
+def test_there_is_an_implementation_of_each_op_in_each_backend():
+    from cutmix_cuda import reference_patches
+
+    assert set(reference_patches.OPS) <= set(cutmix_cuda._ops.OPS)
+
+
+# ---- The reference against the oracle
+
+
+@every_plan
+@pytest.mark.parametrize("dtype", PIXEL_DTYPES, ids=str)
+def test_reference_paints_as_slices_do(name, dtype):
+    if name in BLENDING and dtype not in cutmix_cuda._ops.BLENDED_DTYPES:
+        pytest.skip("nothing to blend")
+    images = random_images((6, 2, *SIZE), dtype)
+    if dtype.is_floating_point:
+        images = torch.rand(images.shape, dtype=torch.float64).to(dtype)  # a blended NaN may be any
+    for patches in (1, 3):
+        plan = random_plan(6, patches, 6, *SIZE, seed=patches, **PLANS[name])
+        labels = random_labels(6, CLASSES)
+        mixed, targets = paint(images, labels, plan_of(plan), CLASSES, fill=1, label_smoothing=0.1, backend="reference")
+        expected = oracle_paint(images, plan, fill=1)
+        assert_same_bits(mixed, expected.images)
+        shares = expected.shares if plan.weights is None else plan.weights.double().numpy()
+        np.testing.assert_allclose(
+            targets.double().numpy(), oracle_painted_targets(labels, plan, shares, CLASSES, 0.1), atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in PLANS if name not in BLENDING and name != "pixel masks"])
+def test_targets_are_exact_shares_of_pixels(name):
+    """Of label-coded images: the share of a class is the number of pixels that are it, over all, once rounded."""
+    images = label_coded_images((5, 1, *SIZE))
+    plan = random_plan(5, 3, 5, *SIZE, **PLANS[name])
+    # What is filled keeps what lies below, as far as the target is concerned.
+    seen = plan._replace(rows=torch.where(plan.rows[..., 6:7] == FILL, torch.zeros_like(plan.rows), plan.rows))
+    mixed, _ = paint(images, None, plan_of(seen), backend="reference")
+    _, targets = paint(images, torch.arange(5), plan_of(plan), 5, target_dtype=torch.float64, backend="reference")
+    counts = torch.stack([(mixed == label).sum(dim=(1, 2, 3)) for label in range(5)], dim=1)
+    assert torch.allclose(targets, counts / (SIZE[0] * SIZE[1]), atol=1e-7, rtol=0)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(5, dtype=torch.float64), atol=2e-7)
+    single = random_plan(5, 1, 5, *SIZE, **PLANS[name])
+    shares = plan_of(single).shares()
+    pixels = np.float32(SIZE[0] * SIZE[1])
+    exact = oracle_paint(images, single).shares * pixels
+    assert_same_bits(shares, torch.from_numpy(np.rint(exact).astype(np.float32) / pixels))
+
+
+# ---- Every backend against the reference
+
+
+def assert_as_reference(backend: Backend, images: Tensor, labels: Any, plan: PatchPlan, **options: Any) -> None:
+    expected = painted_by(REFERENCE, images, labels, plan, **options)
+    mixed, targets = painted_by(backend, images, labels, plan, **options)
+    assert mixed.stride() == expected[0].stride()
+    assert_same_bits(mixed, expected[0])
+    if labels is not None:
+        assert_same_bits(targets.nan_to_num(nan=-1), expected[1].nan_to_num(nan=-1))
+
+
+@every_backend
+@every_plan
+@pytest.mark.parametrize("dtype", PIXEL_DTYPES, ids=str)
+def test_every_dtype(backend, name, dtype):
+    if name in BLENDING and dtype not in cutmix_cuda._ops.BLENDED_DTYPES:
+        pytest.skip("nothing to blend")
+    images = random_images((6, 3, *SIZE), dtype)
+    if name in BLENDING and dtype.is_floating_point:
+        images = torch.rand(images.shape, dtype=torch.float64).to(dtype)
+    plan = plan_of(random_plan(6, 3, 6, *SIZE, **PLANS[name]))
+    assert_as_reference(backend, images, random_labels(6, CLASSES), plan, num_classes=CLASSES, fill=1)
+
+
+SHAPES = [(6, *SIZE), (6, 3, *SIZE), (6, 2, 3, *SIZE), (6, 2, 3, 2, *SIZE), (1, 1, 1, 1), (3, 1, 1, 40), (3, 1, 40, 1)]
+
+
+@every_backend
+@every_plan
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape(backend, name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    plan = plan_of(random_plan(shape[0], 2, shape[0], *shape[-2:], **PLANS[name]), size=shape[-2:])
+    labels = soft_labels(shape[0], CLASSES)
+    assert_as_reference(backend, images, labels, plan)
+    assert_as_reference(backend, strided(images), labels, plan)
+
+
+@every_backend
+@every_plan
+@pytest.mark.parametrize("width", [16, 32, 20])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32], ids=str)
+def test_rows_of_whole_vectors(backend, name, width, dtype):
+    """And their layouts: what is aligned goes other ways."""
+    images = (255 * torch.rand(5, 3, 7, width, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        plan = plan_of(random_plan(5, 4, 5, 7, width, **PLANS[name]), size=(7, width))
+        assert_as_reference(backend, images.contiguous(memory_format=layout), random_labels(5, 4), plan, num_classes=4)
+
+
+@every_backend
+@pytest.mark.parametrize("samples", [0, 3, 5, 10, 13])
+@pytest.mark.parametrize("name", ["paste", "soft masks"])
+def test_other_numbers_of_samples_and_a_second_batch(backend, samples, name):
+    images, others = torch.rand(5, 3, *SIZE), torch.rand(4, 3, *SIZE)
+    labels, other_labels = random_labels(5, CLASSES), random_labels(4, CLASSES, seed=1)
+    options = {"num_classes": CLASSES, "others": others, "other_labels": other_labels}
+    plan = random_plan(samples, 2, 9, *SIZE, **PLANS[name])
+    expected = oracle_paint(images, plan, others)
+    mixed, targets = painted_by(backend, images, labels, plan_of(plan), **options)
+    assert_same_bits(mixed, expected.images)
+    assert_as_reference(backend, images, labels, plan_of(plan), **options)
+    assert targets.shape == (samples, CLASSES)
+    few = random_plan(samples, 2, 5, *SIZE, **PLANS[name])
+    assert_as_reference(backend, images, soft_labels(5, CLASSES), plan_of(few))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "labels_dtype", [torch.uint8, torch.int32, torch.uint64, torch.bfloat16, torch.float64], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_every_target(backend, labels_dtype, dtype):
+    images = torch.rand(6, 1, *SIZE)
+    soft = labels_dtype.is_floating_point
+    labels = soft_labels(6, CLASSES, labels_dtype) if soft else random_labels(6, CLASSES, labels_dtype)
+    for name in ("paste", "coarse masks", "soft masks", "pixel masks"):
+        plan = plan_of(random_plan(6, 3, 6, *SIZE, **PLANS[name]))
+        options = {"num_classes": CLASSES, "label_smoothing": 0.1, "target_dtype": dtype}
+        assert_as_reference(backend, images, labels, plan, **options)
+        device = backend.device
+        alone = paint_targets(labels.to(device), plan.to(device), **options, backend=backend.name)
+        assert_same_bits(alone.cpu(), painted_by(REFERENCE, images, labels, plan, **options)[1])
+
+
+@every_backend
+def test_many_patches_and_classes(backend):
+    images = torch.rand(3, 2, 40, 70)
+    plan = plan_of(random_plan(3, 64, 3, 40, 70, kinds=(PASTE, FILL, KEEP), masks=(7, 9)), size=(40, 70))
+    assert_as_reference(backend, images, random_labels(3, 1500), plan, num_classes=1500)
+
+
+@every_backend
+def test_out(backend):
+    images = torch.rand(5, 3, *SIZE, device=backend.device)
+    plan = plan_of(random_plan(7, 2, 5, *SIZE), backend.device)
+    expected, _ = paint(images, None, plan, backend=backend.name)
+    out = torch.full((7, 3, *SIZE), 3.0, device=backend.device)
+    assert paint(images, None, plan, out=out, backend=backend.name)[0] is out
+    assert_same_bits(out, expected)
+    wide = torch.full((7, 3, *SIZE, 2), 3.0, device=backend.device)
+    paint(images, None, plan, out=wide[..., 1], backend=backend.name)
+    assert_same_bits(wide[..., 1], expected)
+    assert (wide[..., 0] == 3).all()

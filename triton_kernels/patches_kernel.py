@@ -1,0 +1,379 @@
+"""The kernel of several patches a sample, in one launch.
+
+    grid = (front and chunks of a sample, samples, samples / 65535)
+
+The first program of a sample writes its row of the plan and of the targets, where there are any; the others paint a
+chunk of its pixels each, element by element: the topmost patch that hides all below it says where an element is read,
+and those above it are blended over it. Every program reads or draws the patches of its sample for itself.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .augment_kernel import divided
+from .kernel import load_class, load_labels, sample_index, seed_of
+from .kinds import has_partner, mixes_target
+from .mix_math import partner_map
+from .patches_math import (
+    patch_of,
+    share_of,
+    source_of,
+    target_below,
+    units_of,
+    valid_patch,
+    weight_below,
+)
+from .values import element_bits, element_value, float_to_bfloat16, mixed_value
+
+RUN_TIME = [
+    *("prob", "method", "scope", "partner_rule", "placement", "seed_low", "seed_high"),
+    *("mask_count", "mask_height", "mask_width", "samples", "batch", "other_count", "height", "width"),
+    *("images_sample", "images_slice", "images_row", "others_sample", "others_slice", "others_row"),
+    *("out_sample", "out_slice", "out_row", "elements", "row_elements", "row_magic", "row_shift", "height_magic"),
+    *("height_shift", "pixel_elements", "pixel_magic", "pixel_shift", "fill_low", "fill_high"),
+    *("num_classes", "scale", "off", "on"),
+]
+
+
+@triton.jit
+def every_valid(
+    plan, weights, partners, masks, can_blend,
+    PATCHES: tl.constexpr, SOURCES: tl.constexpr, SOFT: tl.constexpr, WEIGHTS: tl.constexpr,
+):  # fmt: skip
+    """Whether all patches of a sample of a given plan may be followed."""
+    height, width = plan[11], plan[12]
+    valid = partners > 0
+    for k in range(PATCHES):
+        patch = patch_of(plan, k, True, PATCHES, False, SOURCES)
+        valid = valid & valid_patch(patch, partners, masks, height, width, can_blend, SOFT)
+    if WEIGHTS:
+        for part in range(PATCHES + 1):
+            weight = tl.load(weights + plan[9].to(tl.int64) * (PATCHES + 1) + part)
+            valid = valid & (weight >= 0.0) & (weight <= 1.0)
+    return valid
+
+
+@triton.jit
+def sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS: tl.constexpr):
+    """Where a partner's pixels begin."""
+    first = images + partner.to(tl.int64) * images_sample
+    if OTHERS:
+        return tl.where(partner < batch, first, others + (partner - batch).to(tl.int64) * others_sample)
+    else:
+        return first
+
+
+@triton.jit
+def fill_bits(low, high, byte, TYPE: tl.constexpr):
+    """Elements at a byte of a row filled with 16 bytes over and over."""
+    bit = (8 * byte) & 127
+    return (tl.where(bit < 64, low, high) >> (bit & 63)).to(TYPE)
+
+
+@triton.jit
+def next_cut(
+    plan, valid, first, y, mask_height, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
+    HAS_MASKS: tl.constexpr,
+):  # fmt: skip
+    """The first row behind y at which a patch from `first` on, or a cell of its mask, begins or ends."""
+    height = plan[11]
+    following = height
+    for k in range(first, PATCHES):
+        _, box, _, kind, mask, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+        counts = mixes_target(kind)
+        following = tl.where(counts & (box[0] > y), tl.minimum(following, box[0]), following)
+        following = tl.where(counts & (box[2] > y), tl.minimum(following, box[2]), following)
+        if HAS_MASKS:
+            cell = y * mask_height // tl.maximum(height, 1)
+            end = ((cell + 1) * height + mask_height - 1) // tl.maximum(mask_height, 1)
+            masked = counts & (mask != 0) & (y >= box[0]) & (y < box[2])
+            following = tl.where(masked, tl.minimum(following, end), following)
+    return following
+
+
+@triton.jit
+def units_of_patch(
+    plan, valid, k, masks, mask_height, mask_width, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
+    HAS_MASKS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The units of a patch, over all its pixels."""
+    height, width = plan[11], plan[12]
+    patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+    _, box, _, kind, _, _ = patch
+    y = box[0]
+    last = tl.where(mixes_target(kind), box[2], y)
+    sums = tl.zeros((COLUMNS,), tl.int64)
+    while y < last:
+        following = next_cut(plan, valid, k, y, mask_height, PATCHES, DRAWN, SOURCES, HAS_MASKS)
+        for start in range(box[1], box[3], COLUMNS):
+            x = start + tl.arange(0, COLUMNS)
+            left = tl.full((COLUMNS,), 1.0, tl.float32)
+            for behind in range(PATCHES - 1 - k):
+                above = patch_of(plan, PATCHES - 1 - behind, valid, PATCHES, DRAWN, SOURCES)
+                left = left * target_below(above, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+            below = target_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+            sums += units_of(left, below) * (following - y)
+        y = following
+    return tl.sum(sums)
+
+
+@triton.jit
+def write_front(
+    plan, valid, rows, sources, masks, mask_height, mask_width, weights, labels, other_labels, targets,
+    num_classes, scale, off, on,
+    PATCHES: tl.constexpr, PARTS: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr,
+    WEIGHTS: tl.constexpr, COLUMNS: tl.constexpr, TARGET_BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Writes a sample's rows of the plan, where they are drawn, and of the targets, where there are any."""
+    index, batch, height, width = plan[9], plan[10], plan[11], plan[12]
+    if DRAWN:
+        for k in range(PATCHES):
+            partner, box, lam, kind, _, source = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+            at = index.to(tl.int64) * PATCHES + k
+            column = tl.arange(0, 8)
+            value = tl.where(column == 0, partner, 0)
+            value = tl.where(column == 5, lam.to(tl.int32, bitcast=True), value)
+            value = tl.where(column == 6, kind, value)
+            for edge in tl.static_range(4):
+                value = tl.where(column == 1 + edge, box[edge], value)
+            tl.store(rows + at * 8 + column, value)
+            column = tl.arange(0, 4)
+            value = column * 0
+            for edge in tl.static_range(4):
+                value = tl.where(column == edge, source[edge], value)
+            tl.store(sources + at * 4 + column, value)
+    if targets is not None:
+        VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
+        part = tl.arange(0, PARTS)
+        owners = tl.full((PARTS,), 0, tl.int32) + index % tl.maximum(batch, 1)
+        if WEIGHTS:
+            shares = tl.load(weights + index.to(tl.int64) * (PATCHES + 1) + part, mask=part <= PATCHES, other=0.0)
+        else:
+            every = (height * width).to(tl.int64) * (1 << 24)
+            units = tl.zeros((PARTS,), tl.int64)
+            for k in range(PATCHES):
+                own = units_of_patch(
+                    plan, valid, k, masks, mask_height, mask_width, PATCHES, DRAWN, SOURCES, HAS_MASKS, COLUMNS
+                )
+                units = tl.where(part == k + 1, own, units)
+            units = tl.where(part == 0, every - tl.sum(units), units)
+            # Of no pixels what is divided is 0 by 0.
+            shares = tl.where(every > 0, share_of(units, height, width), tl.where(part == 0, 1.0, 0.0))
+        for k in range(PATCHES):
+            partner, _, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+            owners = tl.where(part == k + 1, partner, owners)
+            shares = tl.where((part == k + 1) & ~mixes_target(kind), 0.0, shares)
+        counts = tl.where(valid, shares, 0.0) > 0.0
+        first = owners < batch
+        theirs = tl.where(first, owners, owners - batch).to(tl.int64)
+        off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+        soft: tl.constexpr = labels.dtype.element_ty.is_floating()
+        classes = owners
+        if soft:
+            scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+        else:
+            on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+            classes = load_class(labels, theirs, num_classes, counts & first)
+            if other_labels is not None:
+                classes = tl.where(first, classes, load_class(other_labels, theirs, num_classes, counts & ~first))
+            valid = valid & (tl.min(tl.where(counts & (classes < 0), 0, 1)) > 0)
+        for start in range(0, num_classes, TARGET_BLOCK):
+            column = start + tl.arange(0, TARGET_BLOCK)
+            inside = column < num_classes
+            value = tl.zeros((TARGET_BLOCK,), VALUE)
+            for k in range(PATCHES + 1):
+                share = tl.sum(tl.where(part == k, shares, 0.0))
+                if soft:
+                    row = tl.sum(tl.where(part == k, theirs, 0)) * num_classes + column
+                    is_first = tl.sum(tl.where((part == k) & first, 1, 0)) > 0
+                    seen = inside & valid & (share > 0.0)
+                    label = load_labels(labels + row, seen & is_first, VALUE)
+                    if other_labels is not None:
+                        label = tl.where(is_first, label, load_labels(other_labels + row, seen & ~is_first, VALUE))
+                    label = label * scale + off
+                else:
+                    label = tl.where(column == tl.sum(tl.where(part == k, classes, 0)), on, off)
+                value = tl.where(share > 0.0, value + share.to(VALUE) * label, value)
+            value = tl.where(valid, value, float("nan"))
+            if targets.dtype.element_ty == tl.bfloat16:
+                value = float_to_bfloat16(value).to(tl.bfloat16, bitcast=True)
+            else:
+                value = value.to(targets.dtype.element_ty)
+            tl.store(targets + index.to(tl.int64) * num_classes + column, value, mask=inside)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def patches_kernel(
+    # The plan: written where there are quantiles to draw it by, else read.
+    rows,
+    sources,
+    quantiles,
+    prob: tl.float32,
+    method: tl.int32,
+    scope: tl.int32,
+    partner_rule: tl.int32,
+    placement: tl.int32,
+    seed_low: tl.int32,
+    seed_high: tl.int32,
+    device_seed,
+    masks,
+    mask_count: tl.int32,
+    mask_height: tl.int32,
+    mask_width: tl.int32,
+    weights,
+    samples: tl.int32,
+    batch: tl.int32,
+    other_count: tl.int32,
+    height: tl.int32,
+    width: tl.int32,
+    # The images by elements, as unsigned integers.
+    images,
+    others,
+    out,
+    images_sample: tl.int64,
+    images_slice: tl.int64,
+    images_row: tl.int64,
+    others_sample: tl.int64,
+    others_slice: tl.int64,
+    others_row: tl.int64,
+    out_sample: tl.int64,
+    out_slice: tl.int64,
+    out_row: tl.int64,
+    elements: tl.int64,  # of a sample
+    row_elements: tl.int64,
+    row_magic: tl.int32,
+    row_shift: tl.int32,
+    height_magic: tl.int32,
+    height_shift: tl.int32,
+    pixel_elements: tl.int64,
+    pixel_magic: tl.int32,
+    pixel_shift: tl.int32,
+    fill_low: tl.int64,
+    fill_high: tl.int64,
+    labels,
+    other_labels,
+    targets,
+    num_classes: tl.int32,
+    scale: tl.int64,
+    off: tl.int64,
+    on: tl.int64,
+    PATCHES: tl.constexpr,
+    PARTS: tl.constexpr,  # 1 + patches, to a power of two
+    FRONT: tl.constexpr,  # programs of a sample that write the plan and targets: 0 or 1
+    SOFT: tl.constexpr,  # masks are floats
+    CAN_BLEND: tl.constexpr,
+    ELEMENT: tl.constexpr,  # what is blended; None where nothing can be
+    BLOCK: tl.constexpr,  # elements at a time
+    SPAN: tl.constexpr,  # elements in a chunk
+    LARGE: tl.constexpr,  # whether places in a sample need 64 bits
+    COLUMNS: tl.constexpr,  # pixels of a row at a time, whose weights are summed
+    TARGET_BLOCK: tl.constexpr,  # columns of targets at a time
+):
+    chunk = tl.program_id(0)
+    index = sample_index()
+    if index >= samples:
+        return
+    DRAWN: tl.constexpr = quantiles is not None
+    SOURCES: tl.constexpr = sources is not None
+    HAS_MASKS: tl.constexpr = masks is not None
+    WEIGHTS: tl.constexpr = weights is not None
+    table, mapping, seed = rows, (index > 0, index), index
+    if DRAWN:
+        table = quantiles
+        seed = seed_of(seed_low, seed_high, device_seed)
+        mapping = partner_map(partner_rule, seed, batch)
+    source_rows = rows
+    if SOURCES:
+        source_rows = sources
+    plan = (rows, source_rows, table, prob, method, scope, placement, mapping, seed, index, batch, height, width)
+    valid = samples > 0
+    if not DRAWN:
+        partners = batch.to(tl.int64) + other_count
+        valid = every_valid(plan, weights, partners, mask_count, CAN_BLEND, PATCHES, SOURCES, SOFT, WEIGHTS)
+
+    if FRONT == 1:  # noqa: SIM102 - known when compiling, unlike the chunk
+        if chunk == 0:
+            write_front(
+                plan, valid, rows, sources, masks, mask_height, mask_width, weights, labels, other_labels, targets,
+                num_classes, scale, off, on,
+                PATCHES, PARTS, DRAWN, SOURCES, HAS_MASKS, WEIGHTS, COLUMNS, TARGET_BLOCK,
+            )  # fmt: skip
+            return
+
+    if images is not None:
+        INDEX: tl.constexpr = tl.int64 if LARGE else tl.int32
+        TYPE: tl.constexpr = images.dtype.element_ty
+        BYTES: tl.constexpr = TYPE.primitive_bitwidth // 8
+        OTHERS: tl.constexpr = others is not None
+        first = (chunk - FRONT).to(tl.int64) * SPAN
+        last = tl.minimum(first + SPAN, elements).to(INDEX)
+        canvas = index % batch
+        row_elements, pixel_elements = row_elements.to(INDEX), pixel_elements.to(INDEX)
+        fill_low, fill_high = fill_low.to(tl.int64), fill_high.to(tl.int64)
+        for start in range(first.to(INDEX), last, BLOCK):
+            element = start + tl.arange(0, BLOCK)
+            present = element < last
+            if LARGE:
+                line = element // row_elements
+                plane = line // height
+            else:
+                line = divided(element, row_magic, row_shift)
+                plane = divided(line, height_magic, height_shift)
+            y = (line - plane * height).to(tl.int32)
+            place = element - line * row_elements
+            x = place // pixel_elements if LARGE else divided(place, pixel_magic, pixel_shift)
+            within = place - x * pixel_elements
+            x = x.to(tl.int32)
+            at = plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + place
+            pointer = sample_pointer(images, others, images_sample, others_sample, canvas, batch, OTHERS) + at
+            owner = tl.full((BLOCK,), -1, tl.int32)
+            filled = owner >= 0
+            partial = owner >= 0
+            for behind in range(PATCHES):
+                k = PATCHES - 1 - behind
+                patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                partner, box, _, kind, _, source = patch
+                below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                open_ = owner < 0
+                hides = open_ & (below == 0.0)
+                partial = partial | (open_ & (below > 0.0) & (below < 1.0))
+                from_y = source_of(y, box[0], box[2], source[0], source[2])
+                from_x = source_of(x, box[1], box[3], source[1], source[3])
+                slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
+                if OTHERS:
+                    slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
+                    row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
+                at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
+                theirs = sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
+                pointer = tl.where(hides, theirs, pointer)
+                filled = tl.where(hides, ~has_partner(kind), filled)
+                owner = tl.where(hides, k, owner)
+            bits = tl.load(pointer, mask=present & ~filled)
+            bits = tl.where(filled, fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE), bits)
+            if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the patches
+                if tl.max((partial & present).to(tl.int32)) > 0:
+                    value = element_value(bits, ELEMENT)
+                    for k in range(PATCHES):
+                        patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                        partner, box, _, kind, _, source = patch
+                        below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                        over = (owner < k) & (below < 1.0) & present
+                        from_y = source_of(y, box[0], box[2], source[0], source[2])
+                        from_x = source_of(x, box[1], box[3], source[1], source[3])
+                        slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
+                        if OTHERS:
+                            slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
+                            row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
+                        at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
+                        theirs = (
+                            sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
+                        )
+                        other = tl.load(theirs, mask=over & has_partner(kind))
+                        filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)
+                        other = tl.where(has_partner(kind), other, filling)
+                        value = tl.where(over, mixed_value(below, value, element_value(other, ELEMENT)), value)
+                    bits = tl.where(partial, element_bits(value, ELEMENT), bits)
+            at = plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + place
+            tl.store(out + index.to(tl.int64) * out_sample + at, bits, mask=present)

@@ -1,0 +1,157 @@
+"""The launch of several patches a sample: how a call becomes the kernel's arguments, without touching a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._ops import BLENDED_DTYPES, PatchDraw, PatchSampling
+from .._validation import MAX_INT32
+from .augment_launch import MAX_FAST_DIVISION, divider
+from .launch import (
+    BLENDED_ELEMENTS,
+    MAX_GRID_Y,
+    Labels,
+    Launch,
+    clamp,
+    lowest_bit,
+    next_power_of_2,
+    seed_arguments,
+    target_arguments,
+)
+from .patches_kernel import patches_kernel
+from .rows import Rows
+
+THREADS = 32  # a warp, so that sums need no shared memory
+ELEMENTS_PER_THREAD = 8  # at a time
+SPAN_ELEMENTS = 1 << 11  # of a program
+BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32, 8: tl.uint64}  # by the bytes of an element
+
+
+class PatchPixels(NamedTuple):
+    """Images, others and out, and how they lie in memory."""
+
+    images: Tensor
+    others: Tensor | None
+    out: Tensor
+    rows: Rows
+    other_rows: Rows
+    out_rows: Rows
+
+
+class GivenPatches(NamedTuple):
+    """The tensors of a plan; rows and sources are written where it is drawn."""
+
+    rows: Tensor
+    sources: Tensor | None
+    masks: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class PatchGeometry(NamedTuple):
+    """How the kernel walks through the pixels of a sample."""
+
+    numbers: tuple[int, ...]  # the kernel's run-time arguments, from strides on
+    constants: dict[str, Any]
+    chunks: int  # of a sample
+
+
+def element_bytes(rows: Rows, dtype: torch.dtype) -> int:
+    """Those that are moved as one: an element that may be blended, or what the pixel is made of."""
+    return dtype.itemsize if dtype in BLENDED_DTYPES else min(lowest_bit(rows.pixel_bytes), 8)
+
+
+@lru_cache(maxsize=1024)  # a training run asks for few, and working one out takes as long as launching it
+def patch_geometry(rows: Rows, other_rows: Rows, out_rows: Rows, size: int) -> PatchGeometry:
+    strides = [stride // size for each in (rows, other_rows, out_rows) for stride in each.strides]
+    row_elements, pixel_elements = rows.row_bytes // size, rows.pixel_bytes // size
+    elements = rows.slices * rows.height * row_elements
+    reach = max((rows.slices - 1) * strides[k + 1] + (rows.height - 1) * strides[k + 2] for k in (0, 3, 6))
+    small = elements <= MAX_FAST_DIVISION and reach + row_elements <= MAX_INT32
+    numbers = [divider(each) if small else (0, 0) for each in (row_elements, rows.height, pixel_elements)]
+    block = clamp(next_power_of_2(elements), THREADS, THREADS * ELEMENTS_PER_THREAD)
+    span = max(block, SPAN_ELEMENTS)
+    constants = {"BLOCK": block, "SPAN": span, "LARGE": not small}
+    walk = (elements, row_elements, *numbers[0], *numbers[1], pixel_elements, *numbers[2])
+    return PatchGeometry((*strides, *walk), constants, -(-elements // span))
+
+
+NO_PIXELS = PatchGeometry((0,) * 18, {"BLOCK": THREADS, "SPAN": THREADS, "LARGE": False}, 0)
+
+
+def pixel_arguments(pixels: PatchPixels | None) -> tuple[tuple, PatchGeometry]:
+    if pixels is None:
+        return (None, None, None, *NO_PIXELS.numbers), NO_PIXELS
+    images, others, out, rows, other_rows, out_rows = pixels
+    size = element_bytes(rows, images.dtype)
+    walk = patch_geometry(rows, other_rows, out_rows, size)
+    seen = (None if each is None else triton.reinterpret(each, BITS[size]) for each in (images, others, out))
+    return (*seen, *walk.numbers), walk
+
+
+def draw_arguments(draw: PatchDraw | None) -> tuple:
+    if draw is None:
+        return None, 0.0, 0, 0, 0, 0, 0, 0, None
+    method, scope, partner, placement, _ = PatchSampling(*draw.sampling)
+    return draw.quantiles, float(draw.prob), method, scope, partner, placement, *seed_arguments(draw.seed)
+
+
+def mask_arguments(masks: Tensor | None) -> tuple:
+    if masks is None or masks.shape[0] == 0:
+        return None, 0, 1, 1
+    return triton.reinterpret(masks, tl.uint8) if masks.dtype == torch.bool else masks, *masks.shape
+
+
+def patches_launch(
+    batch: int,
+    other_count: int,
+    height: int,
+    width: int,
+    given: GivenPatches,
+    draw: PatchDraw | None = None,
+    pixels: PatchPixels | None = None,
+    targets: Labels | None = None,
+    other_labels: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    fill: Sequence[int] = (0, 0),
+) -> Launch:
+    """The launch of a call for samples that there are: a plan is drawn or given, pixels and targets may be absent.
+
+    Looks at addresses, sizes and strides of its tensors alone, so that CPU tensors make the launch that CUDA tensors
+    would.
+    """
+    rows, sources, masks, weights = given
+    samples, patches, _ = rows.shape
+    images, walk = pixel_arguments(pixels)
+    front = int(draw is not None or targets is not None)
+    labels, out, *smoothing = target_arguments(targets)
+    classes = out.shape[1] if out is not None else 1
+    soft = masks is not None and masks.dtype == torch.float32
+    can_blend = dtype in BLENDED_DTYPES
+    grid_z = -(-samples // MAX_GRID_Y)
+    arguments = (
+        *(rows, sources, *draw_arguments(draw), *mask_arguments(masks), weights),
+        *(samples, batch, other_count, height, width, *images, *fill, labels, other_labels, out, *smoothing),
+    )
+    options = {
+        "PATCHES": patches,
+        "PARTS": next_power_of_2(patches + 1),
+        "FRONT": front,
+        "SOFT": soft,
+        "CAN_BLEND": can_blend,
+        "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None else None,  # nothing that is drawn is blended
+        **walk.constants,
+        "COLUMNS": clamp(next_power_of_2(max(width, 1)), THREADS, 8 * THREADS),
+        "TARGET_BLOCK": clamp(next_power_of_2(classes), THREADS, 8 * THREADS),
+        "num_warps": THREADS // 32,
+        "num_stages": 1,
+        "enable_fp_fusion": False,
+    }
+    return Launch(patches_kernel, (front + walk.chunks, -(-samples // grid_z), grid_z), arguments, options)

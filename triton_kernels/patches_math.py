@@ -1,0 +1,184 @@
+"""Several patches a sample in Triton: twins of the functions in ``csrc/patches.h``, with the same names and bits.
+
+A patch is a tuple (partner, box, lam, kind, mask, source), of scalars. What it is read or drawn from is a tuple PLAN:
+(rows, sources, quantiles, prob, method, scope, placement, mapping, seed, index, batch, height, width, DRAWN, SOURCES).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .._ops import PatchMethod
+from .kinds import CUTMIX, CUTOUT, KEEP, blends, has_partner, is_kind, mixes_target
+from .mix_math import (
+    PLACEMENT_CLIP,
+    clipped_box,
+    draw_index,
+    inside_box,
+    mulhi,
+    part_of,
+    partner_of,
+    philox,
+    quantile,
+    share_outside,
+    unit_float,
+)
+
+PER_PATCH_BATCH = tl.constexpr(8)  # streams
+PER_PATCH = tl.constexpr(9)
+HOLES = tl.constexpr(int(PatchMethod.holes))
+RESIZEMIX = tl.constexpr(int(PatchMethod.resizemix))
+RICAP = tl.constexpr(int(PatchMethod.ricap))
+UNITS = tl.constexpr(2.0**24)  # of a pixel's weight
+
+
+@triton.jit
+def nearest_part_of(share, length):
+    """A share of a length in whole pixels, halves up. Mirrors patches.h::nearest_part_of."""
+    return tl.minimum((share * length.to(tl.float32) + 0.5).to(tl.int32), length)
+
+
+@triton.jit
+def scaled_box(scale, word_x, word_y, height, width):
+    """A box of the image's shape, anywhere inside. Mirrors patches.h::scaled_box."""
+    box_height, box_width = part_of(scale, height), part_of(scale, width)
+    y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
+    x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
+    return y0, x0, y0 + box_height, x0 + box_width
+
+
+@triton.jit
+def sample_patch(plan, patch):
+    """A patch of a sample. Mirrors patches.h::sample_patch."""
+    _, _, quantiles, prob, method, scope, placement, mapping, seed, index, batch, height, width = plan
+    mapped = partner_of(mapping, index, batch)
+    drawn = draw_index(scope, index, mapped)
+    word_y, word_x, _, word_kept = philox(seed, drawn, PER_PATCH)
+    share, place_x, place_y, _ = philox(seed, drawn, PER_PATCH, 1 + patch)
+    partner = mapped
+    size = quantile(quantiles, share)
+    kind = tl.where(method == HOLES, CUTOUT, CUTMIX)
+    if method == HOLES:
+        if placement == PLACEMENT_CLIP:
+            y0, x0, y1, x1 = clipped_box(size, place_x, place_y, height, width)
+        else:
+            y0, x0, y1, x1 = inside_box(size, place_x, place_y, height, width)
+        sy0, sx0, sy1, sx1 = y0, x0, y1, x1
+    elif method == RESIZEMIX:
+        y0, x0, y1, x1 = scaled_box(size, place_x, place_y, height, width)
+        sy0, sx0, sy1, sx1 = height * 0, width * 0, height * 1, width * 1
+    else:
+        total = index + mulhi(philox(seed, 0, PER_PATCH_BATCH, patch)[0], batch).to(tl.int32)
+        partner = tl.where(total >= batch, total - batch, total)
+        corner_y = nearest_part_of(quantile(quantiles, word_y), height)
+        corner_x = nearest_part_of(quantile(quantiles, word_x), width)
+        lower, right = patch // 2 == 1, patch % 2 == 1
+        y0, y1 = tl.where(lower, corner_y, 0), tl.where(lower, height, corner_y)
+        x0, x1 = tl.where(right, corner_x, 0), tl.where(right, width, corner_x)
+        sy0 = mulhi(place_y, (height - (y1 - y0)).to(tl.uint32) + 1).to(tl.int32)
+        sx0 = mulhi(place_x, (width - (x1 - x0)).to(tl.uint32) + 1).to(tl.int32)
+        sy1, sx1 = sy0 + (y1 - y0), sx0 + (x1 - x0)
+    changes = (unit_float(word_kept) < prob) & (height != 0) & (width != 0)
+    changes = changes & ((method != RESIZEMIX) | (partner != index))
+    lam = tl.where(changes & (method != HOLES), share_outside((y0, x0, y1, x1), height, width), 1.0)
+    box = (tl.where(changes, y0, 0), tl.where(changes, x0, 0), tl.where(changes, y1, 0), tl.where(changes, x1, 0))
+    source = (
+        tl.where(changes, sy0, 0),
+        tl.where(changes, sx0, 0),
+        tl.where(changes, sy1, 0),
+        tl.where(changes, sx1, 0),
+    )
+    return partner, box, lam, tl.where(changes, kind, KEEP), 0, source
+
+
+@triton.jit
+def given_patch(plan, at, SOURCES: tl.constexpr):
+    """A patch of a given plan, by its number among all."""
+    row = plan[0] + at * 8
+    box = (tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), tl.load(row + 4))
+    source = box
+    if SOURCES:
+        from_ = plan[1] + at * 4
+        source = (tl.load(from_), tl.load(from_ + 1), tl.load(from_ + 2), tl.load(from_ + 3))
+    lam = tl.load(row + 5).to(tl.float32, bitcast=True)
+    return tl.load(row), box, lam, tl.load(row + 6), tl.load(row + 7), source
+
+
+@triton.jit
+def patch_of(plan, patch, valid, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr):
+    """A patch of a sample; one that is kept where the sample may not be followed."""
+    if DRAWN:
+        return sample_patch(plan, patch)
+    else:
+        partner, box, lam, kind, mask, source = given_patch(plan, plan[9].to(tl.int64) * PATCHES + patch, SOURCES)
+        return tl.where(valid, partner, 0), box, lam, tl.where(valid, kind, KEEP), mask, source
+
+
+@triton.jit
+def inside(box, height, width):
+    """Mirrors patches.h::inside."""
+    y0, x0, y1, x1 = box
+    return (y0 >= 0) & (y0 <= y1) & (y1 <= height) & (x0 >= 0) & (x0 <= x1) & (x1 <= width)
+
+
+@triton.jit
+def valid_patch(patch, partners, masks, height, width, can_blend, SOFT: tl.constexpr):
+    """Whether a patch may be followed. Mirrors patches.h::valid_patch."""
+    partner, box, lam, kind, mask, source = patch
+    valid = (partner >= 0) & (partner < partners) & is_kind(kind) & (lam >= 0.0) & (lam <= 1.0)
+    valid = valid & (mask >= 0) & (mask <= masks) & inside(box, height, width) & inside(source, height, width)
+    computed = blends(kind)
+    if SOFT:
+        computed = computed | ((mask != 0) & (kind != KEEP))
+    nothing = (source[0] == source[2]) | (source[1] == source[3])
+    something = (box[0] < box[2]) & (box[1] < box[3])
+    return valid & (can_blend | ~computed) & ~(nothing & has_partner(kind) & something)
+
+
+@triton.jit
+def cell_of(position, cells, length):
+    """Which cell of a mask, of `cells` over a length, a pixel reads. Mirrors patches.h::cell_of."""
+    return position * cells // tl.maximum(length, 1)
+
+
+@triton.jit
+def weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS: tl.constexpr):
+    """The weight of what lies below a patch at pixels. Mirrors patches.h::weight_below."""
+    _, box, lam, kind, mask, _ = patch
+    y0, x0, y1, x1 = box
+    inside = (kind != KEEP) & (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
+    below = tl.where(blends(kind), lam, 0.0)
+    if HAS_MASKS:
+        cell_y, cell_x = cell_of(y, mask_height, height), cell_of(x, mask_width, width)
+        cell = ((mask - 1).to(tl.int64) * mask_height + cell_y) * mask_width + cell_x
+        weight = tl.load(masks + cell, mask=inside & (mask > 0), other=0).to(tl.float32)
+        weight = tl.where(weight > 0.0, tl.where(weight < 1.0, weight, 1.0), 0.0)
+        below = weight + (1.0 - weight) * below
+    return tl.where(inside, below, 1.0)
+
+
+@triton.jit
+def source_of(position, begin, end, source_begin, source_end):
+    """Which row (or column) of a source a position in the box reads. Mirrors patches.h::source_of."""
+    length, source_length = end - begin, source_end - source_begin
+    return source_begin + (position - begin) * source_length // tl.maximum(length, 1)
+
+
+@triton.jit
+def units_of(left, below):
+    """A patch's part of a pixel, in units, of what the patches above leave. Mirrors patches.h::units_of."""
+    return (left * (1.0 - below) * UNITS).to(tl.int64)
+
+
+@triton.jit
+def share_of(units, height, width):
+    """Mirrors patches.h::share_of."""
+    return tl.div_rn(units.to(tl.float32), (height * width).to(tl.float32) * UNITS)
+
+
+@triton.jit
+def target_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS: tl.constexpr):
+    """As weight_below, as far as targets are concerned: what is filled leaves them as they are."""
+    below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+    return tl.where(mixes_target(patch[3]), below, 1.0)
