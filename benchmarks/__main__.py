@@ -2,6 +2,8 @@
 
 python benchmarks cpu            beside the peers on this machine's CPU; gpu: on its GPU
 python benchmarks tail           the batch tail alone, on the CPU
+python benchmarks loader         mixing in the workers of a loader
+python benchmarks vectors        without AVX-512, and without AVX2, on small and large images
 python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
 python benchmarks features       feature maps and their gradient, beside plain and compiled PyTorch
 python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
@@ -22,6 +24,8 @@ MODULES = {
     "cpu": "suite",
     "gpu": "suite",
     "tail": "suite",
+    "loader": "loader",
+    "vectors": "vectors",
     "kernels": "kernels",
     "features": "features",
     "launches": "launches",
@@ -31,6 +35,7 @@ MODULES = {
     "ptx-report": "ptx_report",
 }
 DEVICES = {"cpu": "cpu", "gpu": "cuda", "tail": "cpu"}
+ON_THE_CPU = ("cpu", "tail", "loader", "vectors")
 
 
 def main() -> None:
@@ -42,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=MODULES, help=argparse.SUPPRESS)
     command = parser.parse_args(sys.argv[1:2]).command
-    if DEVICES.get(command) == "cpu":
+    if command in ON_THE_CPU:
         import_module("benchmarks.machine").keep_freed_memory()
     run = import_module(f"benchmarks.{MODULES[command]}").main
     if command in DEVICES:

@@ -9,7 +9,7 @@ import torch
 
 from . import chains
 from .chains import ERASE_AND_MIX, TailCase
-from .grid import CENTRE, Case
+from .grid import BATCHES, CENTRE, SIZES, Case
 from .implementations import (
     BOX_COPY,
     CLONE,
@@ -18,6 +18,7 @@ from .implementations import (
     OURS,
     OURS_IN_PLACE,
     OURS_OUT,
+    SNIPPET,
     SNIPPET_MEAN_BOX,
     TIMM_ELEM,
     TORCHVISION,
@@ -27,23 +28,28 @@ from .timing import Timing
 
 @dataclass(frozen=True)
 class Target:
-    """At least `least` times faster than another."""
+    """At least `least` times faster than another.
+
+    why: what stands in the way, where it is out of reach. Such a target stays, beside one that is a fraction of what
+    memory allows.
+    """
 
     ours: str
     other: str
     least: float
     case: Case = CENTRE
+    why: str = ""
 
 
 UINT8 = replace(CENTRE, dtype=torch.uint8)
 
 SPEED_UPS = [
     Target(OURS, TORCHVISION, 2.0),
-    Target(OURS_IN_PLACE, TORCHVISION, 8.0),
-    Target(OURS, TORCHVISION, 4.0, UINT8),
+    Target(OURS_IN_PLACE, TORCHVISION, 8.0, why="was set by its time with new pages, and here memory is kept"),
+    Target(OURS, TORCHVISION, 4.0, UINT8, "would be faster than copy_, of which it takes 3.3 times the time"),
     Target(OURS_IN_PLACE, TORCHVISION, 5.0, UINT8),
     Target(OURS_IN_PLACE, TIMM_ELEM, 5.0),
-    Target(OURS, KORNIA, 100.0),
+    Target(OURS, KORNIA, 100.0, why="would be more than twice as fast as copy_"),
     Target(OURS_IN_PLACE, BOX_COPY, 0.5),
 ]
 
@@ -58,6 +64,17 @@ NEAR_THE_CEILING = [
     )
 ]
 
+SMALL = replace(CENTRE, size=32)
+
+SMALL_IMAGES = [
+    Target(OURS_OUT, COPY, 1 / 2, SMALL, "a call costs as much as copy_ before a pixel moves"),
+    Target(OURS_IN_PLACE, COPY, 1 / 1.7, SMALL, "a call costs as much as copy_ before a pixel moves"),
+    *(Target(ours, SNIPPET, 1.0, replace(CENTRE, batch=1)) for ours in (OURS, OURS_IN_PLACE)),
+    *(Target(ours, SNIPPET, 1.0, SMALL) for ours in (OURS, OURS_IN_PLACE)),
+    *(Target(OURS_IN_PLACE, SNIPPET, 1.0, replace(CENTRE, batch=batch)) for batch in BATCHES if batch > 1),
+    *(Target(OURS_IN_PLACE, SNIPPET, 1.0, replace(CENTRE, size=size)) for size in SIZES if size not in (32, 224)),
+]
+
 OF_THE_TAIL = [
     Target(chains.OURS, chains.TORCHVISION, 30.0, TailCase(to_channels_last=True)),
     Target(chains.OURS, chains.TORCHVISION, 45.0, TailCase()),
@@ -68,10 +85,13 @@ OF_THE_TAIL = [
 ]
 
 MOST_OVERHEAD = 25e-6  # seconds a call at B = 1, plan and targets included
+LEAST_CALLS = 8.0  # in the time of one of torchvision's
+WHY_OVERHEAD = "the op alone is 5 us, 4 of them torch's way to it; see benchmarks/README.md"
 
 
 def judge(
-    timings: Mapping[Case, dict[str, Timing]], targets: Iterable[Target] = (*SPEED_UPS, *NEAR_THE_CEILING)
+    timings: Mapping[Case, dict[str, Timing]],
+    targets: Iterable[Target] = (*SPEED_UPS, *NEAR_THE_CEILING, *SMALL_IMAGES),
 ) -> list[dict]:
     """A row for each target whose two sides were measured: the ratio of their medians, and whether it is met."""
     rows = []
@@ -82,25 +102,36 @@ def judge(
             rows.append(
                 {
                     "what": f"{target.ours} against {target.other}",
-                    "where": target.case.kind,
+                    "where": _where(target.case),
                     "target": f"at least {target.least:.3g}x",
                     "measured": f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x",
                     "met": ratio >= target.least,
+                    "why": target.why,
                 }
             )
     return rows
 
 
+def _where(case: Case) -> str:
+    """What differs from the centre of the grid."""
+    sizes = [f"B = {case.batch}"] if case.batch != CENTRE.batch else []
+    sizes += [f"{case.size} pixels"] if case.size != CENTRE.size else []
+    return ", ".join([case.kind, *sizes])
+
+
 def judge_overhead(overhead: dict[str, dict]) -> list[dict]:
     """The rows for the cost of a call."""
-    return [
-        {
-            "what": f"a call of {name}",
-            "where": "B = 1, 3x32x32",
-            "target": f"less than {MOST_OVERHEAD * 1e6:.0f} us",
-            "measured": f"{overhead[name]['median_s'] * 1e6:.1f} us",
-            "met": overhead[name]["median_s"] < MOST_OVERHEAD,
-        }
-        for name in (OURS, OURS_IN_PLACE)
-        if name in overhead
-    ]
+    rows = []
+    for name in (OURS, OURS_IN_PLACE):
+        if name not in overhead:
+            continue
+        ours = overhead[name]["median_s"]
+        row = {"what": f"a call of {name}", "where": "B = 1, 3x32x32", "why": WHY_OVERHEAD}
+        less = {"target": f"less than {MOST_OVERHEAD * 1e6:.0f} us", "measured": f"{ours * 1e6:.1f} us"}
+        rows.append({**row, **less, "met": ours < MOST_OVERHEAD})
+        if TORCHVISION in overhead:
+            ratio = overhead[TORCHVISION]["median_s"] / ours
+            row["what"] += f" against {TORCHVISION}"
+            more = {"target": f"at least {LEAST_CALLS:.3g}x", "measured": f"{ratio:.2f}x"}
+            rows.append({**row, **more, "met": ratio >= LEAST_CALLS})
+    return rows

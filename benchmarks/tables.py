@@ -93,13 +93,15 @@ def speed_table(cell: dict, *, only: Iterable[str] | None = None, torchvision: s
     return table(header, rows, numbers_from=4)
 
 
+def _verdict(row: dict) -> str:
+    why = row.get("why")
+    return "yes" if row["met"] else f"**missed**: {why}" if why else "**missed**"
+
+
 def targets_table(rows: list[dict]) -> str:
     return table(
         ("what", "on", "target", "measured", "met"),
-        [
-            (row["what"], row["where"], row["target"], row["measured"], "yes" if row["met"] else "**missed**")
-            for row in rows
-        ],
+        [(row["what"], row["where"], row["target"], row["measured"], _verdict(row)) for row in rows],
         numbers_from=2,
     )
 

@@ -105,16 +105,16 @@ class CutMix(_CutMix, _Transform[_Targets]):
         self: CutMix[Tensor], *, alpha: float | Distribution = 1.0, prob: float = 1.0, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
-        num_classes: int | None = None, inplace: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
         self: CutMix[PairTargets], *, alpha: float | Distribution = 1.0, prob: float = 1.0, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
-        num_classes: int | None = None, inplace: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
 
@@ -124,16 +124,16 @@ class Cutout(_Cutout, _Transform[_Targets]):
         self: Cutout[Tensor], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
         holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense", num_classes: int | None = None,
-        inplace: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-        backend: BackendName | None = None
+        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
         self: Cutout[PairTargets], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
         holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
         target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"], num_classes: int | None = None,
-        inplace: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
-        backend: BackendName | None = None
+        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
 
@@ -145,8 +145,8 @@ class Mix(_Mix, _Transform[_Targets]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
-        num_classes: int | None = None, inplace: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -155,8 +155,8 @@ class Mix(_Mix, _Transform[_Targets]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
-        num_classes: int | None = None, inplace: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
 
@@ -166,13 +166,14 @@ class MixUp(_MixUp, _Transform[_Targets]):
         self: MixUp[Tensor], *, alpha: float | Distribution = 1.0, prob: float = 1.0, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32,
         targets: Literal["dense"] = "dense", num_classes: int | None = None, inplace: bool = False,
-        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+        reuse_output: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
+        backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
         self: MixUp[PairTargets], *, alpha: float | Distribution = 1.0, prob: float = 1.0, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32,
-        targets: Literal["pairs"], num_classes: int | None = None, inplace: bool = False,
+        targets: Literal["pairs"], num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
@@ -184,7 +185,8 @@ class Augment(_Augment, Generic[_Targets]):
         flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | None = None,
         erase: Erase | None = None, dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
-        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+        reuse_output: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
+        backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -192,7 +194,8 @@ class Augment(_Augment, Generic[_Targets]):
         flip: float = 0.0, translate: int | tuple[int, int] = 0, colour: Colour | None = None,
         erase: Erase | None = None, dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.preserve_format, layout: LayoutName = "NCHW",
-        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+        reuse_output: bool = False, seed: int | Tensor | None = None, generator: torch.Generator | None = None,
+        backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __call__(

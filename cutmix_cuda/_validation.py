@@ -347,6 +347,13 @@ def _memory_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
+def overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors that are memory may share some, by their first and last bytes."""
+    begin, end = _memory_of(one)
+    other_begin, other_end = _memory_of(other)
+    return begin < other_end and other_begin < end
+
+
 def check_out(out: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raises unless out can take the mixed images, as they are or of another dtype."""
     check_out_like(out, images, dtype, images.shape)
@@ -377,9 +384,7 @@ def check_apart(out: Tensor, read: Tensor, name: str) -> None:
     """Raises if out overlaps what is read for it."""
     if not (has_memory(read) and has_memory(out)) or read.numel() == 0 or out.numel() == 0:
         return
-    begin, end = _memory_of(read)
-    out_begin, out_end = _memory_of(out)
-    if begin < out_end and out_begin < end:
+    if overlap(out, read):
         raise ValueError(
             f"out must not overlap {name} in memory; "
             "to mix in place use a function whose name ends in an underscore, or inplace=True"

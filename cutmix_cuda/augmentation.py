@@ -26,6 +26,7 @@ from ._ops import (
     ViewParameters,
 )
 from ._options import Settings as MixSettings
+from ._output import check_reuse
 from ._seed import counted_seed, seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import is_tv_tensor
@@ -152,6 +153,8 @@ def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
             raise ValueError(f"mix must have no {name} of its own: give {name} to the augmentation that draws for it")
     if mix.inplace:
         raise ValueError("mix must not be in place: an augmentation writes to new memory or to out")
+    if mix._output is not None:
+        raise ValueError("mix must not reuse its output, because there is none: give reuse_output to Augment")
     if not isinstance(mix._settings, MixSettings):
         raise TypeError(f"mix must be of one box a sample for the batch tail, got {mix!r}")
     return mix._settings, mix.num_classes
@@ -688,6 +691,8 @@ class Augment(nn.Module):
         seed: decides the seed of each call together with the number of calls before it, as for
             :class:`cutmix_cuda.CutMix`; calls in eval mode do not count.
         generator: a CPU generator to draw the seed of each call from, instead of torch's default one. Excludes seed.
+        reuse_output: write each batch to the memory of the last one, which overwrites what was returned, as for
+            :class:`cutmix_cuda.CutMix`; in train and in eval mode, but where a call is given out.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`augment`; whatever does not depend on the batch at once.
@@ -706,6 +711,7 @@ class Augment(nn.Module):
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
         layout: LayoutName = "NCHW",
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
@@ -726,12 +732,13 @@ class Augment(nn.Module):
         self._validation_settings = self._settings.validating()
         self.seeds = counted_seed(seed, generator)
         self.mix = mix
+        self._output = check_reuse(reuse_output)
         self.generator = generator
         _backends.check_backend(backend)
         self.backend = backend
         if backend is None:
             _backends.check_variable()
-        self._arguments = options  # for repr
+        self._arguments = {**options, "reuse_output": reuse_output or None}  # for repr
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, out: Tensor | None = None, return_plan: bool = False
@@ -754,7 +761,12 @@ class Augment(nn.Module):
         settings, generator = self._validation_settings, None
         if self.training:
             settings, seed, generator = self._settings, self._next_seed(), self.generator
+        reused = self._output if out is None else None
+        if reused is not None:
+            out = reused.memory_for(images, self.training)
         done = run(images, labels, settings, seed=seed, generator=generator, out=out, backend=self.backend)
+        if reused is not None:
+            done = done._replace(images=reused.keep(done.images, images, self.training))
         return _returned(done, return_plan)
 
     def apply_plan(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
@@ -18,6 +22,21 @@ from .distributions import quantiles
 from .features import mix_soft_labels, needs_derivative
 from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
 from .plan import MixPlan, check_plan, check_plan_batch
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(make: Callable[..., Settings], **options: Any) -> Settings:
+    return make(**options)
+
+
+def settings_of(make: Callable[..., Settings], options: Mapping[str, Any]) -> Settings:
+    """What options come to. Checked once, because that takes as long as a small batch."""
+    if torch.compiler.is_compiling():
+        return make(**options)
+    try:
+        return _remembered(make, **options)
+    except TypeError:  # what cannot be hashed cannot be found again
+        return make(**options)
 
 
 def _mark_written(tensor: Tensor) -> None:
@@ -161,7 +180,7 @@ def cutmix(
             stays, for the loss to meet.
         RuntimeError: the backend asked for is not available.
     """
-    settings = Settings.of_cutmix(**options)
+    settings = settings_of(Settings.of_cutmix, options)
     mixed = run(
         images,
         labels,
@@ -208,7 +227,7 @@ def cutmix_(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_cutmix(**options)
+    settings = settings_of(Settings.of_cutmix, options)
     mixed = run(
         images,
         labels,
@@ -272,7 +291,7 @@ def mix(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_mix(**options)
+    settings = settings_of(Settings.of_mix, options)
     mixed = run(
         images,
         labels,
@@ -314,7 +333,7 @@ def mix_(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_mix(**options)
+    settings = settings_of(Settings.of_mix, options)
     mixed = run(
         images,
         labels,
@@ -383,7 +402,7 @@ def sample_plan(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix`.
     """
-    settings = Settings.of_plan(**options)
+    settings = settings_of(Settings.of_plan, options)
     return draw_plan(
         batch_size, height, width, settings, seed=seed, generator=generator, device=device, backend=backend
     )

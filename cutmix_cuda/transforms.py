@@ -28,6 +28,7 @@ from ._options import (
     complete,
     with_options,
 )
+from ._output import check_reuse
 from ._seed import counted_seed
 from ._tensors import plain
 from .functional import draw_plan, returned, run
@@ -45,6 +46,7 @@ class Transform(nn.Module):
         options: Mapping[str, Any],
         num_classes: int | None,
         inplace: bool,
+        reuse_output: bool,
         seed: int | Tensor | None,
         generator: torch.Generator | None,
         backend: BackendName | None,
@@ -60,6 +62,7 @@ class Transform(nn.Module):
         self._settings = settings
         self.num_classes = num_classes
         self.inplace = inplace
+        self._output = check_reuse(reuse_output, inplace)
         self.generator = generator
         _backends.check_backend(backend)
         self.backend = backend
@@ -68,7 +71,7 @@ class Transform(nn.Module):
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
         self._arguments = {"num_classes": num_classes, **shown}  # for repr
         if isinstance(settings, Settings) or "holes" in options:
-            self._arguments["inplace"] = inplace
+            self._arguments |= {"inplace": inplace, "reuse_output": reuse_output}
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
         """Mixes a batch.
@@ -84,6 +87,7 @@ class Transform(nn.Module):
         Raises:
             TypeError, ValueError: the batch is wrong; nothing was written.
         """
+        reused = self._output
         if isinstance(self._settings, MaskSettings):
             return self._mix_by_masks(self._settings, images, labels, return_plan)
         if isinstance(self._settings, PatchSettings):
@@ -94,9 +98,11 @@ class Transform(nn.Module):
                 self._settings,
                 seed=self._next_seed(),
                 generator=self.generator,
-                out=None,
+                out=None if reused is None else reused.memory_for(images),
                 backend=self.backend,
             )
+            if reused is not None:
+                patched = (reused.keep(patched[0], images), *patched[1:])
             return patched if return_plan else patched[:2]
         mixed = run(
             images,
@@ -106,9 +112,11 @@ class Transform(nn.Module):
             seed=self._next_seed(),
             generator=self.generator,
             inplace=self.inplace,
-            out=None,
+            out=None if reused is None else reused.memory_for(images),
             backend=self.backend,
         )
+        if reused is not None:
+            mixed = (reused.keep(mixed[0], images), *mixed[1:])
         return returned(images, mixed, return_plan)
 
     def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, return_plan: bool):
@@ -200,6 +208,11 @@ class CutMix(Transform):
             :func:`cutmix_cuda.cross_entropy`.
         inplace: mix the images where they are, at 0.32 of the traffic of a copy for alpha = 1. Needs partner "mirror"
             or "flip".
+        reuse_output: write each batch to the memory of the last one, instead of new memory, whose pages the system has
+            to clear. The next call overwrites what the last one returned: use up a batch, or copy it, before the next
+            call. A batch of another shape, strides, dtype or device, or one that lies in that memory, gets new memory.
+            Not with inplace, nor in ``DataLoader`` workers. A graph of torch.compile breaks there, and with
+            fullgraph=True it is an error.
         seed: decides the seed of each call together with the number of calls before it, the rank in torch.distributed
             and the ``DataLoader`` worker; an int, or a tensor of one int64 on the CPU. The count is saved in the
             ``state_dict``, so that a run resumed from a checkpoint draws what it would have drawn. A worker's copy
@@ -219,13 +232,14 @@ class CutMix(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[CutMixOptions],
     ) -> None:
         settings, every = Settings.of_cutmix(**options), complete(CutMixOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class MixUp(Transform):
@@ -244,7 +258,8 @@ class MixUp(Transform):
         scope: who has a lambda in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
             all samples.
         partner: whose pixels are blended in: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
-        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets, inplace, reuse_output, seed, generator, backend: as for
+            :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -256,13 +271,14 @@ class MixUp(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[MixUpOptions],
     ) -> None:
         settings, every = Settings.of_mixup(**options), complete(MixUpOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Cutout(Transform):
@@ -287,7 +303,8 @@ class Cutout(Transform):
             never clipped.
         holes: boxes a sample, each of that area and where it likes, up to 64. With more than one they cannot be cut out
             in place, and the plan is a :class:`PatchPlan`.
-        label_smoothing, target_dtype, targets, inplace, seed, generator, backend: as for :class:`CutMix`.
+        label_smoothing, target_dtype, targets, inplace, reuse_output, seed, generator, backend: as for
+            :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -299,6 +316,7 @@ class Cutout(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
@@ -307,7 +325,7 @@ class Cutout(Transform):
         every = complete(CutoutOptions, options)
         several = check_holes(every["holes"]) > 1
         settings = PatchSettings.of_holes(**options) if several else Settings.of_cutout(**options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Mix(Transform):
@@ -332,7 +350,7 @@ class Mix(Transform):
         switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
         scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`.
         label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`.
-        inplace, seed, generator, backend: as for :class:`CutMix`.
+        inplace, reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -344,13 +362,14 @@ class Mix(Transform):
         *,
         num_classes: int | None = None,
         inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[MixOptions],
     ) -> None:
         settings, every = Settings.of_mix(**options), complete(MixOptions, options)
-        super().__init__(settings, every, num_classes, inplace, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class RICAP(Transform):
@@ -388,7 +407,7 @@ class RICAP(Transform):
         **options: Unpack[RICAPOptions],
     ) -> None:
         settings, every = PatchSettings.of_ricap(**options), complete(RICAPOptions, options)
-        super().__init__(settings, every, num_classes, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)
 
 
 class ResizeMix(Transform):
@@ -426,7 +445,7 @@ class ResizeMix(Transform):
         **options: Unpack[ResizeMixOptions],
     ) -> None:
         settings, every = PatchSettings.of_resizemix(**options), complete(ResizeMixOptions, options)
-        super().__init__(settings, every, num_classes, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)
 
 
 class FMix(Transform):
@@ -467,4 +486,4 @@ class FMix(Transform):
         **options: Unpack[FMixOptions],
     ) -> None:
         settings, every = MaskSettings.of_fmix(**options), complete(FMixOptions, options)
-        super().__init__(settings, every, num_classes, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "mix_ops.h"
@@ -11,12 +12,14 @@
 namespace cutmix {
 namespace {
 
-constexpr int64_t kBytesPerTask = 1 << 15;    // less than this is not worth a thread
-constexpr int64_t kTargetsPerTask = 1 << 13;  // target values
+// Less than this is not worth a thread.
+constexpr int64_t kBytesPerTask = 1 << 17, kComputedBytesPerTask = 1 << 15;  // of pixels that are moved, or computed
+constexpr int64_t kTargetsPerTask = 1 << 13;                                 // target values
 constexpr int64_t kPlanRowsPerTask = 1 << 8;
 
-int64_t rows_per_task(const Rows& rows) {
-    return std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
+int64_t rows_per_task(const Rows& rows, bool computed) {
+    const int64_t bytes = computed ? kComputedBytesPerTask : kBytesPerTask;
+    return std::max<int64_t>(1, bytes / std::max<int64_t>(1, rows.row_bytes()));
 }
 
 int64_t targets_per_task(const Targets& targets) {
@@ -84,11 +87,12 @@ struct Source {
     int64_t step;  // bytes from row to row
 };
 
+constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vectors
+
 // The processor fetches ahead what is read in one go, but not the short runs of a box.
-constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kRowsAhead = 8, kLinesAhead = 16;
 
 void prefetch(const uint8_t* from, int64_t count) {
-    constexpr int64_t kLine = 64;
     for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
 }
 
@@ -131,16 +135,131 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_lines(const uint8_t* ow
                                                                const Box& box) {
     copy_rows(own, source, LineWriter<kPastCaches>(out), y, count, rows, box);
 }
+
+CUTMIX_AVX2 __attribute__((flatten)) void copy_rows_past_caches(const uint8_t* own, const Source& source, uint8_t* out,
+                                                                int64_t y, int64_t count, const Rows& rows,
+                                                                const Box& box) {
+    copy_rows(own, source, PastCachesWriter(out), y, count, rows, box);
+}
 #endif
 
 using CopyRows = decltype(copy_rows_anywhere);
 
-// The fastest of them on this processor.
+#if CUTMIX_X86
+constexpr int64_t kLongestCopiedRow = 128, kLongestMixedRow = 256;  // out of place, in place; longer ones pay alone
+
+// The bytes of a box as bits, a word for each line of 64 bytes. Where rows follow each other without a gap, the words
+// repeat after a few lines, and short rows cost no more than long ones: nothing is done row by row.
+class LineMasks {
+  public:
+    // Whether there are few words, and rows so short that it pays.
+    static bool fit(const Rows& rows, int64_t longest) {
+        return rows.dense() && rows.row_bytes() <= longest && lines_of(rows.row_bytes()) <= kMostLines;
+    }
+
+    LineMasks(const Rows& rows, const Box& box) : row_bytes_(rows.row_bytes()) {
+        const Run run = run_of(box, rows);
+        if (run.size() <= 0) return;
+        span_ = {box.y0 * row_bytes_, box.y1 * row_bytes_};
+        lines_ = lines_of(row_bytes_);
+        std::fill_n(masks_, lines_, 0);
+        for (int64_t row = 0; row < lines_ * kLine; row += row_bytes_)
+            for (int64_t line = (row + run.begin) / kLine; line * kLine < row + run.end; ++line)
+                masks_[line] |= bits({row + run.begin, row + run.end}, line);
+    }
+
+    // What of some bytes of a slice is in rows of the box.
+    Run in_rows(const Run& bytes) const {
+        const int64_t begin = std::clamp(span_.begin, bytes.begin, bytes.end);
+        return {begin, std::clamp(span_.end, begin, bytes.end)};
+    }
+
+    // Lines are counted from the first byte of a slice; each has a place among the words that repeat.
+    int64_t place(int64_t line) const { return line % lines_; }
+    int64_t after(int64_t place) const { return place + 1 < lines_ ? place + 1 : 0; }
+    // The bytes of the box in a line of which every row is one of the box's,
+    uint64_t inside(int64_t place) const { return masks_[place]; }
+    // and in any line, as far as it lies in these bytes.
+    uint64_t at(int64_t place, int64_t line, const Run& bytes) const {
+        if (line * kLine >= bytes.begin && (line + 1) * kLine <= bytes.end) return masks_[place];
+        return masks_[place] & bits(bytes, line);
+    }
+
+    // Which bytes of a line are these.
+    static uint64_t bits(const Run& bytes, int64_t line) {
+        return below(bytes.end - line * kLine) & ~below(bytes.begin - line * kLine);
+    }
+
+  private:
+    static constexpr int64_t kMostLines = 16;
+
+    static int64_t lines_of(int64_t row_bytes) { return row_bytes / std::gcd(row_bytes, kLine); }
+    static uint64_t below(int64_t bit) { return bit >= kLine ? ~0ull : bit > 0 ? ~(~0ull << bit) : 0; }
+
+    const int64_t row_bytes_;
+    int64_t lines_ = 1;  // words
+    Run span_ = {0, 0};  // the box's rows in a slice
+    uint64_t masks_[kMostLines] = {};
+};
+
+CUTMIX_AVX512 inline void copy_by_lines(const uint8_t* from, uint8_t* out, int64_t count) {
+    int64_t k = 0;
+    for (; k + kLine <= count; k += kLine) _mm512_storeu_si512(out + k, _mm512_loadu_si512(from + k));
+    const __mmask64 rest = LineMasks::bits({0, count - k}, 0);
+    if (rest) _mm512_mask_storeu_epi8(out + k, rest, _mm512_maskz_loadu_epi8(rest, from + k));
+}
+
+// These bytes of a slice: copies own, with the box from a source that follows the slice, or has one line for all.
+CUTMIX_AVX512 inline void copy_slice(const uint8_t* own, const Source& source, uint8_t* out, const Run& bytes,
+                                     const LineMasks& masks) {
+    const int64_t step = source.step == 0 ? 0 : kLine;
+    const Run box = masks.in_rows(bytes);
+    copy_by_lines(own + bytes.begin, out + bytes.begin, box.begin - bytes.begin);
+    int64_t done = box.begin;
+    if (box.size() > 0) {
+        const int64_t first = box.begin / kLine, last = (box.end - 1) / kLine;
+        done = std::min((last + 1) * kLine, bytes.end);
+        int64_t place = masks.place(first);
+        for (int64_t line = first; line <= last; ++line, place = masks.after(place)) {
+            const uint8_t* from = source.row + line * step;
+            if (line > first && line < last) {
+                const __m512i kept = _mm512_loadu_si512(own + line * kLine);
+                _mm512_storeu_si512(out + line * kLine, _mm512_mask_loadu_epi8(kept, masks.inside(place), from));
+                continue;
+            }
+            const __mmask64 written = LineMasks::bits({box.begin, done}, line), pasted = masks.at(place, line, box);
+            const __m512i kept = _mm512_maskz_loadu_epi8(written & ~pasted, own + line * kLine);
+            _mm512_mask_storeu_epi8(out + line * kLine, written, _mm512_mask_loadu_epi8(kept, pasted, from));
+        }
+    }
+    copy_by_lines(own + done, out + done, bytes.end - done);
+}
+
+CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_masks(const uint8_t* own, const Source& source, uint8_t* out,
+                                                               int64_t y, int64_t count, const Rows& rows,
+                                                               const Box& box) {
+    const int64_t total = count * rows.row_bytes(), slice_bytes = rows.height * rows.row_bytes();
+    const LineMasks masks(rows, box);
+    for (int64_t slice = -y * rows.row_bytes(); slice < total; slice += slice_bytes) {  // relative to the first byte
+        const Run bytes = {std::max<int64_t>(0, -slice), std::min(slice_bytes, total - slice)};
+        const Source here = {source.step == 0 ? source.row : source.row + slice, source.step};
+        copy_slice(own + slice, here, out + slice, bytes, masks);
+    }
+}
+#endif
+
+// The fastest of them on this processor. Short rows stay in the caches whatever the size of the output: past them they
+// were no faster.
 CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
 #if CUTMIX_X86
     const Rows& rows = images.out_rows;
     const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
-    if (has_avx512()) return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
+    if (has_avx512()) {
+        if (LineMasks::fit(rows, kLongestCopiedRow) && images.in_rows.dense()) return copy_rows_by_masks;
+        return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
+    }
+    constexpr int64_t kShortestRow = 256;  // shorter ones lose by the lines that are put together what that gains
+    if (has_avx2() && rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes)) return copy_rows_past_caches;
 #endif
     return copy_rows_anywhere;
 }
@@ -198,9 +317,9 @@ void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, u
 
 using Bytes = std::vector<uint8_t>;
 
-// A row of the value that cutout fills with.
+// A row of the value that cutout fills with, and at least a line of it.
 Bytes fill_row_of(const Images& images) {
-    Bytes row(static_cast<size_t>(images.out_rows.row_bytes()));
+    Bytes row(static_cast<size_t>(std::max<int64_t>(kLine, images.out_rows.row_bytes())));
     for (size_t k = 0; k < row.size(); ++k) row[k] = images.fill[k % sizeof images.fill];
     return row;
 }
@@ -329,8 +448,14 @@ Box around(const Box& a, const Box& b) {
     return {std::min(a.y0, b.y0), std::min(a.x0, b.x0), std::max(a.y1, b.y1), std::max(a.x1, b.x1)};
 }
 
+Run around(const Run& a, const Run& b) {
+    if (a.size() == 0) return b;
+    if (b.size() == 0) return a;
+    return {std::min(a.begin, b.begin), std::max(a.end, b.end)};
+}
+
 // Rows [begin, end) of a slice of a pair.
-void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t begin, int64_t end) {
+void mix_slice(const PixelWork& work, const Pair& pair, int64_t slice, int64_t begin, int64_t end) {
     const Images& images = work.images;
     const Rows& rows = images.out_rows;
     const CheckedRow& plan_a = work.plan[pair.a];
@@ -362,14 +487,69 @@ void mix_pair(const PixelWork& work, const Pair& pair, int64_t slice, int64_t be
     }
 }
 
+// Rows [row, row + count) of those of a pair.
+void mix_pair_by_rows(const PixelWork& work, const Pair& pair, int64_t row, int64_t count) {
+    const int64_t height = work.images.out_rows.height;
+    for (const int64_t end = row + count; row < end;) {
+        const int64_t y = row % height, part = std::min(end - row, height - y);
+        mix_slice(work, pair, row / height, y, y + part);
+        row += part;
+    }
+}
+
+#if CUTMIX_X86
+// Both samples' lines are read before either is written, and no byte outside of the boxes is touched.
+CUTMIX_AVX512 __attribute__((flatten)) void mix_pair_by_masks(const PixelWork& work, const Pair& pair, int64_t row,
+                                                              int64_t count) {
+    const Rows& rows = work.images.out_rows;
+    const CheckedRow& plan_a = work.plan[pair.a];
+    const CheckedRow plan_b = pair.a == pair.b ? CheckedRow{} : work.plan[pair.b];  // it changes once
+    if (reads_own(plan_a.kind) || reads_own(plan_b.kind)) return mix_pair_by_rows(work, pair, row, count);
+    const LineMasks masks_a(rows, plan_a.region), masks_b(rows, plan_b.region);
+    const int64_t end = row + count;
+    for (int64_t part; row < end; row += part) {
+        const int64_t slice = row / rows.height, y = row % rows.height;
+        part = std::min(end - row, rows.height - y);
+        uint8_t* a = row_at(work.images.out, rows, pair.a, slice, 0);
+        uint8_t* b = row_at(work.images.out, rows, pair.b, slice, 0);
+        const Source from_a = source_of(work, plan_b.kind, a), from_b = source_of(work, plan_a.kind, b);
+        const int64_t step_a = from_a.step == 0 ? 0 : kLine, step_b = from_b.step == 0 ? 0 : kLine;
+        const Run bytes = {y * rows.row_bytes(), (y + part) * rows.row_bytes()};
+        const Run box_a = masks_a.in_rows(bytes), box_b = masks_b.in_rows(bytes);
+        const Run both = around(box_a, box_b);
+        int64_t line = both.begin / kLine;
+        int64_t place_a = masks_a.place(line), place_b = masks_b.place(line);
+        for (; line * kLine < both.end; ++line, place_a = masks_a.after(place_a), place_b = masks_b.after(place_b)) {
+            // A masked store waits for its line.
+            __builtin_prefetch(a + (line + kLinesAhead) * kLine, 1);
+            __builtin_prefetch(b + (line + kLinesAhead) * kLine, 1);
+            const __mmask64 in_a = masks_a.at(place_a, line, box_a), in_b = masks_b.at(place_b, line, box_b);
+            const __m512i for_a = _mm512_maskz_loadu_epi8(in_a, from_b.row + line * step_b);
+            const __m512i for_b = _mm512_maskz_loadu_epi8(in_b, from_a.row + line * step_a);
+            _mm512_mask_storeu_epi8(a + line * kLine, in_a, for_a);
+            _mm512_mask_storeu_epi8(b + line * kLine, in_b, for_b);
+        }
+    }
+}
+#endif
+
+using MixPair = decltype(mix_pair_by_rows);
+
+// The fastest of them on this processor.
+MixPair* mix_pair_for([[maybe_unused]] const Images& images) {
+#if CUTMIX_X86
+    if (has_avx512() && LineMasks::fit(images.out_rows, kLongestMixedRow)) return mix_pair_by_masks;
+#endif
+    return mix_pair_by_rows;
+}
+
 // Rows [begin, end) of all pairs' rows.
 void mix_in_place(const PixelWork& work, const std::vector<Pair>& pairs, int64_t begin, int64_t end) {
-    const Rows& rows = work.images.out_rows;
-    const int64_t rows_per_sample = rows.slices * rows.height;
+    const int64_t rows_per_sample = work.images.out_rows.slices * work.images.out_rows.height;
+    MixPair* const mix_pair = mix_pair_for(work.images);
     while (begin < end) {
-        const int64_t row = begin % rows_per_sample, y = row % rows.height;
-        const int64_t count = std::min(end - begin, rows.height - y);
-        mix_pair(work, pairs[begin / rows_per_sample], row / rows.height, y, y + count);
+        const int64_t row = begin % rows_per_sample, count = std::min(end - begin, rows_per_sample - row);
+        mix_pair(work, pairs[begin / rows_per_sample], row, count);
         begin += count;
     }
 }
@@ -426,9 +606,10 @@ struct Cpu {
         const Targets& targets = call.targets;
         const std::vector<CheckedRow> plan = checked_rows(call.plan, images.in_place);
         const std::vector<Pair> pairs = images.in_place ? pairs_of(plan) : std::vector<Pair>();
-        const bool cuts =
-            images.out && std::any_of(plan.begin(), plan.end(), [](auto& row) { return fills(row.kind); });
-        const PixelWork work = {images, plan, cuts ? fill_row_of(images) : Bytes(),
+        const auto any = [&](bool (*is)(Kind)) {
+            return images.out && std::any_of(plan.begin(), plan.end(), [&](auto& row) { return is(row.kind); });
+        };
+        const PixelWork work = {images, plan, any(fills) ? fill_row_of(images) : Bytes(),
                                 images.out && !images.in_place ? copy_rows_for(images) : nullptr};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;
@@ -437,7 +618,8 @@ struct Cpu {
                          images.out_rows.height;
 
         const int64_t all = pixel_rows > 0 ? pixel_rows : target_rows;
-        const int64_t grain = pixel_rows > 0 ? rows_per_task(images.out_rows) : targets_per_task(targets);
+        const int64_t grain =
+            pixel_rows > 0 ? rows_per_task(images.out_rows, any(reads_own)) : targets_per_task(targets);
         parallel(0, all, grain, [&](int64_t begin, int64_t end) {
             if (pixel_rows > 0 && images.in_place) mix_in_place(work, pairs, begin, end);
             if (pixel_rows > 0 && !images.in_place) mix_out_of_place(work, begin, end);

@@ -101,6 +101,56 @@ struct alignas(64) LineWriter {  // by itself the compiler asks new for memory t
     CUTMIX_AVX512 static __mmask64 first(int64_t count) { return _bzhi_u64(~0ull, static_cast<uint32_t>(count)); }
 };
 
+// Past the caches by vectors of AVX2, which have no masks: what of a line comes from where is put together in memory.
+struct alignas(64) PastCachesWriter {
+    static constexpr int64_t kLine = 64;
+
+    uint8_t pending[kLine];  // the line that is put together,
+    int64_t end;             // as far as here,
+    int64_t begin;           // and from here on; before it lies what is not the output, in its first line
+    uint8_t* line;
+
+    explicit PastCachesWriter(uint8_t* out)
+        : end(reinterpret_cast<uintptr_t>(out) % kLine), begin(end), line(out - end) {}
+
+    CUTMIX_AVX2 void put(const uint8_t* from, int64_t count) {
+        if (end > 0) {
+            const int64_t part = std::min(count, kLine - end);
+            copy_bytes(pending + end, from, part);
+            end += part;
+            if (end < kLine) return;
+            if (begin > 0)
+                store_part();
+            else
+                store(pending);
+            from += part;
+            count -= part;
+        }
+        for (; count >= kLine; count -= kLine, from += kLine) store(from);
+        copy_bytes(pending, from, count);
+        end = count;
+    }
+
+    CUTMIX_AVX2 void finish() {
+        store_part();
+        _mm_sfence();
+    }
+
+    CUTMIX_AVX2 void store(const uint8_t* bytes) {
+        const __m256i* from = reinterpret_cast<const __m256i*>(bytes);
+        const __m256i first = _mm256_loadu_si256(from), second = _mm256_loadu_si256(from + 1);
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(line), first);
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(line) + 1, second);
+        line += kLine;
+    }
+
+    void store_part() {
+        if (end > begin) std::memcpy(line + begin, pending + begin, static_cast<size_t>(end - begin));
+        line += kLine;
+        begin = 0;
+    }
+};
+
 // The widest vectors that ATEN_CPU_CAPABILITY, the variable that bounds those of PyTorch's own loops, allows.
 enum class Capability { kDefault, kAvx2, kAvx512 };
 

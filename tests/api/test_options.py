@@ -10,7 +10,7 @@ import torch
 
 import cutmix_cuda
 
-from ..helpers import assert_same_bits, random_images, random_labels
+from ..helpers import assert_same_bits, generator, random_images, random_labels
 
 SAMPLING = {"scope": "sample", "partner": "mirror", "placement": "clip", "correct_lam": True}
 TARGETS = {"label_smoothing": 0.0, "target_dtype": torch.float32, "targets": "dense"}
@@ -107,3 +107,17 @@ def test_every_option_counts():
                 for a, b in zip(before, after, strict=True)
             )
             assert not same, (name, option)
+
+
+def test_settings_that_are_remembered_are_those_of_the_call():
+    """Equal numbers of another type, options that cannot be hashed, and ones that differ from the last call's."""
+    images = torch.rand(4, 3, 8, 8, generator=generator(1))
+    cutmix_cuda.cutmix(images, prob=1, seed=0)
+    with pytest.raises(TypeError, match="prob"):
+        cutmix_cuda.cutmix(images, prob=True, seed=0)
+    with pytest.raises(ValueError, match="scope"):
+        cutmix_cuda.cutmix(images, scope=["sample"], seed=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scop'"):
+        cutmix_cuda.cutmix(images, scop="sample", seed=0)
+    for prob in (0.0, 1.0, 0.0):
+        assert torch.equal(cutmix_cuda.cutmix(images, prob=prob, seed=0)[0], images) == (prob == 0.0)

@@ -83,12 +83,12 @@ def test_has_the_arguments_of_the_function():
     function = inspect.signature(cutmix_cuda.cutmix).parameters
     module = inspect.signature(CutMix).parameters
     of_a_call = {"images", "labels", "out", "return_plan"}
-    assert set(module) - {"inplace"} == set(function) - of_a_call
-    assert all(module[name].default == function[name].default for name in set(module) - {"inplace"})
+    assert set(module) - {"inplace", "reuse_output"} == set(function) - of_a_call
+    assert all(module[name].default == function[name].default for name in set(module) - {"inplace", "reuse_output"})
     assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in module.values())
     in_place = inspect.signature(cutmix_cuda.cutmix_).parameters
     mix, mix_module = (inspect.signature(it).parameters for it in (cutmix_cuda.mix, Mix))
-    assert set(mix_module) - {"inplace"} == set(mix) - of_a_call
+    assert set(mix_module) - {"inplace", "reuse_output"} == set(mix) - of_a_call
     assert all(mix_module[name].default == mix[name].default for name in mix_module if name in mix)
     assert {**function}.keys() - {"out"} == in_place.keys()
     assert all(in_place[name].default == function[name].default for name in in_place)

@@ -13,17 +13,31 @@ import cutmix_cuda
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(cutmix_cuda._backends.status()["cpu"] != "available", reason="nothing was compiled")
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-@pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
-def test_ops(program, capability):
+every_capability = pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+
+
+def run(capability: str, *arguments: object) -> None:
+    if cutmix_cuda._backends.status()["cpu"] != "available":
+        pytest.skip("nothing was compiled")
     if capability == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("not a processor with AVX-512")
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "cpp" / program, "60"],
+        [sys.executable, *map(str, arguments)],
         env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout
+
+
+@every_capability
+@pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
+def test_ops(program, capability):
+    run(capability, ROOT / "tests" / "cpp" / program, 60)
+
+
+@every_capability
+def test_outputs_that_no_cache_holds(capability):
+    test = ROOT / "tests" / "ops" / "test_threads.py::test_outputs_that_no_cache_holds"
+    run(capability, "-m", "pytest", "-q", "-n0", test)

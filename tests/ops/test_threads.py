@@ -29,9 +29,9 @@ def set_threads():
     torch.set_num_threads(before)
 
 
-# The CPU backend cuts a batch into tasks of 32 KiB: odd rows, so that tasks begin and end inside a sample.
+# The CPU backend cuts a batch that is blended into tasks of 32 KiB: odd rows, so that they begin and end in a sample.
 @pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
-@pytest.mark.parametrize("shape", [(7, 3, 61, 67), (301, 1, 9, 11), (3, 5, 1, 4099)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 3, 61, 67), (40, 3, 61, 20), (301, 1, 9, 11), (3, 5, 1, 4099)], ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "sliced"])
 @pytest.mark.parametrize("scope", ["sample", "pair"])  # two kinds in a pair, or one
 def test_thread_counts(backend, shape, layout, scope, set_threads):
