@@ -17,6 +17,7 @@ class Library:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._new: set[str] = set()  # ops that no import before this one defined
         self._library = torch.library.Library(namespace, "FRAGMENT")
         torch.library._keep_alive.append(self._library)  # because an op goes with the library that defined it
 
@@ -26,6 +27,7 @@ class Library:
         defined = getattr(getattr(torch.ops, self._namespace), name, None)
         if defined is None:
             self._library.define(name + schema, tags=tags)
+            self._new.add(name)
         elif defined.default._schema != torch._C.parse_schema(qualified + schema):
             raise ImportError(f"{qualified} had another schema at the first import in this process; start Python again")
         torch.library.register_fake(qualified, fake, lib=self._library, allow_override=True)
@@ -37,7 +39,7 @@ class Library:
             self._library.impl(name, function, key, allow_override=True)
 
     def autograd(self, name: str, backward: Callable[..., object], setup_context: Callable[..., object]) -> None:
-        """Gives an op its autograd formula."""
-        torch.library.register_autograd(
-            f"{self._namespace}::{name}", backward, setup_context=setup_context, lib=self._library
-        )
+        """Gives an op its autograd formula, unless the first import did: torch takes no second one."""
+        if name in self._new:
+            qualified = f"{self._namespace}::{name}"
+            torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=self._library)

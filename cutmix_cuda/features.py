@@ -248,7 +248,10 @@ def _plan_of_tokens(plan: MixPlan, tokens: Tensor, prefix: int) -> MixPlan:
             f"plan must be for the grid of the tokens, height * width = {number - prefix} of {number} tokens behind a "
             f"prefix of {prefix}, got one for {plan.height} x {plan.width}; plan.rescaled(height, width) makes it one"
         )
-    return plan.rescaled(plan.height, plan.width * channels) if channels != 1 else plan
+    rows = plan.packed.clone()
+    edges = rows[:, 2:5:2]  # x0 and x1: what leads outside of the grid still does, and does not wrap
+    edges.copy_(edges.clamp(-1, plan.width + 1) * channels)
+    return MixPlan(rows, plan.height, plan.width * channels)
 
 
 # ---- Soft labels

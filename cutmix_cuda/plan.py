@@ -123,7 +123,8 @@ class MixPlan:
             share = reference.share_outside(tuple(edges), height, width).view(torch.int32)
             lam = torch.where(reference.has_box(kind) & reference.mixes_target(kind), share.long(), lam)
         # Rounding may bring back into the image what led outside it: such a row is to stay invalid.
-        partner = torch.where(reference.valid_rows(self.packed, self.height, self.width), partner, -1)
+        if not (_validation.has_values(self.packed) and _plainly_valid(self.packed, self.height, self.width)):
+            partner = torch.where(reference.valid_rows(self.packed, self.height, self.width), partner, -1)
         return MixPlan(torch.stack([partner, *edges, lam, kind, rest], dim=1).to(torch.int32), height, width)
 
     def mix_boxes(

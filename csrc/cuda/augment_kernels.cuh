@@ -323,7 +323,7 @@ struct PixelUnits {
     }
 };
 
-// ---- Vectors of bytes: uint8 of kChannels channels, kUnitPixels neighbours at once
+// ---- Vectors of bytes: uint8 of kChannels channels, the neighbours of a unit at once
 
 // Bytes of two words, by their numbers in four digits: 0..3 in the first word, 4..7 in the second.
 CUTMIX_HD uint32_t permuted(uint32_t first, uint32_t second, uint32_t digits) {
@@ -351,10 +351,8 @@ CUTMIX_HD float byte_value(uint32_t word, uint32_t byte) {
     return sub_rn(float_of(permuted(word, 0x4B000000u, 0x7440u | byte)), 0x1p23f);
 }
 
-constexpr int kUnitWords = kUnitPixels / 4;
-
 // The raw pixels of a unit or of a part of one, channel by channel.
-template <int kChannels, int kPixels = kUnitPixels>
+template <int kChannels, int kPixels>
 struct Raw {
     uint32_t word[kChannels][kPixels / 4];
 
@@ -392,15 +390,16 @@ struct Raw {
 };
 
 // So many words of a row of bytes from byte `begin` on, which may lie outside: there they are 0. The row begins at a
-// multiple of 16 bytes and is as long.
-template <int kWords>
+// multiple of 16 bytes and is as long. Where pixels do not move, the words are those of a unit, which lies inside.
+template <bool kMove, int kWords>
 CUTMIX_HD void load_words(const uint8_t* row, int32_t row_bytes, int32_t begin, uint32_t* words) {
-    if (begin % 16 == 0 && begin >= 0 && begin <= row_bytes - 4 * kWords) {
+    constexpr int kAtOnce = kWords % 4 == 0 ? 4 : 2;
+    if (!kMove || (begin % (4 * kAtOnce) == 0 && begin >= 0 && begin <= row_bytes - 4 * kWords)) {
         CUTMIX_UNROLL
-        for (int k = 0; k < kWords; k += 4) {
-            const Vector<16> vector = load<16>(row + begin + 4 * k);
+        for (int k = 0; k < kWords; k += kAtOnce) {
+            const Vector<4 * kAtOnce> vector = load<4 * kAtOnce>(row + begin + 4 * k);
             CUTMIX_UNROLL
-            for (int j = 0; j < 4; ++j) words[k + j] = vector.word[j];
+            for (int j = 0; j < kAtOnce; ++j) words[k + j] = vector.word[j];
         }
         return;
     }
@@ -432,10 +431,10 @@ CUTMIX_HD constexpr uint32_t gathering_digits(int channel, int source) {
 }
 
 // Of pixels that follow each other the channels, each by itself.
-template <int kChannels>
-CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels>* raw) {
+template <int kChannels, int kPixels>
+CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels, kPixels>* raw) {
     CUTMIX_UNROLL
-    for (int k = 0; k < kUnitWords; ++k) {
+    for (int k = 0; k < kPixels / 4; ++k) {
         CUTMIX_UNROLL
         for (int channel = 0; channel < kChannels; ++channel) {
             uint32_t word = pixels[kChannels * k];
@@ -447,34 +446,37 @@ CUTMIX_HD void part_channels(const uint32_t* pixels, Raw<kChannels>* raw) {
     }
 }
 
-template <int kChannels>
-CUTMIX_HD Raw<kChannels> load_unit(const AugmentParams& params, const Seen& seen, int32_t y, int32_t x) {
+template <int kChannels, Path kPath>
+CUTMIX_HD Raw<kChannels, unit_pixels(kPath)> load_unit(const AugmentParams& params, const Seen& seen, int32_t y,
+                                                       int32_t x) {
+    constexpr bool kMove = kPath != Path::kPlain;
+    constexpr int kPixels = unit_pixels(kPath), kWords = kPixels / 4;
     const Strides& strides = params.images.in_strides;
-    const Geometry geometry = seen.geometry();
+    const Geometry geometry = kMove ? seen.geometry() : Geometry{};
     const int32_t height = params.mix.plan.height, width = params.mix.plan.width;
     const int32_t from_y = source_y(geometry, y);
     // The leftmost pixel is the source of the first, or of the last where they are mirrored.
-    const int32_t first = geometry.dx + (geometry.flip ? width - kUnitPixels - x : x);
-    Raw<kChannels> raw = {};
+    const int32_t first = geometry.dx + (geometry.flip ? width - kPixels - x : x);
+    Raw<kChannels, kPixels> raw = {};
     if (from_y < 0 || from_y >= height) return raw;
     const auto* row =
         static_cast<const uint8_t*>(params.images.in) + seen.sample * strides.sample + from_y * strides.row;
     if (is_planar(strides)) {
         CUTMIX_UNROLL
         for (int channel = 0; channel < kChannels; ++channel)
-            load_words<kUnitWords>(row + channel * strides.channel, width, first, raw.word[channel]);
+            load_words<kMove, kWords>(row + channel * strides.channel, width, first, raw.word[channel]);
     } else if constexpr (kChannels > 1) {
-        uint32_t pixels[kChannels * kUnitWords];
-        load_words<kChannels * kUnitWords>(row, kChannels * width, kChannels * first, pixels);
+        uint32_t pixels[kChannels * kWords];
+        load_words<kMove, kChannels * kWords>(row, kChannels * width, kChannels * first, pixels);
         part_channels(pixels, &raw);
     }
     if (!geometry.flip) return raw;
-    Raw<kChannels> mirrored;
+    Raw<kChannels, kPixels> mirrored;
     CUTMIX_UNROLL
     for (int channel = 0; channel < kChannels; ++channel) {
         CUTMIX_UNROLL
-        for (int k = 0; k < kUnitWords; ++k)
-            mirrored.word[channel][k] = permuted(raw.word[channel][kUnitWords - 1 - k], 0, 0x0123);
+        for (int k = 0; k < kWords; ++k)
+            mirrored.word[channel][k] = permuted(raw.word[channel][kWords - 1 - k], 0, 0x0123);
     }
     return mirrored;
 }
@@ -547,24 +549,26 @@ CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits*
 }
 
 // Writes a unit of a sample; `value` says channel and pixel in the unit.
-template <typename Element, int kChannels, typename ValueOf>
+template <typename Element, int kChannels, int kPixels, typename ValueOf>
 CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_t y, int32_t x, const ValueOf& value) {
     auto* out = unit_out<Element>(images, sample, y, x);
     CUTMIX_UNROLL
-    for (int first = 0; first < kUnitPixels; first += kElementsOfVector<Element>)
+    for (int first = 0; first < kPixels; first += kElementsOfVector<Element>)
         store_part<Element, kChannels>(images, out, first,
                                        [&](int channel, int pixel) { return value(channel, first + pixel); });
 }
 
-// The pixels [begin, end) of a unit in a box.
+// The pixels [begin, end) of a unit of kPixels in a box.
+template <int kPixels>
 struct Span {
     int32_t begin, end;
 
     CUTMIX_HD bool empty() const { return begin >= end; }
-    CUTMIX_HD bool whole() const { return begin == 0 && end == kUnitPixels; }
+    CUTMIX_HD bool whole() const { return begin == 0 && end == kPixels; }
 };
 
-CUTMIX_HD Vector<16> mask_of(const Span& span) {
+template <int kPixels>
+CUTMIX_HD Vector<16> mask_of(const Span<kPixels>& span) {
     return span.empty() ? Vector<16>{} : byte_mask<16>(span.begin, span.end);
 }
 
@@ -582,40 +586,46 @@ CUTMIX_HD Raw<kChannels, kPixels> mixed_raw(const Raw<kChannels, kPixels>& own, 
     return mixed;
 }
 
-CUTMIX_HD Span span_of(const Box& box, int32_t y, int32_t x) {
+template <int kPixels>
+CUTMIX_HD Span<kPixels> span_of(const Box& box, int32_t y, int32_t x) {
     if (y < box.y0 || y >= box.y1) return {0, 0};
-    return {max_of(box.x0 - x, 0), min_of(box.x1 - x, kUnitPixels)};
+    return {max_of(box.x0 - x, 0), min_of(box.x1 - x, kPixels)};
 }
 
 // All bits of a byte for each of the first four bits.
 CUTMIX_HD uint32_t byte_masks(uint32_t bits) { return ((bits & 0xFu) * 0x00204081u & 0x01010101u) * 0xFFu; }
 
 // A bit for each pixel of a span, the first one lowest.
-CUTMIX_HD uint32_t pixels_in(const Span& span) {
+template <int kPixels>
+CUTMIX_HD uint32_t pixels_in(const Span<kPixels>& span) {
     return span.empty() ? 0
                         : bits_from(static_cast<uint32_t>(span.begin)) & ~bits_from(static_cast<uint32_t>(span.end));
 }
 
 CUTMIX_HD bool has_pixel(uint32_t pixels, int pixel) { return pixels >> pixel & 1; }
 
+template <int kPixels>
 CUTMIX_HD uint32_t erased_pixels(const Seen& seen, int32_t y, int32_t x) {
     uint32_t pixels = 0;
     CUTMIX_NO_UNROLL
-    for (int32_t number = 0; number < seen.boxes; ++number) pixels |= pixels_in(span_of(seen.erased(number), y, x));
+    for (int32_t number = 0; number < seen.boxes; ++number)
+        pixels |= pixels_in(span_of<kPixels>(seen.erased(number), y, x));
     return pixels;
 }
 
 // What a unit means for a sample.
+template <int kPixels>
 struct Needs {
-    Span mixed;  // its pixels that are others after mixing
+    Span<kPixels> mixed;  // its pixels that are others after mixing
     bool own, partner;
 };
 
-CUTMIX_HD Needs needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
+template <int kPixels>
+CUTMIX_HD Needs<kPixels> needs_of(const CheckedRow& checked, int32_t y, int32_t x) {
     const Kind kind = checked.kind();
-    Needs needs = {{0, 0}, true, false};
+    Needs<kPixels> needs = {{0, 0}, true, false};
     if (kind == Kind::kKeep) return needs;
-    needs.mixed = has_box(kind) ? span_of(checked.row.box, y, x) : Span{0, kUnitPixels};
+    needs.mixed = has_box(kind) ? span_of<kPixels>(checked.row.box, y, x) : Span<kPixels>{0, kPixels};
     needs.own = blends(kind) || !needs.mixed.whole();
     needs.partner = has_partner(kind) && !needs.mixed.empty();
     return needs;
@@ -663,7 +673,7 @@ CUTMIX_HD void add_noise_of_boxes(const AugmentParams& params, const Seen& seen,
     if (pixels == 0) return;
     CUTMIX_NO_UNROLL
     for (int32_t number = 0; number < seen.boxes; ++number) {
-        const uint32_t in_box = pixels & pixels_in(span_of(seen.erased(number), y, x));
+        const uint32_t in_box = pixels & pixels_in(span_of<kPixels>(seen.erased(number), y, x));
         if (in_box) noise->set(in_box, value_of<Words>(seen.view[params.quadruples.divisor + number]));
     }
 }
@@ -692,37 +702,37 @@ CUTMIX_HD PartNoise<kChannels, kPixels> part_noise(const AugmentParams& params, 
 }
 
 // A sample whose unit is written: its row of the plan, its view and its partner's, raw pixels as far as they count.
-template <int kChannels>
+template <int kChannels, int kPixels>
 struct Mixing {
     const CheckedRow& checked;
     const Seen &seen, &seen_partner;
-    Raw<kChannels>&raw, &partner;
-    Span mixed;
+    Raw<kChannels, kPixels>&raw, &partner;
+    Span<kPixels> mixed;
 };
 
 // Writes a unit of which nothing is erased or cut out. Where samples are coloured, it is mixed as a whole, or blended.
-template <typename Element, bool kColoured, int kChannels>
-CUTMIX_HD void mix_unit(const AugmentParams& params, const Mixing<kChannels>& unit, int32_t y, int32_t x) {
-    const Raw<kChannels>&raw = unit.raw, &partner = unit.partner;
+template <typename Element, bool kColoured, int kChannels, int kPixels>
+CUTMIX_HD void mix_unit(const AugmentParams& params, const Mixing<kChannels, kPixels>& unit, int32_t y, int32_t x) {
+    const Raw<kChannels, kPixels>&raw = unit.raw, &partner = unit.partner;
     const Vector<16>*colour = unit.seen.colour, *colour_partner = unit.seen_partner.colour;
     if (blends(unit.checked.kind())) {
         const float lam = unit.checked.row.lam;
-        store_unit<Element, kChannels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
+        store_unit<Element, kChannels, kPixels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
             return mixed_value(lam, raw.template value<kColoured>(params, colour, channel, pixel),
                                partner.template value<kColoured>(params, colour_partner, channel, pixel));
         });
         return;
     }
-    const Raw<kChannels> mixed = mixed_raw(raw, partner, mask_of(unit.mixed).word);
+    const Raw<kChannels, kPixels> mixed = mixed_raw(raw, partner, mask_of(unit.mixed).word);
     const Vector<16>* colour_mixed = unit.mixed.empty() ? colour : colour_partner;
-    store_unit<Element, kChannels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
+    store_unit<Element, kChannels, kPixels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
         return mixed.template value<kColoured>(params, colour_mixed, channel, pixel);
     });
 }
 
 // Writes any unit.
-template <typename Element, bool kColoured, int kChannels>
-CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixing<kChannels>& unit, int32_t y,
+template <typename Element, bool kColoured, int kChannels, int kUnit>
+CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixing<kChannels, kUnit>& unit, int32_t y,
                          int32_t x) {
     constexpr int kPixels = kElementsOfVector<Element>;
     using Part = Raw<kChannels, kPixels>;
@@ -733,8 +743,8 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
     const float lam = unit.checked.row.lam;
     const bool before = params.erasing.order == EraseOrder::kBefore;
     const bool constant = params.erasing.value == EraseValue::kConstant;
-    uint32_t mixed = pixels_in(unit.mixed), erased = erased_pixels(seen, y, x);
-    uint32_t erased_partner = before && has_partner(kind) ? erased_pixels(seen_partner, y, x) & mixed : 0;
+    uint32_t mixed = pixels_in(unit.mixed), erased = erased_pixels<kUnit>(seen, y, x);
+    uint32_t erased_partner = before && has_partner(kind) ? erased_pixels<kUnit>(seen_partner, y, x) & mixed : 0;
     if (before && !blends(kind)) erased &= ~mixed;
     auto* out = unit_out<Element>(params.images, seen.sample, y, x);
     const auto value = [&](const Part& part, const Vector<16>* rows, int channel, int pixel) {
@@ -744,7 +754,7 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
         return constant ? params.constants.few[kErase][channel] : noise.value(channel, pixel);
     };
     CUTMIX_NO_UNROLL
-    for (int32_t first = 0; first < kUnitPixels; first += kPixels) {
+    for (int32_t first = 0; first < kUnit; first += kPixels) {
         const Part own = unit.raw.template next<kPixels>(), partner = unit.partner.template next<kPixels>();
         const auto noise_in = [&](uint32_t of_own, uint32_t of_partner) {
             return part_noise<kChannels, kPixels>(params, seed, seen, seen_partner, y, x + first, of_own, of_partner);
@@ -791,44 +801,46 @@ CUTMIX_HD bool any_of_warp(bool value) {
 }
 
 // Whether a unit takes more than mix_unit.
-template <bool kColoured>
-CUTMIX_HD bool takes_parts(const CheckedRow& checked, const Needs& needs, const Seen& seen, const Seen& seen_partner,
-                           int32_t y, int32_t x) {
+template <bool kColoured, int kPixels>
+CUTMIX_HD bool takes_parts(const CheckedRow& checked, const Needs<kPixels>& needs, const Seen& seen,
+                           const Seen& seen_partner, int32_t y, int32_t x) {
     const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
     const bool two_colours = kColoured && !needs.mixed.empty() && !needs.mixed.whole();
-    return filled || two_colours || erased_pixels(seen, y, x) || (needs.partner && erased_pixels(seen_partner, y, x));
+    return filled || two_colours || erased_pixels<kPixels>(seen, y, x) ||
+           (needs.partner && erased_pixels<kPixels>(seen_partner, y, x));
 }
 
-template <typename Element, int kChannels, bool kWithColour>
+template <typename Element, int kChannels, Path kPath>
 struct VectorUnits {
-    static constexpr bool kColoured = kWithColour;
+    static constexpr bool kColoured = kPath == Path::kColoured;
+    static constexpr int kPixels = unit_pixels(kPath);
 
     static CUTMIX_HD void write(const AugmentParams& params, const Pair& pair, int32_t y, int32_t unit) {
-        const int32_t x = unit * kUnitPixels;
+        const int32_t x = unit * kPixels;
         const Seen &seen = pair.seen[0], &seen_partner = pair.seen[1];
-        const Needs own = needs_of(pair.rows[0], y, x), other = needs_of(pair.rows[1], y, x);
+        const auto own = needs_of<kPixels>(pair.rows[0], y, x), other = needs_of<kPixels>(pair.rows[1], y, x);
         // A sample that is not coloured as the others are, because it is not valid.
         if (kColoured && !seen.colour) {
             CUTMIX_NO_UNROLL
-            for (int32_t k = 0; k < kUnitPixels; ++k) write_pixel<kColoured>(params, pair, y, x + k);
+            for (int32_t k = 0; k < kPixels; ++k) write_pixel<kColoured>(params, pair, y, x + k);
             return;
         }
-        Raw<kChannels> raw = {}, partner = {};
-        if (own.own || (pair.both && other.partner)) raw = load_unit<kChannels>(params, seen, y, x);
-        if (own.partner || (pair.both && other.own)) partner = load_unit<kChannels>(params, seen_partner, y, x);
+        Raw<kChannels, kPixels> raw = {}, partner = {};
+        if (own.own || (pair.both && other.partner)) raw = load_unit<kChannels, kPath>(params, seen, y, x);
+        if (own.partner || (pair.both && other.own)) partner = load_unit<kChannels, kPath>(params, seen_partner, y, x);
         // A loop, so that there is one copy of its machine code for both samples.
         CUTMIX_NO_UNROLL
         for (bool first = true;; first = false) {
             const CheckedRow checked = first ? pair.rows[0] : pair.rows[1];
             const Seen one = first ? seen : seen_partner, another = first ? seen_partner : seen;
-            const Needs needs = first ? own : other;
-            const Mixing<kChannels> mixing = {checked, one, another, raw, partner, needs.mixed};
-            if (any_of_warp(takes_parts<kColoured>(checked, needs, one, another, y, x)))
+            const auto needs = first ? own : other;
+            const Mixing<kChannels, kPixels> mixing = {checked, one, another, raw, partner, needs.mixed};
+            if (kPath != Path::kPlain && any_of_warp(takes_parts<kColoured>(checked, needs, one, another, y, x)))
                 mix_parts<Element, kColoured>(params, pair.seed, mixing, y, x);
             else
                 mix_unit<Element, kColoured>(params, mixing, y, x);
             if (!first || !pair.both) break;
-            const Raw<kChannels> swapped = raw;
+            const Raw<kChannels, kPixels> swapped = raw;
             raw = partner;
             partner = swapped;
         }
@@ -892,27 +904,36 @@ __global__ void __launch_bounds__(kAugmentThreads) augment_pixels(const __grid_c
     augment_block<PixelUnits<kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
 }
 
-// What is coloured needs many values at a time; a second block has to fit on a multiprocessor all the same.
-template <typename Element, int kChannels, bool kColoured>
-__global__ void __launch_bounds__(kAugmentThreads, kColoured ? 2 : 0)
+// How many blocks have to fit on a multiprocessor at the same time; 0 leaves it to the compiler. augment_geometry.h
+// says what four of the plain kernel do; what is coloured needs many values at a time.
+constexpr int blocks_wanted(Path path) { return path == Path::kPlain ? 4 : path == Path::kColoured ? 2 : 0; }
+
+template <typename Element, int kChannels, Path kPath>
+__global__ void __launch_bounds__(kAugmentThreads, blocks_wanted(kPath))
     augment_vectors(const __grid_constant__ AugmentParams params) {
     extern __shared__ Vector<16> block_memory[];
-    augment_block<VectorUnits<Element, kChannels, kColoured>>(params, blockIdx.x, threadIdx.x, blockDim.x,
-                                                              block_memory);
+    augment_block<VectorUnits<Element, kChannels, kPath>>(params, blockIdx.x, threadIdx.x, blockDim.x, block_memory);
 }
 
 // ---- Launch
 
 using AugmentKernel = void (*)(AugmentParams);
 
+template <typename Element, int kChannels>
+AugmentKernel vector_kernel(Path path) {
+    if (path == Path::kPlain) return augment_vectors<Element, kChannels, Path::kPlain>;
+    if constexpr (kChannels == 3)
+        if (path == Path::kColoured) return augment_vectors<Element, kChannels, Path::kColoured>;
+    return augment_vectors<Element, kChannels, Path::kViewed>;
+}
+
 template <typename Element>
 AugmentKernel vector_kernel(const AugmentLaunch& launch) {
-    if (launch.channels == 1) return augment_vectors<Element, 1, false>;
-    return launch.coloured ? augment_vectors<Element, 3, true> : augment_vectors<Element, 3, false>;
+    return launch.channels == 1 ? vector_kernel<Element, 1>(launch.path) : vector_kernel<Element, 3>(launch.path);
 }
 
 inline AugmentKernel kernel_of(const AugmentLaunch& launch) {
-    if (!launch.vectors) return launch.coloured ? augment_pixels<true> : augment_pixels<false>;
+    if (!launch.vectors) return launch.path == Path::kColoured ? augment_pixels<true> : augment_pixels<false>;
     switch (launch.out_dtype) {
         case Dtype::kF16:
             return vector_kernel<ElementF16>(launch);

@@ -14,8 +14,9 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.utils.checkpoint import checkpoint
 
 import cutmix_cuda
-from cutmix_cuda import MixFeatures, MixPlan, mix_features, mix_targets
+from cutmix_cuda import MixFeatures, MixPlan, mix_features, mix_targets, reference
 from cutmix_cuda._backends import ops_for
+from cutmix_cuda.features import _plan_of_tokens
 
 from ..helpers import (
     assert_same_bits,
@@ -27,6 +28,7 @@ from ..helpers import (
     soft_labels,
 )
 from ..ops.test_adjoint import oracle_adjoint
+from ..ops.test_ops import BAD_ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
 
@@ -139,6 +141,19 @@ def test_a_bad_row_on_a_device_that_is_not_asked_keeps_sample_and_gradient(backe
         assert_same_bits(moved[1:3], features[1:3])
     with pytest.raises(ValueError, match="row 1"):
         mix_features(numbers(4, 3, 4, 6), plan)
+
+
+@pytest.mark.parametrize("edit", BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_a_plan_of_tokens_has_the_bad_rows_of_that_of_the_grid(edit):
+    """However large an edge is, times as many channels."""
+    rows = plan_of(6, 6, 9).packed
+    for column, value in edit.items():
+        rows[2, column] = value
+    bad = ~reference.valid_rows(rows, 6, 9)
+    assert bad[2]
+    for channels in (1, 3, 2**25):
+        plan = _plan_of_tokens(MixPlan(rows, 6, 9), torch.empty(6, 54, channels, device="meta"), 0)
+        assert torch.equal(~reference.valid_rows(plan.packed, plan.height, plan.width), bad)
 
 
 # ---- Roads to derivatives

@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "CutMix": {**CUTMIX, **TARGETS},
     "Mix": {**KINDS, **SAMPLING, **TARGETS},
     "MixUp": {"alpha": 1.0, "prob": 1.0, "scope": "sample", "partner": "mirror", **TARGETS},
-    "Cutout": {"area": 0.25, "prob": 1.0, "fill": 0.0, "scope": "sample", "placement": "clip", **TARGETS},
+    "Cutout": {"area": 0.25, "prob": 1.0, "fill": 0.0, "holes": 1, "scope": "sample", "placement": "clip", **TARGETS},
     "sample_plan": CUTMIX,
     "apply_plan": TARGETS,
     "apply_plan_": TARGETS,

@@ -126,9 +126,79 @@ def step() -> None:
         same(CPU.mix_targets(labels, plan, *targets), REFERENCE.mix_targets(labels, plan, *targets))
 
 
+def any_rectangles(count: tuple[int, ...], height: int, width: int) -> torch.Tensor:
+    """Inside an image, but for some."""
+    edges = []
+    for _ in range(count[0] * count[1]):
+        (y0, y1), (x0, x1) = (sorted(random.randint(0, length) for _ in range(2)) for length in (height, width))
+        edge = [y0, x0, y1, x1]
+        if random.random() < 0.01:
+            edge[random.randrange(4)] = random.choice([*EXTREMES, height + 1, width + 1])
+        edges.append(edge)
+    return torch.tensor(edges, dtype=torch.int32).reshape(*count, 4)
+
+
+def any_patches(partners: int, height: int, width: int) -> tuple[torch.Tensor | None, ...]:
+    """Rows, sources, masks and weights that mostly make sense."""
+    count = random.choice([0, 1, 2, 5]) if partners > 0 else 0, random.choice([1, 2, 4, 64])
+    masks = None
+    if random.random() < 0.6:
+        cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
+        masks = torch.rand(random.choice([0, 1, 3]), *cells)
+        masks = masks - 0.2 if random.random() < 0.5 else masks < 0.5
+    numbers = 0 if masks is None else len(masks)
+    rows = torch.zeros(*count, 8, dtype=torch.int32)
+    rows[..., 0] = torch.randint(max(partners, 1), count)
+    rows[..., 1:5] = any_rectangles(count, height, width)
+    rows[..., 5] = torch.rand(count).view(torch.int32)
+    rows[..., 6] = torch.tensor(random.choice([[1], [1, 3], [0, 1, 2, 3]]))[torch.randint(1, count)]
+    rows[..., 7] = torch.randint(numbers + 1, count)
+    if random.random() < 0.2 and rows.numel() > 0:
+        rows.view(-1)[random.randrange(rows.numel())] = random.choice([*EXTREMES, partners, 4, numbers + 1])
+    sources = any_rectangles(count, height, width) if random.random() < 0.5 else None
+    weights = torch.rand(count[0], count[1] + 1) if random.random() < 0.3 else None
+    return rows, sources, masks, weights
+
+
+def step_of_patches() -> None:
+    images = any_images()
+    (batch, *inner), (height, width) = images.shape, images.shape[-2:]
+    others = torch.randint(100, (random.choice([0, 1, 3]), *inner)).to(images.dtype) if random.random() < 0.4 else None
+    classes = random.choice([1, 2, 5, 17])
+    labels = any_labels(batch, classes)
+    other_labels = None
+    if labels is not None and others is not None and len(others) > 0:
+        shape = (len(others), classes)[: labels.dim()]
+        other_labels = torch.rand(shape) if labels.is_floating_point() else torch.zeros(shape)
+        other_labels = other_labels.to(labels.dtype)
+    elif others is not None and len(others) == 0:
+        others = None
+    targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
+    fill = struct.unpack("<2q", random.randbytes(images.itemsize) * (16 // images.itemsize))
+    plan = any_patches(batch if batch == 0 or others is None else batch + len(others), height, width)
+    given = images, others, labels, other_labels, *plan, *targets
+    painted = REFERENCE.paint(*given, fill)
+    for mine, wanted in zip(CPU.paint(*given, fill), painted, strict=True):
+        same(mine, wanted)
+    out = torch.full_like(painted[0], 3)
+    CPU.paint_out(*given, out, fill)
+    same(out, painted[0])
+    if labels is not None:
+        parts = labels, other_labels, plan[0], *plan[2:], height, width, *targets
+        same(CPU.paint_targets(*parts), REFERENCE.paint_targets(*parts))
+    method = random.randrange(3)
+    patches = (random.choice([1, 3]), 1, 4)[method]
+    sampling = method, random.choice([0, 2]), random.randrange(4), random.randrange(2), patches
+    draw = torch.tensor([random.getrandbits(64) - 2**63]), quantiles((random.choice(LAWS[:4]),), images.device)[0], 0.8
+    arguments = images, labels, *draw, sampling, *targets, fill
+    for mine, wanted in zip(CPU.sample_and_paint(*arguments), REFERENCE.sample_and_paint(*arguments), strict=True):
+        same(mine, wanted)
+
+
 if __name__ == "__main__":
     random.seed(2026)
     torch.manual_seed(2026)
     torch.set_num_threads(2)
     for _ in range(int(sys.argv[1])):
         step()
+        step_of_patches()

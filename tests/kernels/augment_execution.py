@@ -131,12 +131,16 @@ def augment_module(architecture: int) -> Module:
 
 @functools.cache
 def augment_kernel(name: str, architecture: int) -> Kernel:
-    """A kernel by its name in C++: augment_pixels<false>, augment_vectors<ElementBF16,3,true>."""
-    match = re.fullmatch(r"(\w+)<(?:(\w+),(\d),)?(true|false)>", name)
+    """A kernel by its name in C++: augment_pixels<false>, augment_vectors<ElementBF16,3,Path::kColoured>."""
+    match = re.fullmatch(r"(\w+)<(?:(\w+),(\d),)?(?:Path::)?(\w+)>", name)
     assert match is not None
-    base, element, channels, coloured = match.groups()
-    values = f"NS_{len(element)}{element}ELi{channels}E" if element else ""
-    mangled = f"_ZN6cutmix{len(base)}{base}I{values}Lb{int(coloured == 'true')}EEEvNS_13AugmentParamsE"
+    base, element, channels, last = match.groups()
+    if element:
+        path = ("kPlain", "kViewed", "kColoured").index(last)
+        values = f"NS_{len(element)}{element}ELi{channels}ELNS_4PathE{path}E"
+    else:
+        values = f"Lb{int(last == 'true')}E"
+    mangled = f"_ZN6cutmix{len(base)}{base}I{values}EEvNS_13AugmentParamsE"
     return augment_module(architecture)[mangled]
 
 

@@ -66,10 +66,10 @@ def test_sanitizers_see_an_overrun(driver):
     assert "runtime error" in done.stdout or "AddressSanitizer" in done.stdout
 
 
-CPU_SOURCES = ["csrc/cpu/mix_cpu.cpp", "csrc/cpu/augment_cpu.cpp", "csrc/cpu/adjoint_cpu.cpp"]
+CPU = [f"csrc/cpu/{part}_cpu.cpp" for part in ("mix", "augment", "patches", "adjoint")]
 BUILDS = {
-    "cpu": CPU_SOURCES,
-    "cpu without intrinsics": [*CPU_SOURCES, "-DCUTMIX_PORTABLE"],
+    "cpu": CPU,
+    "cpu without intrinsics": [*CPU, "-DCUTMIX_PORTABLE"],
     "cuda on the host": ["tests/cpp/cuda_on_host.cpp"],
 }
 

@@ -97,7 +97,7 @@ def test_targets_are_exact_shares_of_pixels(name):
     mixed, _ = paint(images, None, plan_of(seen), backend="reference")
     _, targets = paint(images, torch.arange(5), plan_of(plan), 5, target_dtype=torch.float64, backend="reference")
     counts = torch.stack([(mixed == label).sum(dim=(1, 2, 3)) for label in range(5)], dim=1)
-    assert torch.allclose(targets, counts / (SIZE[0] * SIZE[1]), atol=1e-7, rtol=0)
+    assert torch.allclose(targets, counts.double() / (SIZE[0] * SIZE[1]), atol=1e-7, rtol=0)
     assert torch.allclose(targets.sum(dim=1), torch.ones(5, dtype=torch.float64), atol=2e-7)
     single = random_plan(5, 1, 5, *SIZE, **PLANS[name])
     shares = plan_of(single).shares()
