@@ -177,7 +177,7 @@ def main(device: str, arguments: Sequence[str], *, tail_alone: bool = False) -> 
     add_limits(parser)
     args = parser.parse_args(arguments)
     started = time.monotonic()
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not args.redraw and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
