@@ -195,6 +195,8 @@ def _paint_pixels(images: Tensor, others: Tensor | None, patches: Patches, valid
         return
     height, width = images.shape[-2:]
     every = images if others is None else torch.cat([images, others])
+    if every.data_ptr() % every.element_size() != 0:
+        every = every.clone()  # because torch's index of complex128 counts on alignment
     flat = every.reshape(every.shape[0], -1, height, width)
     canvas = torch.arange(samples, device=images.device) % batch
     bits = reference._as_bits(flat)
