@@ -93,6 +93,7 @@ def test_every_option_counts():
             "cutout_area": 0.5,
             "area": 0.5,
             "fill": 7.0,
+            "holes": 3,
             "switch_prob": 0.0,
         },
     }

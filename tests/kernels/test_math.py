@@ -398,7 +398,7 @@ def test_valid_rows(cxx, rows, height, width):
 @given(st.floats(0, 1), st.integers(0, 2**40))
 def test_smoothing(cxx, smoothing, num_classes):
     scale, off, on = cxx.smoothing_of(smoothing, num_classes)
-    assert (scale, off, on) == reference._smoothing(smoothing, num_classes)
+    assert (scale, off, on) == reference.smoothing_of(smoothing, num_classes)
     assert scale == 1 - smoothing
     assert off == (smoothing / num_classes if num_classes else 0)
     assert on == 1 - smoothing + off

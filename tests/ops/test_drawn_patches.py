@@ -12,6 +12,7 @@ from torch import Tensor
 
 import cutmix_cuda
 from cutmix_cuda import RICAP, Cutout, PatchPlan, ResizeMix, distributions, paint
+from cutmix_cuda._backends import ops_for
 from cutmix_cuda.distributions import patch_quantiles
 
 from ..helpers import assert_same_bits, every_backend, label_coded_images, random_images, random_labels
@@ -38,11 +39,6 @@ SAMPLINGS = {
 every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
 
 
-def ops_of(backend: Any) -> Any:
-    own = {"triton": "cutmix_cuda_triton", "reference": "cutmix_cuda_reference"}
-    return getattr(torch.ops, own.get(backend.name, "cutmix_cuda"))
-
-
 @every_backend
 @every_sampling
 @pytest.mark.parametrize("seed", [0, -1, 20180408])
@@ -52,14 +48,16 @@ def test_every_backend_draws_as_the_oracle(backend, name, seed):
     for batch, height, width in ((7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (2, 0, 4), (0, 4, 4)):
         expected = oracle_patches(seed, table.numpy(), 0.7, sampling, batch, height, width)
         draw = torch.tensor([seed]), table.to(backend.device), 0.7, list(sampling)
-        drawn = ops_of(backend).sample_patches(*draw, batch, height, width)
+        drawn = ops_for(backend.name, torch.device(backend.device)).sample_patches(*draw, batch, height, width)
         for actual, wanted in zip(drawn, expected, strict=True):
             assert_same_bits(actual.cpu(), wanted)
         if batch == 0:
             continue
         images, labels = random_images((batch, 2, height, width)), random_labels(batch, 5)
         there = images.to(backend.device), labels.to(backend.device)
-        mixed, targets, *plan = ops_of(backend).sample_and_paint(*there, *draw, 5, 0.1, torch.float32)
+        mixed, targets, *plan = ops_for(backend.name, torch.device(backend.device)).sample_and_paint(
+            *there, *draw, 5, 0.1, torch.float32
+        )
         for actual, wanted in zip(plan, expected, strict=True):
             assert_same_bits(actual.cpu(), wanted)
         if images.numel() > 0:

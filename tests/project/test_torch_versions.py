@@ -21,6 +21,7 @@ VERSIONS = (OLDEST, "2.12.0")
 # What the sources take from torch, all of it in the headers of the oldest.
 MACROS = {"STABLE_TORCH_LIBRARY_IMPL", "STD_TORCH_CHECK", "TORCH_BOX", "TORCH_ERROR_CODE_CHECK"}
 SHIM = {
+    "aoti_torch_create_tensor_from_blob",
     "aoti_torch_dtype_bfloat16",
     "aoti_torch_dtype_float16",
     "aoti_torch_dtype_float32",

@@ -373,6 +373,7 @@ def install() -> None:
 NOT_HERE = {  # why the device does not do for them
     "test_opcheck": "goes below Python",
     "test_opcheck_without_images": "goes below Python",
+    "test_opcheck_of_the_adjoint_into": "goes below Python",
     "test_sizes_that_change": "counts what was compiled",
     "test_cutmix_of_masks": "asks for a class, and gets its subclass",
     "test_torchvisions_masks_are_of_classes_whatever_their_dtype": "asks for a class, and gets its subclass",
