@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torchvision.transforms import v2
 
-from cutmix_cuda import Augment, CutMix, Erase, Mix
+from cutmix_cuda import RICAP, Augment, CutMix, Erase, FMix, Mix, ResizeMix
 
 from ..implementations import NO_MIXING
 from .data import CLASSES
@@ -29,6 +29,7 @@ class Arm(NamedTuple):
 
 # Every CutMix draws lambda from Beta(1, 1). Cutout fills with 0, which is the mean once images are normalised.
 # torchvision's CutMix is the control: it draws by torch's own seed, one box a batch, and mixes half of the batches.
+# RICAP, ResizeMix and FMix have the settings of their papers, but mix half of the samples, as CutMix beside them does.
 ARMS = {
     NO_MIXING: Arm(lambda seed: v2.Identity(), "#24292f"),
     "CutMix, prob 0.5": Arm(lambda seed: CutMix(num_classes=CLASSES, prob=0.5, seed=seed), "#c2410c"),
@@ -50,4 +51,7 @@ ARMS = {
         lambda seed: Augment(CutMix(num_classes=CLASSES, prob=0.5), erase=Erase(prob=0.25, value="pixel"), seed=seed),
         "#0b7285",
     ),
+    "ResizeMix, prob 0.5": Arm(lambda seed: ResizeMix(num_classes=CLASSES, prob=0.5, seed=seed), "#a61e4d"),
+    "RICAP, prob 0.5": Arm(lambda seed: RICAP(num_classes=CLASSES, prob=0.5, seed=seed), "#5c940d"),
+    "FMix, prob 0.5": Arm(lambda seed: FMix(num_classes=CLASSES, prob=0.5, seed=seed), "#495057"),
 }
