@@ -1,6 +1,6 @@
 """What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
 
-import email
+import email.message
 import importlib.metadata
 import importlib.util
 import json
