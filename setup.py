@@ -530,7 +530,7 @@ def published() -> dict[str, object]:
     readme, urls = Path("README.md").read_text(encoding="utf-8"), {}
     repository = os.environ.get("CUTMIX_CUDA_REPOSITORY", "").rstrip("/")
     if repository:
-        version = re.search(r'^__version__ = "(.+)"', Path(PACKAGE, "__init__.py").read_text(), re.MULTILINE)[1]
+        (version,) = re.findall(r'^__version__ = "(.+)"', Path(PACKAGE, "__init__.py").read_text(), re.MULTILINE)
 
         def absolute(link: re.Match) -> str:
             kind = "raw" if link["picture"] else "blob"
