@@ -18,7 +18,7 @@ from ._options import (
     CutoutOptions,
     FMixOptions,
     MaskSettings,
-    MixOptions,
+    MixPatchesOptions,
     MixUpOptions,
     PatchSettings,
     ResizeMixOptions,
@@ -26,6 +26,7 @@ from ._options import (
     Settings,
     check_holes,
     complete,
+    settings_of_mix,
     with_options,
 )
 from ._output import check_reuse
@@ -70,7 +71,7 @@ class Transform(nn.Module):
             _backends.check_variable()
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
         self._arguments = {"num_classes": num_classes, **shown}  # for repr
-        if isinstance(settings, Settings) or "holes" in options:
+        if isinstance(settings, Settings) or "fill" in options:  # all of Cutout and Mix take these
             self._arguments |= {"inplace": inplace, "reuse_output": reuse_output}
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
@@ -323,20 +324,25 @@ class Cutout(Transform):
         **options: Unpack[CutoutOptions],
     ) -> None:
         every = complete(CutoutOptions, options)
-        several = check_holes(every["holes"]) > 1
+        several = check_holes("holes", every["holes"]) > 1
         settings = PatchSettings.of_holes(**options) if several else Settings.of_cutout(**options)
         super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Mix(Transform):
-    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+    """CutMix, MixUp, Cutout, RICAP, ResizeMix and nothing, side by side in one batch and one launch.
 
-    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
+    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1, resizemix=0.2)
     >>> mixed, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-    Each sample is cut out with probability cutout; else it is mixed with probability prob, by cutmix with probability
-    switch_prob and by mixup otherwise, as timm's ``Mixup``; else it is kept. With scope "pair" or "batch" the draw is
-    that of the pair or the batch. It mixes in eval mode as well: call it in the training loop and not in validation.
+    Each sample is cut out, or mixed by :class:`RICAP` or :class:`ResizeMix`, with the probabilities cutout, ricap and
+    resizemix; else it is mixed with probability prob, by cutmix with probability switch_prob and by mixup otherwise, as
+    timm's ``Mixup``; else it is kept. With scope "pair" or "batch" the draw is that of the pair or the batch. It mixes
+    in eval mode as well: call it in the training loop and not in validation.
+
+    With ricap, resizemix or several holes the plan is a :class:`PatchPlan`, of as many patches a sample as any of them
+    needs, targets are weighted by the pixels, and mixing is not in place. What is drawn to be cutmix, mixup or cutout
+    of one hole is what it would be without them.
 
     Args:
         num_classes: K, needed with class indices for dense targets.
@@ -346,10 +352,18 @@ class Mix(Transform):
         cutout: the probability that a sample is cut out.
         cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution.
         fill: what its box is filled with, a value of the images' dtype.
-        prob: the probability that a sample which is not cut out is mixed.
-        switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
-        scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`.
-        label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`.
+        cutout_holes: boxes of a sample that is cut out, as of :class:`Cutout`, up to 64.
+        ricap: the probability that a sample is mixed by ricap; cutout, ricap and resizemix are at most 1 together.
+        ricap_beta: the parameter of the distribution of its corner, or a distribution, as of :class:`RICAP`.
+        resizemix: the probability that a sample is mixed by resizemix.
+        resizemix_scale: of its box's sides to the image's, or its distribution, as of :class:`ResizeMix`.
+        prob: the probability that a sample which is none of these is mixed by cutmix or mixup.
+        switch_prob: the probability that a sample which is mixed by one of the two is mixed by cutmix, where there are
+            both.
+        scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`. ricap has partners of its
+            own, and none in pairs: scope "pair" is an error with it. correct_lam has to be True with a
+            :class:`PatchPlan`.
+        label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`; with ricap they are "dense".
         inplace, reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
@@ -366,9 +380,9 @@ class Mix(Transform):
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
-        **options: Unpack[MixOptions],
+        **options: Unpack[MixPatchesOptions],
     ) -> None:
-        settings, every = Settings.of_mix(**options), complete(MixOptions, options)
+        settings, every = settings_of_mix(**options), complete(MixPatchesOptions, options)
         super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
