@@ -123,10 +123,10 @@ class Cutout(_Cutout, _Transform[_Targets, _Plan]):
     @overload
     def __init__(
         self: Cutout[Tensor], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense", num_classes: int | None = None,
-        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        holes: Literal[1] = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -139,10 +139,10 @@ class Cutout(_Cutout, _Transform[_Targets, _Plan]):
     @overload
     def __init__(
         self: Cutout[PairTargets], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"], num_classes: int | None = None,
-        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        holes: Literal[1] = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -162,7 +162,8 @@ class Mix(_Mix, _Transform[_Targets, _Plan]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
-        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        ricap_beta: float | Distribution = 0.3, resizemix_scale: float | Distribution = ...,
+        cutout_holes: Literal[1] = 1, num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
@@ -184,7 +185,8 @@ class Mix(_Mix, _Transform[_Targets, _Plan]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
-        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        ricap_beta: float | Distribution = 0.3, resizemix_scale: float | Distribution = ...,
+        cutout_holes: Literal[1] = 1, num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload

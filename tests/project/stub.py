@@ -31,16 +31,16 @@ MODULES = ("distributions", "masks")
 
 ALIASES = {alias: name for name, alias in vars(_literals).items() if get_origin(alias) is Literal}
 
-# Options with any of which a transform's plan may be one of patches. How many holes, or whether a probability is 0, is
-# nothing that a type tells.
-OF_PATCHES = {
-    "Cutout": ("holes",),
-    "Mix": ("ricap", "ricap_beta", "resizemix", "resizemix_scale", "cutout_holes"),
-}
-
 Choices = dict[str, str]  # the types that parameters have in an overload, with a default; "" for those it lacks
 DENSE: Choices = {"targets": 'Literal["dense"] = "dense"'}
 PAIRS: Choices = {"targets": 'Literal["pairs"]'}
+
+# By which a transform's plan is not one of patches. Whether a probability is 0 is nothing that a type tells.
+ONE = "Literal[1] = 1"
+OF_ONE_BOX: dict[str, Choices] = {
+    "Cutout": {"holes": ONE},
+    "Mix": {"ricap": "", "resizemix": "", "cutout_holes": ONE},
+}
 
 GLUE = "\0"  # a space at which no line may end
 
@@ -129,14 +129,15 @@ def overloads(
 
 def transform(name: str) -> str:
     init = getattr(cutmix_cuda, name).__init__
-    of_patches = OF_PATCHES.get(name, ())
-    plans = {"": dict.fromkeys(of_patches, "")} | ({", MixPlan | PatchPlan": {}} if of_patches else {})
+    plans: dict[str, Choices] = {"": OF_ONE_BOX.get(name, {})}
+    if name in OF_ONE_BOX:
+        plans[", MixPlan | PatchPlan"] = {}
     made = [
-        overload(init, "None", {"self": f"{name}[{kind}{plan}]", **how, **without}, indent=4)
+        overload(init, "None", {"self": f"{name}[{kind}{plan}]", **how, **box}, indent=4)
         for kind, how in (("Tensor", DENSE), ("PairTargets", PAIRS))
-        for plan, without in plans.items()
+        for plan, box in plans.items()
     ]
-    parameters = "_Targets, _Plan" if of_patches else "_Targets"
+    parameters = "_Targets, _Plan" if name in OF_ONE_BOX else "_Targets"
     return "\n".join([f"class {name}(_{name}, _Transform[{parameters}]):", *made])
 
 

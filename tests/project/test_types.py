@@ -50,6 +50,7 @@ assert_type(MixUp(targets="pairs")(images, labels), tuple[Tensor, PairTargets])
 assert_type(Cutout(area=0.2)(images), tuple[Tensor, None])
 assert_type(Mix(ricap=0.1)(images, return_plan=True), tuple[Tensor, None, MixPlan | PatchPlan])
 assert_type(Mix(resizemix=0.1, targets="pairs")(images, labels), tuple[Tensor, PairTargets])
+assert_type(Cutout(holes=1)(images, return_plan=True), tuple[Tensor, None, MixPlan])
 assert_type(Cutout(holes=2)(images, labels, return_plan=True), tuple[Tensor, Tensor, MixPlan | PatchPlan])
 assert_type(RICAP(num_classes=5)(images, labels, return_plan=True), tuple[Tensor, Tensor, PatchPlan])
 assert_type(FMix()(images), tuple[Tensor, None])
@@ -67,9 +68,9 @@ WRONG = """
 import torch
 from cutmix_cuda import Augment, CutMix, Mix, cutmix
 CutMix(partner="left")
-Augment(Mix(ricap=0.1))
 cutmix(torch.rand(4, 3, 8, 8), label_smooth=0.1)
 cutmix(torch.rand(4, 3, 8, 8), backend="gpu")
+Augment(Mix(ricap=0.1))
 """
 
 
@@ -106,8 +107,9 @@ def test_readme_and_calls(tmp_path):
 
 def test_what_is_wrong_is_found(tmp_path):
     found = mypy(tmp_path, WRONG)
-    for line in range(4, 8):
+    for line in range(4, 7):
         assert f"script.py:{line}: error: No overload variant" in found
+    assert 'script.py:7: error: Argument 1 to "Augment" has incompatible type "Mix[Tensor, ' in found
 
 
 def test_names_are_those_of_the_enumerations():
