@@ -7,6 +7,7 @@
 
 #include "augment_ops.h"
 #include "byte_tables.h"
+#include "target_rows.h"
 #include "threads.h"
 
 namespace cutmix {
@@ -815,22 +816,19 @@ struct Cpu {
         const Targets& targets = call.targets;
         if (!call.images.out && !targets.out) return;
         const Work work(call);
-        if (call.images.out) {
-            const int64_t row_elements = int64_t{call.plan.width} * call.images.channels;
-            const int64_t rows_per_task = std::max<int64_t>(1, kElementsPerTask / row_elements);
-            AugmentRows* augment = augment_rows_for(call);
-            parallel(0, int64_t{call.plan.batch} * call.plan.height, rows_per_task,
-                     [&](int64_t begin, int64_t end) { augment(work, begin, end); });
-        }
-        if (!targets.out) return;
-        const int64_t samples_per_task = std::max<int64_t>(1, kElementsPerTask / std::max(1, targets.num_classes));
-        parallel(0, call.plan.batch, samples_per_task, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-                const Followed& sample = work.samples[i];
-                const TargetRow row = target_row(targets, sample.row, sample.valid, static_cast<int32_t>(i));
-                for (int32_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
-            }
-        });
+        // Rows and targets in one parallel region, so that threads wait for each other once.
+        const int64_t batch = call.plan.batch, rows = call.images.out ? batch * call.plan.height : 0;
+        const int64_t target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
+        const int64_t all = rows > 0 ? rows : target_rows;
+        const int64_t row_elements = rows > 0 ? int64_t{call.plan.width} * call.images.channels : targets.num_classes;
+        AugmentRows* augment = rows > 0 ? augment_rows_for(call) : nullptr;
+        parallel(0, all, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, row_elements)),
+                 [&](int64_t begin, int64_t end) {
+                     if (augment) augment(work, begin, end);
+                     for (int64_t i = share_of(target_rows, begin, all); i < share_of(target_rows, end, all); ++i)
+                         write_target_row(targets, target_row(targets, work.samples[i].row, work.samples[i].valid,
+                                                              static_cast<int32_t>(i)));
+                 });
     }
 };
 
