@@ -493,24 +493,24 @@ class BuildExt(build_ext):
 
     def build_libraries(self, libraries: list[StableLibrary]) -> None:
         """Compiles all sources of those that are out of date side by side, CUDA's, which take longest, first."""
-        outdated = [each for each in libraries if self.force or self.is_outdated(each)]
+        outdated = [each for each in reversed(libraries) if self.force or self.is_outdated(each)]
         with ThreadPoolExecutor(jobs()) as pool:
-            compiled = {
-                library: [
-                    pool.submit(library.compile, self, source, str(Path(self.build_temp, library.name)))
-                    for source in library.sources
+            started = [
+                [
+                    pool.submit(each.compile, self, source, str(Path(self.build_temp, each.name)))
+                    for source in each.sources
                 ]
-                for library in reversed(outdated)
-            }
+                for each in outdated
+            ]
             try:
-                objects = {library: [each.result() for each in made] for library, made in compiled.items()}
+                compiled = [[source.result() for source in sources] for sources in started]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for library in outdated:
+        for library, objects in zip(outdated, compiled, strict=True):
             output = self.get_ext_fullpath(library.name)
             self.mkpath(str(Path(output).parent))
-            library.link(self, objects[library], output)
+            library.link(self, objects, output)
 
     def is_outdated(self, library: StableLibrary) -> bool:
         return newer_group([*library.sources, *library.depends], self.get_ext_fullpath(library.name))
