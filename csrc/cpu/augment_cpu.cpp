@@ -282,16 +282,17 @@ inline void normalize_line(const typename In::Bits* __restrict raw, const float*
 }
 
 template <typename In, typename Out>
-inline void blend_normalized_line(float lam, const typename In::Bits* __restrict own,
-                                  const typename In::Bits* __restrict partner, const float* __restrict mean,
-                                  const float* __restrict scale, typename Out::Bits* __restrict out, int64_t count) {
+inline void compute_normalized_line(Kind kind, float lam, const typename In::Bits* __restrict own,
+                                    const typename In::Bits* __restrict partner, const float* __restrict mean,
+                                    const float* __restrict scale, typename Out::Bits* __restrict out, int64_t count) {
     for (int64_t k = 0; k < count; ++k)
-        out[k] = Out::of(mixed_value(lam, normalized(In::value(own[k]), mean[k], scale[k]),
-                                     normalized(In::value(partner[k]), mean[k], scale[k])));
+        out[k] = Out::of(computed<ElementF32>(kind, lam, normalized(In::value(own[k]), mean[k], scale[k]),
+                                              normalized(In::value(partner[k]), mean[k], scale[k])));
 }
 
-inline void blend_line(float lam, const float* __restrict partner, float* __restrict values, int64_t count) {
-    for (int64_t k = 0; k < count; ++k) values[k] = mixed_value(lam, values[k], partner[k]);
+inline void compute_line(Kind kind, float lam, const float* __restrict partner, float* __restrict values,
+                         int64_t count) {
+    for (int64_t k = 0; k < count; ++k) values[k] = computed<ElementF32>(kind, lam, values[k], partner[k]);
 }
 
 template <typename Element>
@@ -670,15 +671,14 @@ inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, ty
     }
     for (const Part<Out>& part : parts)
         if (part.span.size() > 0) see_span<Out>(work, *part.seen, row.y, part.span, scratch, part.values);
-    if (pastes(kind) || changed.size() == 0) return;
+    if (changed.size() == 0) return;
+    if (fills(kind))
+        fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
     if constexpr (kFloats<Out>)
-        if (reads_own(kind)) {
+        if (reads_own(kind))
             each_line(work.order, changed, [&](int64_t at, int64_t elements, int64_t) {
-                blend_line(row.sample.row.lam, &scratch.partner[at], values + at, elements);
+                compute_line(kind, row.sample.row.lam, &scratch.partner[at], values + at, elements);
             });
-            return;
-        }
-    fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
 }
 
 // Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
@@ -692,14 +692,14 @@ bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
 // How the elements of a row of the output are made.
 enum class Way {
     kStored,   // of bytes, stored as soon as they are normalised, without arithmetic in between
-    kBlended,  // of the bytes of two samples that are blended and nothing else, in one pass over them
+    kBlended,  // of the bytes of two samples that are computed with and nothing else, in one pass over them
     kValues,   // of floats, which are rounded in the end
 };
 
 Way way_of(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
     if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
-    if (has_partner(kind) && reads_own(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
+    if (reads_both(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
         is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
     return blends(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
@@ -715,9 +715,9 @@ inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way w
     Bits* out = room<Bits>(scratch.out);
     if (way == Way::kBlended)
         each_line(order, all, [&](int64_t at, int64_t elements, int64_t line) {
-            blend_normalized_line<ElementU8, Out>(row.sample.row.lam, own.first + line * own.apart,
-                                                  partner.first + line * partner.apart, &work.mean[at], &work.scale[at],
-                                                  out + at, elements);
+            compute_normalized_line<ElementU8, Out>(row.sample.kind(), row.sample.row.lam, own.first + line * own.apart,
+                                                    partner.first + line * partner.apart, &work.mean[at],
+                                                    &work.scale[at], out + at, elements);
         });
     else if constexpr (kFloats<Out>)
         out = scratch.values.data();
