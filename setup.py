@@ -3,6 +3,7 @@
 CUTMIX_CUDA_BUILD   cuda | cpu | python   what to compile; by default whatever this machine can
 TORCH_CUDA_ARCH_LIST "8.0;9.0+PTX"        GPU architectures; by default DEFAULT_ARCHS
 CUDA_HOME, CXX                            the CUDA toolkit and the C++ compiler to use
+CUTMIX_CUDA_REPOSITORY                    address of the repository that a release is published from
 
 torch is never imported here: its folder is looked up, and the build needs no more than its headers and libraries.
 What was built, and why the rest was not, is written into the package: build.json, which `info` prints.
@@ -524,6 +525,26 @@ class BdistWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[-1]
 
 
+def published() -> dict[str, object]:
+    """The README and the addresses that a package index shows, where the README's relative links lead nowhere."""
+    readme, urls = Path("README.md").read_text(encoding="utf-8"), {}
+    repository = os.environ.get("CUTMIX_CUDA_REPOSITORY", "").rstrip("/")
+    if repository:
+        (version,) = re.findall(r'^__version__ = "(.+)"', Path(PACKAGE, "__init__.py").read_text(), re.MULTILINE)
+
+        def absolute(link: re.Match) -> str:
+            kind = "raw" if link["picture"] else "blob"
+            return f"{link['picture']}[{link['text']}]({repository}/{kind}/v{version}/{link['path']})"
+
+        readme = re.sub(r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?!\w+:|#)(?P<path>[^)\s]+)\)", absolute, readme)
+        urls = {
+            "Source": repository,
+            "Issues": f"{repository}/issues",
+            "Changelog": f"{repository}/blob/v{version}/CHANGELOG.md",
+        }
+    return {"long_description": readme, "long_description_content_type": "text/markdown", "project_urls": urls}
+
+
 def main() -> None:
     only_metadata = {"egg_info", "dist_info", "sdist"} & set(sys.argv)
     plan = Plan("python") if only_metadata else resolve()
@@ -531,7 +552,7 @@ def main() -> None:
         print(plan.table(), flush=True)
     BuildRecord.plan = plan
     commands = {"build": Build, "build_ext": BuildExt, "build_record": BuildRecord, "bdist_wheel": BdistWheel}
-    setup(ext_modules=extensions(plan), cmdclass=commands)
+    setup(ext_modules=extensions(plan), cmdclass=commands, **published())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ._ops import (
     MOST_PATCHES,
     PLAN_COLUMNS,
     Kind,
+    PatchSampling,
 )
 from ._options import MaskSettings, PatchSettings
 from ._seed import seed_tensor
@@ -878,7 +879,7 @@ def run_patches(
     arguments = (
         op_labels,
         seed_tensor(seed, generator, device, like=images),
-        patch_quantiles(settings.method, settings.distribution, device),
+        patch_quantiles(PatchSampling(*settings.sampling).method, settings.distribution, device),
         settings.prob,
         settings.sampling,
         classes,
@@ -916,7 +917,9 @@ def draw_patches(
 ) -> PatchPlan:
     """The plan that :func:`run_patches` with the same arguments would follow."""
     sizes = _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH), *_check_sides(height, width)
-    table = patch_quantiles(settings.method, settings.distribution, torch.empty(0, device=device).device)
+    table = patch_quantiles(
+        PatchSampling(*settings.sampling).method, settings.distribution, torch.empty(0, device=device).device
+    )
     ops = _backends.ops_for(backend, table.device)
     drawn = seed_tensor(seed, generator, table.device)
     rows, sources = ops.sample_patches(drawn, table, settings.prob, settings.sampling, *sizes)

@@ -7,6 +7,7 @@
 
 #include "augment_ops.h"
 #include "byte_tables.h"
+#include "target_rows.h"
 #include "threads.h"
 
 namespace cutmix {
@@ -293,6 +294,16 @@ struct Span {
     int32_t size() const { return end - begin; }
 };
 
+// Calls a function with the lines that a span is made of, one for each channel where the order is not packed: where the
+// pixels of one begin in a row, how many elements they are, and how many there were before in the lines of this span.
+template <typename Function>
+inline void each_line(const RowOrder& order, Span span, const Function& function) {
+    const int64_t lines = order.packed ? 1 : order.channels, pixels = span.size();
+    const int64_t elements = order.packed ? pixels * order.channels : pixels;
+    for (int64_t line = 0; line < lines; ++line)
+        function(order.at(static_cast<int32_t>(line), span.begin), elements, line);
+}
+
 using Room = std::vector<uint32_t>;  // for a row of the widest element
 
 // Rooms for one row of one thread.
@@ -407,14 +418,11 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
     if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
         if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
 #endif
-    const RowOrder& order = work.order;
     const Lines<T> lines = ordered_lines<T>(work, seen, y, span, scratch.raw, scratch.lines);
-    const auto normalize = [&](const T* raw, int64_t at, int64_t elements) {
-        normalize_line<In, Out>(raw, &work.mean[at], &work.scale[at], values + at, elements);
-    };
-    if (order.packed) return normalize(lines.first, order.at(0, span.begin), int64_t{span.size()} * order.channels);
-    for (int32_t channel = 0; channel < order.channels; ++channel)
-        normalize(lines.first + channel * lines.apart, order.at(channel, span.begin), span.size());
+    each_line(work.order, span, [&](int64_t at, int64_t elements, int64_t line) {
+        normalize_line<In, Out>(lines.first + line * lines.apart, &work.mean[at], &work.scale[at], values + at,
+                                elements);
+    });
 }
 
 // The same of a coloured sample; colours come as floats, channel by channel.
@@ -424,16 +432,14 @@ inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Sp
     const RowOrder& order = work.order;
     const int64_t count = span.size();
     const float* raw = work.colour_span(work, seen, y, span, scratch);
-    const auto normalize = [&](const float* of, int64_t at, int64_t elements) {
-        normalize_line<ElementF32, Out>(of, &work.mean[at], &work.scale[at], values + at, elements);
-    };
     if (order.packed) {
         float* packed = room<float>(scratch.raw);
         interleave(raw, count, packed, count, kColourRows);
-        return normalize(packed, order.at(0, span.begin), count * kColourRows);
+        raw = packed;
     }
-    for (int32_t channel = 0; channel < kColourRows; ++channel)
-        normalize(raw + channel * count, order.at(channel, span.begin), count);
+    each_line(order, span, [&](int64_t at, int64_t elements, int64_t line) {
+        normalize_line<ElementF32, Out>(raw + line * count, &work.mean[at], &work.scale[at], values + at, elements);
+    });
 }
 
 template <typename Out>
@@ -616,36 +622,51 @@ struct OutputRow {
     const Seen& seen;
     int32_t y;
 
-    bool in_box() const { return has_box(sample.kind()) && on_row(sample.row.box, y); }
+    // The pixels that are others after mixing.
+    Span changed(int32_t width) const {
+        const Kind kind = sample.kind();
+        if (kind == Kind::kKeep) return {0, 0};
+        const Box& box = sample.row.box;
+        return !has_box(kind) ? Span{0, width} : on_row(box, y) ? Span{box.x0, box.x1} : Span{0, 0};
+    }
 };
 
-// Whether a row is made of bytes that are normalised and stored, without arithmetic in between.
-bool is_direct(const Work& work, const OutputRow& row) {
-    return work.call.images.in_dtype == Dtype::kU8 && !blends(row.sample.kind());
-}
-
+// Pixels of a sample, seen before mixing, and where their values go.
 template <typename Out>
-inline void augment_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
-    const PlanRow& planned = row.sample.row;
-    const Span all = {0, work.order.width}, boxed = {planned.box.x0, planned.box.x1};
+struct Part {
+    const Seen* seen;
+    Span span;
+    typename Out::Bits* values;
+};
+
+// A row of the output, but for what is erased after mixing. All that looking at a sample takes is compiled into the one
+// place that calls it.
+template <typename Out>
+inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
     const Kind kind = row.sample.kind();
-    if (row.in_box()) {
-        for (const Span kept : {Span{0, boxed.begin}, Span{boxed.end, all.end}})
-            if (kept.size() > 0) see_span<Out>(work, row.seen, row.y, kept, scratch, values);
-        if (has_partner(kind))
-            see_span<Out>(work, work.seen[planned.partner], row.y, boxed, scratch, values);
-        else
-            fill_span<Out>(work.order, boxed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
-    } else {
-        see_span<Out>(work, row.seen, row.y, all, scratch, values);
+    const int32_t width = work.order.width;
+    const Span changed = row.changed(width);
+    Part<Out> parts[3] = {{&row.seen, {0, width}, values}, {}, {}};
+    if (changed.size() > 0 && !reads_own(kind)) {
+        parts[0].span = {0, changed.begin};
+        parts[1] = {&row.seen, {changed.end, width}, values};
     }
-    if constexpr (kFloats<Out>) {
-        if (blends(kind)) {
-            see_span<Out>(work, work.seen[planned.partner], row.y, all, scratch, scratch.partner.data());
-            blend_line(planned.lam, scratch.partner.data(), values, work.order.size());
+    if (changed.size() > 0 && has_partner(kind)) {
+        parts[2] = {&work.seen[row.sample.row.partner], changed, values};
+        if constexpr (kFloats<Out>)
+            if (reads_own(kind)) parts[2].values = scratch.partner.data();
+    }
+    for (const Part<Out>& part : parts)
+        if (part.span.size() > 0) see_span<Out>(work, *part.seen, row.y, part.span, scratch, part.values);
+    if (pastes(kind) || changed.size() == 0) return;
+    if constexpr (kFloats<Out>)
+        if (reads_own(kind)) {
+            each_line(work.order, changed, [&](int64_t at, int64_t elements, int64_t) {
+                blend_line(row.sample.row.lam, &scratch.partner[at], values + at, elements);
+            });
+            return;
         }
-    }
-    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, values);
+    fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
 }
 
 // Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
@@ -656,59 +677,69 @@ bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
            std::none_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
 }
 
-// augment_row of bytes that are blended and nothing else, in one pass over them. False where there is more to do.
+// How the elements of a row of the output are made.
+enum class Way {
+    kStored,   // of bytes, stored as soon as they are normalised, without arithmetic in between
+    kBlended,  // of the bytes of two samples that are blended and nothing else, in one pass over them
+    kValues,   // of floats, which are rounded in the end
+};
+
+Way way_of(const Work& work, const OutputRow& row) {
+    const Kind kind = row.sample.kind();
+    if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
+    if (has_partner(kind) && reads_own(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
+        is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
+        return Way::kBlended;
+    return blends(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
+}
+
+// The bytes of a row of the output in its order, of raw bytes or of the values in scratch.
 template <typename Out>
-inline bool blend_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
-    if (work.call.images.in_dtype != Dtype::kU8 || !blends(row.sample.kind()) || row.in_box()) return false;
-    const Seen& own = row.seen;
-    const Seen& partner = work.seen[row.sample.row.partner];
-    if (!is_seen_whole(work, own, row.y) || !is_seen_whole(work, partner, row.y)) return false;
+inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way way, const Lines<uint8_t>& own,
+                                   const Lines<uint8_t>& partner, Scratch& scratch) {
+    using Bits = typename Out::Bits;
     const RowOrder& order = work.order;
     const Span all = {0, order.width};
-    const Lines<uint8_t> owns = ordered_lines<uint8_t>(work, own, source_y(own.geometry, row.y), all, scratch.raw,
-                                                       scratch.lines),
-                         partners = ordered_lines<uint8_t>(work, partner, source_y(partner.geometry, row.y), all,
-                                                           scratch.partner_raw, scratch.partner_lines);
-    const int32_t lines = order.packed ? 1 : order.channels;
-    const int64_t elements = order.size() / lines;
-    for (int32_t line = 0; line < lines; ++line)
-        blend_normalized_line<ElementU8, Out>(row.sample.row.lam, owns.first + line * owns.apart,
-                                              partners.first + line * partners.apart, &work.mean[line * elements],
-                                              &work.scale[line * elements], values + line * elements, elements);
-    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, own, row.y, all, values);
-    return true;
+    Bits* out = room<Bits>(scratch.out);
+    if (way == Way::kBlended)
+        each_line(order, all, [&](int64_t at, int64_t elements, int64_t line) {
+            blend_normalized_line<ElementU8, Out>(row.sample.row.lam, own.first + line * own.apart,
+                                                  partner.first + line * partner.apart, &work.mean[at], &work.scale[at],
+                                                  out + at, elements);
+        });
+    else if constexpr (kFloats<Out>)
+        out = scratch.values.data();
+    else if (way == Way::kStored)
+        mix_row<Out>(work, row, scratch, out);
+    else
+        cast_line<Out>(scratch.values.data(), out, order.size());
+    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, out);
+    return reinterpret_cast<const uint8_t*>(out);
 }
 
-// The bytes of a row of the output, in its order.
-template <typename Out>
+// What the types of the output share comes before the switch, because it is compiled into each place that calls it.
 inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
-    using Bits = typename Out::Bits;
-    if constexpr (!kFloats<Out>) {
-        Bits* stored = room<Bits>(scratch.out);
-        if (is_direct(work, row)) {
-            augment_row<Out>(work, row, scratch, stored);
-        } else if (!blend_row<Out>(work, row, scratch, stored)) {
-            augment_row<ElementF32>(work, row, scratch, scratch.values.data());
-            cast_line<Out>(scratch.values.data(), stored, work.order.size());
-        }
-        return reinterpret_cast<const uint8_t*>(stored);
-    } else {
-        float* values = scratch.values.data();
-        if (!blend_row<Out>(work, row, scratch, values)) augment_row<Out>(work, row, scratch, values);
-        return reinterpret_cast<const uint8_t*>(scratch.values.data());
+    const Way way = way_of(work, row);
+    Lines<uint8_t> own = {}, partner = {};
+    if (way == Way::kBlended) {
+        const Span all = {0, work.order.width};
+        const Seen& theirs = work.seen[row.sample.row.partner];
+        own =
+            ordered_lines<uint8_t>(work, row.seen, source_y(row.seen.geometry, row.y), all, scratch.raw, scratch.lines);
+        partner = ordered_lines<uint8_t>(work, theirs, source_y(theirs.geometry, row.y), all, scratch.partner_raw,
+                                         scratch.partner_lines);
+    } else if (way == Way::kValues) {
+        mix_row<ElementF32>(work, row, scratch, scratch.values.data());
     }
-}
-
-inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
     switch (work.call.images.out_dtype) {
         case Dtype::kU8:
-            return bytes_of_row<ElementU8>(work, row, scratch);
+            return finished_row<ElementU8>(work, row, way, own, partner, scratch);
         case Dtype::kF16:
-            return bytes_of_row<ElementF16>(work, row, scratch);
+            return finished_row<ElementF16>(work, row, way, own, partner, scratch);
         case Dtype::kBF16:
-            return bytes_of_row<ElementBF16>(work, row, scratch);
+            return finished_row<ElementBF16>(work, row, way, own, partner, scratch);
         default:
-            return bytes_of_row<ElementF32>(work, row, scratch);
+            return finished_row<ElementF32>(work, row, way, own, partner, scratch);
     }
 }
 
@@ -785,22 +816,19 @@ struct Cpu {
         const Targets& targets = call.targets;
         if (!call.images.out && !targets.out) return;
         const Work work(call);
-        if (call.images.out) {
-            const int64_t row_elements = int64_t{call.plan.width} * call.images.channels;
-            const int64_t rows_per_task = std::max<int64_t>(1, kElementsPerTask / row_elements);
-            AugmentRows* augment = augment_rows_for(call);
-            parallel(0, int64_t{call.plan.batch} * call.plan.height, rows_per_task,
-                     [&](int64_t begin, int64_t end) { augment(work, begin, end); });
-        }
-        if (!targets.out) return;
-        const int64_t samples_per_task = std::max<int64_t>(1, kElementsPerTask / std::max(1, targets.num_classes));
-        parallel(0, call.plan.batch, samples_per_task, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-                const Followed& sample = work.samples[i];
-                const TargetRow row = target_row(targets, sample.row, sample.valid, static_cast<int32_t>(i));
-                for (int32_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
-            }
-        });
+        // Rows and targets in one parallel region, so that threads wait for each other once.
+        const int64_t batch = call.plan.batch, rows = call.images.out ? batch * call.plan.height : 0;
+        const int64_t target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
+        const int64_t all = rows > 0 ? rows : target_rows;
+        const int64_t row_elements = rows > 0 ? int64_t{call.plan.width} * call.images.channels : targets.num_classes;
+        AugmentRows* augment = rows > 0 ? augment_rows_for(call) : nullptr;
+        parallel(0, all, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, row_elements)),
+                 [&](int64_t begin, int64_t end) {
+                     if (augment) augment(work, begin, end);
+                     for (int64_t i = share_of(target_rows, begin, all); i < share_of(target_rows, end, all); ++i)
+                         write_target_row(targets, target_row(targets, work.samples[i].row, work.samples[i].valid,
+                                                              static_cast<int32_t>(i)));
+                 });
     }
 };
 

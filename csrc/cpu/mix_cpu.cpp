@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mix_ops.h"
+#include "target_rows.h"
 #include "threads.h"
 #include "writers.h"
 
@@ -554,46 +555,7 @@ void mix_in_place(const PixelWork& work, const std::vector<Pair>& pairs, int64_t
     }
 }
 
-// ---- Targets
-
-template <typename Element>
-void repeat_first(void* row, int64_t count) {
-    Element* elements = static_cast<Element*>(row);
-    std::fill(elements + 1, elements + count, *elements);
-}
-
-// All columns of a row that are neither of its two classes hold one value.
-void write_class_row(const Targets& targets, const TargetRow& row) {
-    const int64_t classes = targets.num_classes;
-    const int64_t element_bytes = targets.out_dtype == Dtype::kF64 ? 8 : targets.out_dtype == Dtype::kF32 ? 4 : 2;
-    void* first = static_cast<uint8_t*>(targets.out) + row.sample * classes * element_bytes;
-    TargetRow other = row;
-    other.own_class = other.partner_class = -1;
-    write_target(targets, other, 0);
-    if (element_bytes == 8) repeat_first<double>(first, classes);
-    if (element_bytes == 4) repeat_first<float>(first, classes);
-    if (element_bytes == 2) repeat_first<uint16_t>(first, classes);
-    if (!row.valid) return;
-    write_target(targets, row, row.own_class);
-    write_target(targets, row, row.partner_class);
-}
-
-void write_targets(const Targets& targets, const std::vector<CheckedRow>& plan, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-        const TargetRow row = target_row(targets, plan[i].row, plan[i].valid, static_cast<int32_t>(i));
-        if (is_float(targets.labels_dtype))
-            for (int32_t column = 0; column < targets.num_classes; ++column) write_target(targets, row, column);
-        else
-            write_class_row(targets, row);
-    }
-}
-
 // ---- All of it
-
-// count * part / whole, without overflow on the way.
-int64_t share_of(int64_t count, int64_t part, int64_t whole) {
-    return static_cast<int64_t>(static_cast<unsigned __int128>(count) * part / whole);
-}
 
 struct Cpu {
     static bool takes(const Images&) { return true; }
@@ -623,7 +585,8 @@ struct Cpu {
         parallel(0, all, grain, [&](int64_t begin, int64_t end) {
             if (pixel_rows > 0 && images.in_place) mix_in_place(work, pairs, begin, end);
             if (pixel_rows > 0 && !images.in_place) mix_out_of_place(work, begin, end);
-            write_targets(targets, plan, share_of(target_rows, begin, all), share_of(target_rows, end, all));
+            for (int64_t i = share_of(target_rows, begin, all); i < share_of(target_rows, end, all); ++i)
+                write_target_row(targets, target_row(targets, plan[i].row, plan[i].valid, static_cast<int32_t>(i)));
         });
     }
 };

@@ -1,5 +1,6 @@
 """What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
 
+import email.message
 import importlib.metadata
 import importlib.util
 import json
@@ -102,6 +103,30 @@ def test_sdist_holds_what_a_build_needs(sdist):
     missing = [path for path in needed if not (sdist / path.relative_to(checkout)).is_file()]
     assert len(needed) > 10
     assert missing == []
+
+
+def metadata_of(folder: Path, tmp_path: Path, **variables) -> email.message.Message:
+    run(sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", tmp_path, cwd=folder, **variables)
+    (information,) = tmp_path.glob("*.egg-info/PKG-INFO")
+    return email.message_from_string(information.read_text())
+
+
+def test_links_of_a_published_readme_name_the_repository(sdist, tmp_path):
+    """On a package index relative ones would lead nowhere."""
+    readme = (sdist / "README.md").read_text()
+    assert metadata_of(sdist, tmp_path).get_payload().strip() == readme.strip()
+
+    address = "https://example.org/owner/name"
+    metadata = metadata_of(sdist, tmp_path, CUTMIX_CUDA_REPOSITORY=f"{address}/")
+    shown = metadata.get_payload()
+    at = f"{{}}/v{cutmix_cuda.__version__}/"
+    for kind, path in (("raw", "docs/mixed.png"), ("blob", "docs/start.md"), ("blob", "LICENSE")):
+        assert f"]({path}" in readme and f"]({address}/{at.format(kind)}{path}" in shown
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(links) > 30
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", shown))
+    assert re.sub(rf"{address}/(raw|blob)/v[^/]+/", "", shown).strip() == readme.strip()
+    assert f"Source, {address}" in metadata.get_all("Project-URL")
 
 
 def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
