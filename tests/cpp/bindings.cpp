@@ -370,7 +370,7 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
                            uint64_t seed, uint64_t device_seed, const std::optional<MaskArgs>& masks, uint64_t weights,
                            const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& other_images,
                            const std::optional<TensorArgs>& out, int64_t element_bytes, const std::string& dtype,
-                           std::pair<int64_t, int64_t> fill, const std::optional<LabelArgs>& labels,
+                           bool in_place, std::pair<int64_t, int64_t> fill, const std::optional<LabelArgs>& labels,
                            const std::optional<LabelArgs>& targets, uint64_t other_labels, int32_t num_classes,
                            double label_smoothing) {
     PatchCall call = {};
@@ -402,7 +402,7 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     call.weights = at<const float>(weights);
     call.can_blend = !images || can_blend(dtype_named(dtype));
     if (images && out) {
-        call.images = images_of(*images, *out, element_bytes, false, dtype, fill);
+        call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
         if (other_images) {
             call.other_images = at<const uint8_t>(std::get<0>(*other_images));
             call.other_rows = rows_or_throw(*other_images, element_bytes);
@@ -419,8 +419,8 @@ void bind_patch_geometry(py::module_& module) {
                "height"_a, "width"_a, "rows"_a, "sources"_a = 0, "draw"_a = py::none(), "seed"_a = 0,
                "device_seed"_a = 0, "masks"_a = py::none(), "weights"_a = 0, "images"_a = py::none(),
                "other_images"_a = py::none(), "out"_a = py::none(), "element_bytes"_a = 1, "dtype"_a = "",
-               "fill"_a = std::pair<int64_t, int64_t>(0, 0), "labels"_a = py::none(), "targets"_a = py::none(),
-               "other_labels"_a = 0, "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "in_place"_a = false, "fill"_a = std::pair<int64_t, int64_t>(0, 0), "labels"_a = py::none(),
+               "targets"_a = py::none(), "other_labels"_a = 0, "num_classes"_a = 0, "label_smoothing"_a = 0.0,
                "The same of a call of several patches a sample.");
 }
 
