@@ -271,7 +271,7 @@ inline bool decode_sampling(const int64_t* options, Sampling* sampling) {
 // How a plan is drawn, but for the seed.
 struct Draw {
     const float* quantiles;  // of lambda: kKinds tables, in the order of the kinds
-    float bounds[kKinds];    // and these, of a random number in [0, 1): see kind_of
+    float bounds[kKinds];    // and these, of a random number in [0, 1): see first_below
     Sampling sampling;
     int32_t height, width;
 };
@@ -285,18 +285,21 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
     return scope == Scope::kPair && partner < index ? partner : index;
 }
 
-// The first kind whose bound the number is below; where there is none, keep.
-CUTMIX_HD Kind kind_of(const float (&bounds)[kKinds], uint32_t word) {
+// Which bound, from 1, is the first that a random number in [0, 1) is below; 0 where there is none. Of the bounds of
+// kinds this is the kind.
+template <int32_t kBounds>
+CUTMIX_HD int32_t first_below(const float (&bounds)[kBounds], uint32_t word) {
     const float number = unit_float(word);
     CUTMIX_UNROLL
-    for (int32_t k = 0; k < kKinds; ++k)
-        if (number < bounds[k]) return static_cast<Kind>(k + 1);
-    return Kind::kKeep;
+    for (int32_t k = 0; k < kBounds; ++k)
+        if (number < bounds[k]) return k + 1;
+    return 0;
 }
 
-// Whether the bounds leave room for a kind.
-inline bool can_draw(Kind kind, const float (&bounds)[kKinds]) {
-    const int32_t last = static_cast<int32_t>(kind) - 1;
+// Whether the bounds leave room for a kind, or whatever else they are of.
+template <typename Choice, int32_t kBounds>
+bool can_draw(Choice choice, const float (&bounds)[kBounds]) {
+    const int32_t last = static_cast<int32_t>(choice) - 1;
     for (int32_t k = 0; k < last; ++k)
         if (bounds[k] >= bounds[last]) return false;
     return bounds[last] > 0.0f;
@@ -314,7 +317,7 @@ CUTMIX_HD PlanRow sample_row(const Draw& draw, uint64_t seed, uint32_t index, ui
     const Sampling& sampling = draw.sampling;
     const int32_t height = draw.height, width = draw.width;
     const Words words = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
-    const Kind kind = kind_of(draw.bounds, words.word[3]);
+    const Kind kind = static_cast<Kind>(first_below(draw.bounds, words.word[3]));
     const bool alone = partner == index && has_partner(kind);
     if (kind == Kind::kKeep || alone || height == 0 || width == 0) return kept_row(partner);
 

@@ -28,7 +28,7 @@ from ._ops import (
 )
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
-_PER_BATCH, _PER_DRAW = 0, 1  # streams
+_PER_BATCH, PER_DRAW = 0, 1  # streams
 
 
 def mulhi(a: Tensor, b: int | Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def mixes_target(kind: _Kinds) -> _Kinds:
 
 
 def can_draw(kind: int, bounds: Sequence[float]) -> bool:
-    """Whether the bounds leave room for a kind. Mirrors mix_math.h::can_draw."""
+    """Whether the bounds leave room for a kind, or whatever else they are of. Mirrors mix_math.h::can_draw."""
     bound = bounds[kind - 1]
     for other in bounds[: kind - 1]:  # any() would cost each call of mix half a microsecond
         if other >= bound:
@@ -206,13 +206,14 @@ def may_blend(bounds: Sequence[float]) -> bool:
     return any(kind <= len(bounds) and can_draw(kind, bounds) for kind in _BLENDING)
 
 
-def kind_of(bounds: Sequence[float], word: Tensor) -> Tensor:
-    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of."""
+def first_below(bounds: Sequence[float], word: Tensor) -> Tensor:
+    """Which bound, from 1, is the first that a random number is below; 0 where there is none. Mirrors
+    mix_math.h::first_below."""
     number = unit_float(word)
-    kind = torch.full_like(word, int(Kind.keep))
-    for each in reversed(range(KINDS)):  # the first bound comes last, and prevails
-        kind = torch.where(number < torch.full_like(number, bounds[each]), each + 1, kind)
-    return kind
+    first = torch.zeros_like(word)
+    for each in reversed(range(len(bounds))):  # the first bound comes last, and prevails
+        first = torch.where(number < torch.full_like(number, bounds[each]), each + 1, first)
+    return first
 
 
 def sample_plan(
@@ -231,8 +232,8 @@ def sample_plan(
         return index.new_empty((0, PLAN_COLUMNS), dtype=torch.int32)
     seed = seed.to(quantiles.device).reshape(1)
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
-    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
-    kind = kind_of(bounds, word_kind)
+    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), PER_DRAW)
+    kind = first_below(bounds, word_kind)
     kind = torch.where((partners == index) & has_partner(kind), int(Kind.keep), kind)
     if height == 0 or width == 0:
         kind = torch.full_like(kind, int(Kind.keep))

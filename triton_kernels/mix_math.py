@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from .._ops import QUANTILE_INTERVALS, Partner, Placement, Scope
-from .kinds import CUTMIX, KEEP, blends, has_box, has_partner, is_kind, mixes_target
+from .kinds import KEEP, blends, has_box, has_partner, is_kind, mixes_target
 
 PER_BATCH = tl.constexpr(0)  # streams
 PER_DRAW = tl.constexpr(1)
@@ -137,17 +137,18 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def kind_of(bounds, word, ONLY_CUTMIX: tl.constexpr):
-    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of.
+def first_below(bounds, word, ONLY_CUTMIX: tl.constexpr):
+    """Which bound, from 1, is the first that a random number is below; 0 where there is none. Mirrors
+    mix_math.h::first_below.
 
     With ONLY_CUTMIX the first bound alone counts.
     """
     number = unit_float(word)
-    kind = KEEP
+    first = 0
     if not ONLY_CUTMIX:
         for each in tl.static_range(len(bounds) - 1, 0, -1):  # the first bound comes last, and prevails
-            kind = tl.where(number < bounds[each], each + 1, kind)
-    return tl.where(number < bounds[0], CUTMIX, kind)
+            first = tl.where(number < bounds[each], each + 1, first)
+    return tl.where(number < bounds[0], 1, first)
 
 
 @triton.jit
@@ -158,7 +159,7 @@ def sample_row(draw, seed, index, partner, ONLY_CUTMIX: tl.constexpr):
     """
     quantiles, bounds, scope, placement, correct_lam, height, width = draw
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
-    kind = kind_of(bounds, word_kind, ONLY_CUTMIX)
+    kind = first_below(bounds, word_kind, ONLY_CUTMIX)
     mixed = ((partner != index) | ~has_partner(kind)) & (height != 0) & (width != 0)
     kind = tl.where(mixed, kind, KEEP)
 
