@@ -141,7 +141,8 @@ def cutmix(
     Args:
         images: (B, ..., H, W) of any dtype and 3 to 8 dimensions, on any device, for instance (B, C, H, W) in NCHW or
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
-            slices. Views work; rows that are not dense in memory are copied first. Not changed.
+            slices; where H or W is 1, as of signals (B, C, 1, L), it is a span, 1 - lambda of the other side. Not
+            changed. Views work; rows that are not dense in memory are copied first.
         labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, without targets.
         num_classes: K, needed with class indices for dense targets.
         alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
@@ -278,7 +279,8 @@ def mix(
         mixup_alpha: the same of mixup. 0 or None: no mixup.
         cutout: the probability that a sample is cut out.
         cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution. The
-            paper's 16 of 32 pixels are 0.25.
+            paper's 16 of 32 pixels are 0.25. Sides below 2 / sqrt(cutout_area) pixels, and 1 / sqrt(cutout_area) with
+            placement "inside", are too small for a box of one pixel.
         fill: what its box is filled with, a value of the images' dtype.
         prob: the probability that a sample which is not cut out is mixed.
         switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.

@@ -36,6 +36,7 @@ SAMPLINGS = {
     "ricap": (RICAP_METHOD, 0, 3, 0, 4),
     "ricap of a batch": (RICAP_METHOD, 2, 3, 0, 4),
 }
+SIZES = [(7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (4, 1, 20), (4, 20, 1), (2, 0, 4), (0, 4, 4)]
 every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
 
 
@@ -45,7 +46,7 @@ every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
 def test_every_backend_draws_as_the_oracle(backend, name, seed):
     sampling = SAMPLINGS[name]
     table = TABLES[sampling[0]]
-    for batch, height, width in ((7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (2, 0, 4), (0, 4, 4)):
+    for batch, height, width in SIZES:
         expected = oracle_patches(seed, table.numpy(), 0.7, sampling, batch, height, width)
         draw = torch.tensor([seed]), table.to(backend.device), 0.7, list(sampling)
         drawn = ops_for(backend.name, torch.device(backend.device)).sample_patches(*draw, batch, height, width)
