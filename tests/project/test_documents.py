@@ -138,6 +138,46 @@ def test_specmix_is_the_published_formula():
     assert 2 * len(x) <= bands <= 6 * len(x)
 
 
+def test_masks_and_weights_of_a_vision_transformer():
+    """Attentive CutMix pastes the six patches that the model looks at most; TransMix weighs patches by attention."""
+    path = ROOT / "docs" / "howto" / "family.md"
+    namespace, own = namespace_of(path), torch.eye(10)
+    attentive, transmix = False, False
+    for block in blocks(path, PYTHON):
+        exec(block, namespace)
+        images, labels = namespace["images"], namespace["labels"]
+        if "most" in namespace and not attentive:
+            attentive, partner = True, namespace["partner"]
+            attention = namespace["attention"].reshape(8, 16)[partner].numpy()
+            for i, j in enumerate(partner.tolist()):
+                pasted = set(np.argsort(attention[i])[-6:].tolist())
+                for patch in range(16):
+                    at = (
+                        slice(None),
+                        slice(patch // 4 * 8, patch // 4 * 8 + 8),
+                        slice(patch % 4 * 8, patch % 4 * 8 + 8),
+                    )
+                    assert torch.equal(namespace["mixed"][i][at], images[j if patch in pasted else i][at])
+                torch.testing.assert_close(namespace["targets"][i], 0.625 * own[labels[i]] + 0.375 * own[labels[j]])
+        if "attended" in namespace and not transmix:
+            transmix, plan = True, namespace["plan"]
+            attention, targets = (
+                namespace["attention"].detach(),
+                namespace["mix_targets"](labels, namespace["attended"], 10),
+            )
+            for i, (y0, x0, y1, x1) in enumerate(plan.boxes.tolist()):
+                centres = [
+                    (y0 + 4) // 8 <= y < (y1 + 4) // 8 and (x0 + 4) // 8 <= x < (x1 + 4) // 8
+                    for y in range(4)
+                    for x in range(4)
+                ]
+                share = float(attention[i][torch.tensor(centres)].sum() / attention[i].sum())
+                expected = (1 - share) * own[labels[i]] + share * own[labels[plan.partner[i]]]
+                torch.testing.assert_close(targets[i], expected, rtol=0, atol=1e-5)
+            assert all(parameter.grad is not None for parameter in namespace["vit"].parameters())
+    assert attentive and transmix
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(document):
     for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
