@@ -29,6 +29,7 @@ from .counted import BOXES, count_peers, read_ours
 from .cross_entropy import FULL_SIZES, QUICK_SIZES, Sizes, loss_times
 from .goals import judge, judge_overhead
 from .grid import CENTRE, QUICK_CENTRE, Case, lines, quick_lines
+from .headline import update_readme
 from .implementations import all_implementations, chosen
 from .machine import RESULTS, ROOT, describe
 from .overhead import SMALL, call_overhead
@@ -155,8 +156,8 @@ def show(results: dict, folder: Path) -> None:
     """Prints the centre of the grid and what comes after it. Results that are kept go into the README, too."""
     name = results["device"]
     if results["cells"]:
-        if folder == RESULTS and (ROOT / "README.md").exists():
-            tables.put_between_markers(ROOT / "README.md", name, tables.readme_section(results))
+        if folder == RESULTS:
+            update_readme()
         print(tables.speed_table(tables.centre_cell(results)))
     if "losses" in results:
         print("\n" + tables.loss_table(results["losses"]))

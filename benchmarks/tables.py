@@ -1,4 +1,4 @@
-"""The results in words: Markdown tables, for the results folder and for the README."""
+"""The results in words: Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ from .cross_entropy import SOFT
 from .implementations import (
     BOX_COPY,
     CLONE,
-    COMPILED_SAMPLE,
     COPY,
-    KORNIA,
     NO_MIXING,
     OURS,
     OURS_IN_PLACE,
     OURS_OUT,
-    SNIPPET,
-    TIMM_BATCH,
-    TIMM_ELEM,
     TORCHVISION,
 )
 
-# Between these the README holds the tables of a device: <!-- begin: benchmark cpu --> ... <!-- end: benchmark cpu -->.
+# Between these the README holds a table: <!-- begin: benchmark speed --> ... <!-- end: benchmark speed -->.
 MARKERS = ("<!-- begin: benchmark {} -->", "<!-- end: benchmark {} -->")
 
 CEILING_OF = {OURS: CLONE, OURS_OUT: COPY, OURS_IN_PLACE: BOX_COPY}
@@ -276,7 +271,7 @@ def report(results: dict) -> str:
     ]
     if results.get("targets"):
         parts += ["## Targets", targets_table(results["targets"])]
-    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device, "")]
+    parts += ["## Fraction of the ceiling", ceiling_table(on_dtypes), *pictures(device)]
     if "overhead" in results:
         parts += [
             "## One call at a batch of one",
@@ -365,38 +360,17 @@ def counted_chains_text(counted: dict, jobs: Container[str] | None = None) -> st
     )
 
 
-def pictures(device: str, folder: str) -> list[str]:
+def pictures(device: str) -> list[str]:
     return [
-        f"![Throughput over batch size]({folder}{device}_throughput.png)",
-        f"![Time over bytes]({folder}{device}_time_over_bytes.png)",
-        f"![Fraction of the ceiling]({folder}{device}_share_of_ceiling.png)",
+        f"![Throughput over batch size]({device}_throughput.png)",
+        f"![Time over bytes]({device}_time_over_bytes.png)",
+        f"![Fraction of the ceiling]({device}_share_of_ceiling.png)",
     ]
 
 
-# Of the many that are measured, those that the README has room for.
-IN_README = (
-    *(OURS, OURS_IN_PLACE, f"{OURS} [triton]", f"{OURS_IN_PLACE} [triton]"),
-    *(TORCHVISION, TIMM_BATCH, TIMM_ELEM, KORNIA, SNIPPET, COMPILED_SAMPLE, COPY),
-)
-
-
-def readme_section(results: dict) -> str:
-    """What the README shows: the centre and the throughput."""
-    centre = centre_cell(results)
-    device = results["device"]
-    parts = [
-        f"{case_name(centre['case'])}; {machine_line(results['machine'])}",
-        speed_table(centre, only=IN_README),
-        pictures(device, "benchmarks/results/")[0],
-        *not_measured(results),
-        f"Everything else: [benchmarks/results/{device}.md](benchmarks/results/{device}.md).",
-    ]
-    return "\n\n".join(parts)
-
-
-def put_between_markers(path: Path, device: str, text: str) -> bool:
-    """Replaces what stands between the markers of a device in a file; False where it has no such markers."""
-    begin, end = (marker.format(device) for marker in MARKERS)
+def put_between_markers(path: Path, name: str, text: str) -> bool:
+    """Replaces what stands between the markers of a name in a file; False where it has no such markers."""
+    begin, end = (marker.format(name) for marker in MARKERS)
     content = path.read_text()
     if begin not in content or end not in content:
         return False

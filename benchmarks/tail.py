@@ -26,7 +26,8 @@ from .chains import (
 from .counted import BOXES, count_call
 from .goals import OF_THE_TAIL, judge
 from .grid import Case
-from .machine import RESULTS, ROOT, describe
+from .headline import update_readme
+from .machine import RESULTS, describe
 from .tail_checks import check_all
 from .timing import Effort, Timing
 from .training_step import Crops, tail_network, training_steps
@@ -122,26 +123,6 @@ def step_times(device: torch.device, classes: int, step: dict[str, int]) -> dict
     return {**step, "job": ERASE_AND_MIX.name, "by": by}
 
 
-def readme_sections(results: dict) -> dict[str, str]:
-    """What the README shows of the job that has most to do, by its markers: its counts, and on a GPU its times."""
-    sections = {"tail": tables.counted_chains_text(results["counted"], [ERASE_AND_MIX.name])}
-    if results["device"] == "cuda":
-        cell = max(
-            filter(is_large_and_turned, results["cells"]), key=lambda cell: cell["case"]["job"] == ERASE_AND_MIX.name
-        )
-        parts = [
-            f"{cell['case']['job']}; {tables.case_name(cell['case'])}.",
-            tables.speed_table(cell, torchvision=TORCHVISION),
-        ]
-        sections["tail_cuda"] = "\n\n".join(parts)
-    return sections
-
-
-def is_large_and_turned(cell: dict) -> bool:
-    """Whether it is of ImageNet's size, from NCHW to channels-last."""
-    return cell["case"]["size"] == FULL.sizes[0] and cell["case"]["layout"].endswith("to channels-last")
-
-
 def run_all(
     device: str, plan: Plan, folder: Path, deadline: float, tell: Callable[[dict], None], redraw: bool
 ) -> list[str]:
@@ -158,8 +139,7 @@ def run_all(
             stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     stem.with_suffix(".md").write_text(tables.tail_report(results, OURS))
     if folder == RESULTS:
-        for name, text in readme_sections(results).items():
-            tables.put_between_markers(ROOT / "README.md", name, text)
+        update_readme()
     if results.get("targets"):
         print(tables.targets_table(results["targets"]))
     print(f"\nThe batch tail's results are in {os.path.relpath(folder)}: {stem.name}.json and {stem.name}.md.")

@@ -225,6 +225,24 @@ CUTMIX_HD constexpr bool reads_own(Kind kind) { return kind == Kind::kMixUp; }
 // Whether changed pixels are the partner's as they are.
 CUTMIX_HD constexpr bool pastes(Kind kind) { return has_partner(kind) && !reads_own(kind); }
 
+// Whether they follow from the sample's own and its partner's.
+CUTMIX_HD constexpr bool reads_both(Kind kind) { return has_partner(kind) && reads_own(kind); }
+
+// Whether they are a value that is given.
+CUTMIX_HD constexpr bool fills(Kind kind) { return kind != Kind::kKeep && !has_partner(kind) && !reads_own(kind); }
+
+CUTMIX_HD constexpr bool any_kind_computes_in_box() {
+    for (int32_t k = 1; k <= kKinds; ++k)
+        if (reads_own(static_cast<Kind>(k)) && has_box(static_cast<Kind>(k))) return true;
+    return false;
+}
+
+// Whether they follow from the sample's own, in a box. As long as there is no such kind, no kernel has code for it.
+CUTMIX_HD constexpr bool computes_in_box(Kind kind) {
+    constexpr bool kAny = any_kind_computes_in_box();
+    return kAny && reads_own(kind) && has_box(kind);
+}
+
 // Whether pixels are computed with, and so of a dtype that allows it.
 CUTMIX_HD constexpr bool blends(Kind kind) { return kind == Kind::kMixUp; }
 

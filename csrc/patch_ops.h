@@ -210,10 +210,10 @@ struct PatchOps {
         const auto copy_of = [](const Tensor& tensor) { return dense(tensor, tensor.element_size()); };
         const Tensor dense_images = copy_of(images);
         const OptionalTensor dense_others = others ? OptionalTensor(copy_of(*others)) : std::nullopt;
-        Tensor dense_out = torch::stable::new_empty(images, out.sizes()), destination = out;
+        const Tensor dense_out = call->images.in_place ? dense_images : torch::stable::new_empty(images, out.sizes());
         STD_TORCH_CHECK(set_pixels(call, dense_images, dense_others, dense_out), "images must be dense");
         Backend::run(*call, dense_images);
-        torch::stable::copy_(destination, dense_out);
+        copy_into(out, dense_out);
     }
 
     static void set_images(PatchCall* call, const Tensor& images, const OptionalTensor& others,
@@ -241,28 +241,36 @@ struct PatchOps {
         STD_TORCH_CHECK(same, message);
     }
 
+    // In place where there is no out.
     static Tensor follow(const Tensor& images, const OptionalTensor& others, const OptionalTensor& labels,
                          const OptionalTensor& other_labels, const PatchTensors& given, const TargetFormat& format,
-                         const Tensor& out, const std::vector<int64_t>& fill) {
+                         const OptionalTensor& out, const std::vector<int64_t>& fill) {
         PatchCall call = {};
         set_images(&call, images, others, fill);
         const std::vector<Tensor> kept = set_given_patches(&call, given, images);
-        check_like(images, out, call.samples, "out must be samples of the plan like images");
+        call.images.in_place = !out;
+        check_like(
+            images, out ? *out : images, call.samples,
+            out ? "out must be samples of the plan like images" : "in place, plan must be of the images' samples");
         const PatchTargetTensors targets = set_patch_targets(&call, labels, other_labels, format, images);
-        if (call.samples > 0) run_into(&call, images, others, out);
+        if (call.samples > 0) run_into(&call, images, others, out ? *out : images);
         return targets.targets.out;
     }
 
     static std::tuple<Tensor, Tensor, Tensor> sample_and_follow(const Tensor& images, const OptionalTensor& labels,
                                                                 const PatchDrawArgs& draw, const TargetFormat& format,
-                                                                const Tensor& out, const std::vector<int64_t>& fill) {
+                                                                const OptionalTensor& out,
+                                                                const std::vector<int64_t>& fill) {
         PatchCall call = {};
         set_images(&call, images, std::nullopt, fill);
         STD_TORCH_CHECK(same_device(draw.quantiles, images), "quantiles must be on the device of the images");
         auto [rows, sources] = set_patch_draw(&call, draw);
-        check_like(images, out, call.samples, "out must be like images");
+        STD_TORCH_CHECK(out || call.draw.sampling.method == PatchMethod::kHoles,
+                        "in place, patches that are drawn must be holes");
+        call.images.in_place = !out;
+        if (out) check_like(images, *out, call.samples, "out must be like images");
         const PatchTargetTensors targets = set_patch_targets(&call, labels, std::nullopt, format, images);
-        if (call.samples > 0) run_into(&call, images, std::nullopt, out);
+        if (call.samples > 0) run_into(&call, images, std::nullopt, out ? *out : images);
         return {targets.targets.out, rows, sources};
     }
 
@@ -285,6 +293,13 @@ struct PatchOps {
                             int64_t num_classes, double label_smoothing, ScalarType dtype, Tensor out, Ints fill) {
         return follow(images, others, labels, other_labels, {rows, sources, masks, weights},
                       {num_classes, label_smoothing, dtype}, out, fill);
+    }
+
+    static Tensor paint_(Tensor images, OptionalTensor labels, Tensor rows, OptionalTensor sources,
+                         OptionalTensor masks, OptionalTensor weights, int64_t num_classes, double label_smoothing,
+                         ScalarType dtype, Ints fill) {
+        return follow(images, std::nullopt, labels, std::nullopt, {rows, sources, masks, weights},
+                      {num_classes, label_smoothing, dtype}, std::nullopt, fill);
     }
 
     static Tensor paint_targets(Tensor labels, OptionalTensor other_labels, Tensor rows, OptionalTensor masks,
@@ -331,13 +346,23 @@ struct PatchOps {
                                  {num_classes, label_smoothing, dtype}, out, fill);
     }
 
+    static std::tuple<Tensor, Tensor, Tensor> sample_and_paint_(Tensor images, OptionalTensor labels, Tensor seed,
+                                                                Tensor quantiles, double prob, Ints sampling,
+                                                                int64_t num_classes, double label_smoothing,
+                                                                ScalarType dtype, Ints fill) {
+        return sample_and_follow(images, labels, {seed, quantiles, prob, sampling},
+                                 {num_classes, label_smoothing, dtype}, std::nullopt, fill);
+    }
+
     static void register_ops(torch::stable::detail::StableLibrary& library) {
         library.impl("paint", TORCH_BOX(&paint));
         library.impl("paint_out", TORCH_BOX(&paint_out));
+        library.impl("paint_", TORCH_BOX(&paint_));
         library.impl("paint_targets", TORCH_BOX(&paint_targets));
         library.impl("sample_patches", TORCH_BOX(&sample_patches));
         library.impl("sample_and_paint", TORCH_BOX(&sample_and_paint));
         library.impl("sample_and_paint_out", TORCH_BOX(&sample_and_paint_out));
+        library.impl("sample_and_paint_", TORCH_BOX(&sample_and_paint_));
     }
 };
 

@@ -69,7 +69,7 @@ struct PatchCall {
     int32_t height, width;
     bool can_blend;
 
-    Images images;  // in_rows are of `batch` samples, out_rows of `samples`
+    Images images;  // in_rows are of `batch` samples, out_rows of `samples`, of which in place there are as many
     const uint8_t* other_images;
     Rows other_rows;
     Targets targets;
@@ -156,6 +156,27 @@ CUTMIX_HD bool valid_patch(const Patch& patch, const PatchCall& call) {
 }
 
 CUTMIX_HD bool valid_weight(float weight) { return weight >= 0.0f && weight <= 1.0f; }
+
+// In place a sample exchanges pixels with its mate alone: the partner that all of its patches have, and whose patches
+// all have it. What becomes of a position of both then depends on these two pixels and on no others, so whoever reads
+// both before writing either can do it. A sample without a mate is its own.
+CUTMIX_HD int32_t mate_of(const PatchCall& call, int32_t sample) {
+    if (!call.rows) return sample;  // holes, which bring nobody's pixels
+    const PlanRow* const own = call.rows + int64_t{sample} * call.patches;
+    const int32_t mate = own->partner;
+    if (mate < 0 || mate >= call.batch) return sample;
+    const PlanRow* const theirs = call.rows + int64_t{mate} * call.patches;
+    for (int32_t k = 0; k < call.patches; ++k)
+        if (own[k].partner != mate || theirs[k].partner != sample) return sample;
+    return mate;
+}
+
+// Whether a patch may be painted in place: it brings nobody's pixels, or the mate's from where they are.
+CUTMIX_HD bool valid_in_place(const Patch& patch, int32_t mate) {
+    const Box &box = patch.row.box, &source = patch.source;
+    return !has_partner(patch.kind()) || (patch.row.partner == mate && source.y0 == box.y0 && source.x0 == box.x0 &&
+                                          source.y1 == box.y1 && source.x1 == box.x1);
+}
 
 // ---- What is painted
 

@@ -20,7 +20,7 @@ from .functional import (
     sample_plan,
 )
 from .pairs import PairTargets, cross_entropy
-from .patches import PatchPlan, mix_by_masks, paint, paint_targets
+from .patches import PatchPlan, mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
 from .plan import MixPlan
 from .transforms import RICAP, CutMix, Cutout, FMix, Mix, MixUp, ResizeMix
 from .views import Views
@@ -56,12 +56,14 @@ __all__ = [
     "mix",
     "mix_",
     "mix_by_masks",
+    "mix_by_masks_",
     "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",
     "normalize_images",
     "paint",
+    "paint_",
     "paint_targets",
     "sample_plan",
     "sample_views",

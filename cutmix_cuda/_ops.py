@@ -365,6 +365,10 @@ def _fake_paint_out(images, others, labels, other_labels, rows, sources, masks, 
     return images.new_empty((rows.shape[0], num_classes if labels is not None else 0), dtype=dtype)
 
 
+def _fake_paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, *rest):
+    return _new_targets(images, labels, num_classes, dtype)
+
+
 def _fake_paint(images, others, labels, other_labels, rows, *rest):
     return new_painted(images, rows.shape[0]), _fake_paint_out(images, others, labels, other_labels, rows, *rest)
 
@@ -432,6 +436,7 @@ OPS = {
     # Several patches a sample. paint follows given ones; sample_and_paint draws them, follows them and returns them.
     "paint": Op(f"({_SAMPLES}, {_PATCHES}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_paint),
     "paint_out": Op(f"({_SAMPLES}, {_PATCHES}, {_TARGETS}, {_OUT}, {_FILL}) -> Tensor", _fake_paint_out),
+    "paint_": Op(f"({_IMAGES_WRITTEN}, {_PATCHES}, {_TARGETS}, {_FILL}) -> Tensor", _fake_paint_),
     "paint_targets": Op(
         "(Tensor labels, Tensor? other_labels, Tensor rows, Tensor? masks, Tensor? weights, "
         f"SymInt height, SymInt width, {_TARGETS}) -> Tensor",
@@ -445,6 +450,11 @@ OPS = {
     ),
     "sample_and_paint_out": Op(
         f"({_IMAGES}, {_PATCH_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor, Tensor)",
+        _fake_sample_and_paint_out,
+        READS_ON_HOST,
+    ),
+    "sample_and_paint_": Op(
+        f"({_IMAGES_WRITTEN}, {_PATCH_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)",
         _fake_sample_and_paint_out,
         READS_ON_HOST,
     ),

@@ -281,10 +281,6 @@ class PatchSettings(NamedTuple):
     fill: float = 0.0
     targets: Targets = Targets.dense
 
-    @property
-    def method(self) -> PatchMethod:
-        return PatchMethod(self.sampling[0])
-
     @classmethod
     def of_ricap(cls, **given: Unpack[RICAPOptions]) -> PatchSettings:
         options = complete(RICAPOptions, given)

@@ -381,12 +381,13 @@ def check_out_like(out: Tensor, images: Tensor, dtype: torch.dtype | None, shape
         raise ValueError(f"out must not overlap itself in memory, got strides {out.stride()} (an expanded view?)")
 
 
-def check_apart(out: Tensor, read: Tensor, name: str) -> None:
-    """Raises if out overlaps what is read for it."""
-    if not (has_memory(read) and has_memory(out)) or read.numel() == 0 or out.numel() == 0:
+def check_apart(written: Tensor, read: Tensor, name: str, *, written_name: str = "out") -> None:
+    """Raises if what is written, out or the images, overlaps what is read for it."""
+    if not (has_memory(read) and has_memory(written)) or read.numel() == 0 or written.numel() == 0:
         return
-    if overlap(out, read):
+    if overlap(written, read):
+        in_place = "to mix in place use a function whose name ends in an underscore, or inplace=True"
         raise ValueError(
-            f"out must not overlap {name} in memory; "
-            "to mix in place use a function whose name ends in an underscore, or inplace=True"
+            f"{written_name} must not overlap {name} in memory; "
+            f"{in_place if written_name == 'out' else f'pass a copy of {name}'}"
         )

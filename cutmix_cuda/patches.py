@@ -18,6 +18,7 @@ from ._ops import (
     MOST_PATCHES,
     PLAN_COLUMNS,
     Kind,
+    PatchSampling,
 )
 from ._options import MaskSettings, PatchSettings
 from ._seed import seed_tensor
@@ -402,8 +403,9 @@ class PatchPlan:
         _validation.check_size("others", others, max(len(boxes) - 1, 0))
         return mix_patch_boxes(plan._patches, self.height, self.width, boxes, labels, others, min_visible)
 
-    def check(self, samples: int | None = None, can_blend: bool = True) -> None:
-        """Raises ValueError where a row leads outside the image, or a batch of so many samples and others.
+    def check(self, samples: int | None = None, can_blend: bool = True, *, in_place: bool = False) -> None:
+        """Raises ValueError where a row leads outside the image, or a batch of so many samples and others, or, in
+        place, where samples do not exchange pixels in pairs.
 
         Looks only at plans on the CPU: on a GPU looking would make the host wait, and the kernels guard themselves.
         """
@@ -416,6 +418,8 @@ class PatchPlan:
                 raise TypeError(
                     "images must be of a dtype that mixup blends for a plan with blended patches or masks of floats"
                 )
+            if in_place:
+                self._check_in_place()
             return
         sample = int((~valid).nonzero()[0])
         among = "" if samples is None else f" in 0..{samples - 1}"
@@ -429,6 +433,18 @@ class PatchPlan:
             f"{self.boxes[sample].tolist()}, lam {self.lam[sample].tolist()}, kind {self.kind[sample].tolist()}, masks "
             f"{(self.rows[sample, :, 7] - 1).tolist()}{sources}{weights}"
         )
+
+    def _check_in_place(self) -> None:
+        bad = ~reference_patches.valid_in_place(self._patches)
+        if bad.any():
+            sample = int(bad.nonzero()[0])
+            sources = "" if self.sources is None else f" and sources {self.sources[sample].tolist()}"
+            raise ValueError(
+                "in place, plan must have patches that are filled, or pasted and blended in pairs (all patches of a "
+                "sample with one partner, whose patches all have it as theirs, and sources that are the boxes); "
+                f"sample {sample} has partners {self.partner[sample].tolist()}, boxes {self.boxes[sample].tolist()}"
+                f"{sources}"
+            )
 
     def __repr__(self) -> str:
         samples, patches, _ = self.rows.shape
@@ -527,6 +543,71 @@ def check_patch_plan(plan: PatchPlan, samples: int, device: torch.device, what: 
         raise ValueError(f"{what} must not be empty for a plan of {len(plan)} samples")
 
 
+def follow_patches(
+    images: Tensor,
+    labels: Tensor | None,
+    plan: PatchPlan,
+    num_classes: int | None,
+    *,
+    others: Tensor | None = None,
+    other_labels: Tensor | None = None,
+    fill: float,
+    label_smoothing: float,
+    target_dtype: torch.dtype,
+    inplace: bool = False,
+    out: Tensor | None = None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Paints and writes dense targets in one launch. Everything is checked before anything is written."""
+    given, images, labels, others = images, plain(images), plain(labels), plain(others)
+    other_labels = plain(other_labels)
+    _validation.check_images(images)
+    if others is not None:
+        _check_others(images, others, labels, other_labels)
+    elif other_labels is not None:
+        raise ValueError("others must be given with other_labels, got None")
+    batch, second = images.shape[0], 0 if others is None else others.shape[0]
+    check_patch_plan(plan, batch, images.device, "images")
+    height, width = images.shape[-2:]
+    if (plan.height, plan.width) != (height, width):
+        raise ValueError(
+            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
+        )
+    pixels = plain(classes_of(given))
+    if inplace and len(plan) != batch:
+        raise ValueError(f"in place, plan must be of the {batch} samples of images, got one of {len(plan)}")
+    plan.check(batch + second, pixels.dtype in BLENDED_DTYPES, in_place=inplace)
+    classes = _check_labels(labels, other_labels, num_classes, batch, second, images.device)
+    smoothing = _validation.check_share("label_smoothing", label_smoothing)
+    dtype = _validation.check_target_dtype("target_dtype", target_dtype)
+    ops = _backends.ops_for(backend, images.device)
+    words = fill_words(check_fill(fill), images.dtype)
+    as_pixels = pixels.dtype == images.dtype
+    second_pixels = others if as_pixels or others is None else others.view(pixels.dtype)
+    rest = (*plan._patches, classes, smoothing, dtype)
+    arguments = (pixels, second_pixels, labels, other_labels, *rest)
+    if inplace:
+        _validation.check_in_place(images)
+        if plan.masks is not None:
+            _validation.check_apart(images, plan.masks, "masks", written_name="images")
+        mixed, targets = given, ops.paint_(pixels, labels, *rest, *words)
+    elif out is not None:
+        _validation.check_out_like(out, images, None, torch.Size((len(plan), *images.shape[1:])))
+        _validation.check_apart(out, images, "images")
+        if others is not None:
+            _validation.check_apart(out, others, "others")
+        if plan.masks is not None:
+            _validation.check_apart(out, plan.masks, "masks")
+        written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
+        mixed, targets = out, ops.paint_out(*arguments, written, *words)
+    else:
+        mixed, targets = ops.paint(*arguments, *words)
+        mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
+    if inplace or out is not None:
+        _mark_written(mixed)
+    return mixed, None if labels is None else targets
+
+
 def paint(
     images: Tensor,
     labels: Tensor | None,
@@ -571,43 +652,64 @@ def paint(
             wait, a sample one of whose rows leads outside is left as it was instead, and its target is NaN.
         RuntimeError: the backend asked for is not available.
     """
-    given, images, labels, others = images, plain(images), plain(labels), plain(others)
-    other_labels = plain(other_labels)
-    _validation.check_images(images)
-    if others is not None:
-        _check_others(images, others, labels, other_labels)
-    elif other_labels is not None:
-        raise ValueError("others must be given with other_labels, got None")
-    batch, second = images.shape[0], 0 if others is None else others.shape[0]
-    check_patch_plan(plan, batch, images.device, "images")
-    height, width = images.shape[-2:]
-    if (plan.height, plan.width) != (height, width):
-        raise ValueError(
-            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
-        )
-    pixels = plain(classes_of(given))
-    plan.check(batch + second, pixels.dtype in BLENDED_DTYPES)
-    classes = _check_labels(labels, other_labels, num_classes, batch, second, images.device)
-    smoothing = _validation.check_share("label_smoothing", label_smoothing)
-    dtype = _validation.check_target_dtype("target_dtype", target_dtype)
-    ops = _backends.ops_for(backend, images.device)
-    words = fill_words(check_fill(fill), images.dtype)
-    as_pixels = pixels.dtype == images.dtype
-    second_pixels = others if as_pixels or others is None else others.view(pixels.dtype)
-    arguments = (pixels, second_pixels, labels, other_labels, *plan._patches, classes, smoothing, dtype)
-    if out is not None:
-        _validation.check_out_like(out, images, None, torch.Size((len(plan), *images.shape[1:])))
-        _validation.check_apart(out, images, "images")
-        if others is not None:
-            _validation.check_apart(out, others, "others")
-        written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
-        targets = ops.paint_out(*arguments, written, *words)
-        _mark_written(out)
-        mixed = out
-    else:
-        mixed, targets = ops.paint(*arguments, *words)
-        mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
-    return mixed, None if labels is None else targets
+    return follow_patches(
+        images,
+        labels,
+        plan,
+        num_classes,
+        others=others,
+        other_labels=other_labels,
+        fill=fill,
+        label_smoothing=label_smoothing,
+        target_dtype=target_dtype,
+        out=out,
+        backend=backend,
+    )
+
+
+def paint_(
+    images: Tensor,
+    labels: Tensor | None,
+    plan: PatchPlan,
+    num_classes: int | None = None,
+    *,
+    fill: float = 0.0,
+    label_smoothing: float = 0.0,
+    target_dtype: torch.dtype = torch.float32,
+    backend: BackendName | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`paint` in place: writes only what is in the boxes.
+
+    >>> masks = torch.rand(4, 16, 16) > 0.5
+    >>> plan = PatchPlan.from_masks(masks, torch.tensor([3, 2, 1, 0]), height=16, width=16)
+    >>> mixed, targets = paint_(images, labels, plan, 10)
+    >>> mixed is images
+    True
+
+    The arguments are those of :func:`paint`. Samples exchange pixels in pairs: all patches of a sample have one
+    partner, whose patches all have it as theirs, and sources, if there are any, are the boxes. A sample of which all
+    patches are filled or kept, as with holes, needs no partner. The plan is of as many samples as there are images,
+    which must not overlap themselves in memory (an expanded view does), nor the masks.
+
+    Returns:
+        (images, targets), as :func:`paint`; the images are those given, painted.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`paint`, or, on the CPU, samples do not exchange pixels in pairs.
+            On a GPU, where looking would make the host wait, a sample that does not is left as it was instead, and its
+            target is NaN.
+    """
+    return follow_patches(
+        images,
+        labels,
+        plan,
+        num_classes,
+        fill=fill,
+        label_smoothing=label_smoothing,
+        target_dtype=target_dtype,
+        inplace=True,
+        backend=backend,
+    )
 
 
 def paint_targets(
@@ -704,6 +806,49 @@ def mix_by_masks(
     )
 
 
+def mix_by_masks_(
+    images: Tensor,
+    labels: Tensor | None,
+    masks: Tensor,
+    num_classes: int | None = None,
+    *,
+    partner: Tensor,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    target_dtype: torch.dtype = torch.float32,
+    backend: BackendName | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`mix_by_masks` in place.
+
+    >>> partner = torch.tensor([3, 2, 1, 0])
+    >>> mixed, targets = mix_by_masks_(images, labels, torch.rand(4, 8, 8) < 0.7, 10, partner=partner)
+    >>> mixed is images
+    True
+
+    Args:
+        images, labels, masks, num_classes, weights, label_smoothing, target_dtype, backend: as for
+            :func:`mix_by_masks`.
+        partner: integers (N,), its own inverse: ``partner[partner[i]] == i``.
+
+    Returns:
+        (images, targets), as :func:`paint`; the images are those given, mixed.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`paint_` and :meth:`PatchPlan.from_masks`.
+    """
+    _validation.check_images(plain(images))
+    plan = PatchPlan.from_masks(masks, partner, *images.shape[-2:], weights=weights)
+    return paint_(
+        images,
+        labels,
+        plan,
+        num_classes,
+        label_smoothing=label_smoothing,
+        target_dtype=target_dtype,
+        backend=backend,
+    )
+
+
 def run_patches(
     images: Tensor,
     labels: Tensor | None,
@@ -712,6 +857,7 @@ def run_patches(
     *,
     seed: int | Tensor | None,
     generator: torch.Generator | None,
+    inplace: bool,
     out: Tensor | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor | PairTargets | None, PatchPlan]:
@@ -726,25 +872,31 @@ def run_patches(
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
-    if out is not None:
+    if inplace:
+        _validation.check_in_place(images)
+    elif out is not None:
         _validation.check_out(out, images)
     arguments = (
         op_labels,
         seed_tensor(seed, generator, device, like=images),
-        patch_quantiles(settings.method, settings.distribution, device),
+        patch_quantiles(PatchSampling(*settings.sampling).method, settings.distribution, device),
         settings.prob,
         settings.sampling,
         classes,
         settings.label_smoothing,
         settings.target_dtype,
     )
-    if out is not None:
+    if inplace:
+        mixed = given
+        dense, rows, sources = ops.sample_and_paint_(images, *arguments, *fill)
+    elif out is not None:
         mixed = out
         dense, rows, sources = ops.sample_and_paint_out(images, *arguments, plain(out), *fill)
-        _mark_written(out)
     else:
         mixed, dense, rows, sources = ops.sample_and_paint(images, *arguments, *fill)
         mixed = of_class(mixed, given)
+    if inplace or out is not None:
+        _mark_written(mixed)
     plan = PatchPlan._unchecked(rows, height, width, sources)
     if labels is None:
         return mixed, None, plan
@@ -765,7 +917,9 @@ def draw_patches(
 ) -> PatchPlan:
     """The plan that :func:`run_patches` with the same arguments would follow."""
     sizes = _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH), *_check_sides(height, width)
-    table = patch_quantiles(settings.method, settings.distribution, torch.empty(0, device=device).device)
+    table = patch_quantiles(
+        PatchSampling(*settings.sampling).method, settings.distribution, torch.empty(0, device=device).device
+    )
     ops = _backends.ops_for(backend, table.device)
     drawn = seed_tensor(seed, generator, table.device)
     rows, sources = ops.sample_patches(drawn, table, settings.prob, settings.sampling, *sizes)

@@ -7,7 +7,7 @@ contracted into a fused multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -296,11 +296,11 @@ def mixed_value(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     return lam * own + (1.0 - lam) * partner
 
 
-def blended(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """Blended pixels, rounded once to their dtype. Mirrors values.h::blended."""
+def computed(kind: Kind, lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    """Changed pixels of a kind that reads its own, rounded once to their dtype. Mirrors values.h::computed."""
     value = torch.float64 if own.dtype == torch.float64 else torch.float32
-    mixed = mixed_value(lam.to(value), own.to(value), partner.to(value))
-    return mixed.round().to(torch.uint8) if own.dtype == torch.uint8 else mixed.to(own.dtype)
+    changed = mixed_value(lam.to(value), own.to(value), partner.to(value))  # mixup, the only one
+    return changed.round().to(torch.uint8) if own.dtype == torch.uint8 else changed.to(own.dtype)
 
 
 def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
@@ -309,15 +309,24 @@ def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
     return _as_bits(pattern.view(images.dtype)[:1]).squeeze(0)
 
 
-def changed_pixels(own: Tensor, kind: Tensor, in_box: Tensor, changed: dict[Kind, Tensor]) -> Tensor:
-    """Pixels as mixing leaves them: what a changed one becomes, by kind, in the sample's box if the kind has one.
+def changed_pixels(
+    own: Tensor,
+    partner: Tensor,
+    fill: Tensor,
+    kind: Tensor,
+    in_box: Tensor,
+    compute: Callable[[Kind], Tensor],
+) -> Tensor:
+    """Pixels as mixing leaves them: what each kind makes of them, in the sample's box if the kind has one.
 
-    kind and in_box are broadcast to the pixels.
+    kind and in_box are broadcast to the pixels; compute gives what becomes of those that a kind reads.
     """
-    for each, pixels in changed.items():
+    mixed = own
+    for each in tuple(Kind)[1:]:  # without keep
+        pixels = compute(each) if reads_own(each) else partner if has_partner(each) else fill
         changes = kind == int(each)
-        own = torch.where(changes & in_box if has_box(each) else changes, pixels, own)
-    return own
+        mixed = torch.where(changes & in_box if has_box(each) else changes, pixels, mixed)
+    return mixed
 
 
 def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: Sequence[int]) -> None:
@@ -339,12 +348,15 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: 
     partner = torch.where(valid, partner, 0).long()
     own = _as_bits(images)
     others = own[partner]
+    lam = per_sample(plan[:, 5].view(torch.float32))
+    computes = images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any())  # a GPU is not asked
 
-    changed = {Kind.cutmix: others, Kind.cutout: _fill_of(images, fill)}
-    if images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any()):  # a GPU is not asked
-        lam = per_sample(plan[:, 5].view(torch.float32))
-        changed[Kind.mixup] = _as_bits(blended(lam, images, images[partner]))
-    _as_bits(out).copy_(changed_pixels(own, per_sample(kind), in_box, changed))
+    def compute(each: Kind) -> Tensor:
+        return _as_bits(computed(each, lam, images, images[partner])) if computes else own
+
+    filled = _fill_of(images, fill)
+    mixed = changed_pixels(own, others, filled, per_sample(kind), in_box, compute)
+    _as_bits(out).copy_(mixed)
 
 
 def smoothing_of(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:

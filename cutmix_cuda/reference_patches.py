@@ -130,6 +130,30 @@ def valid_samples(patches: Patches, samples: int, height: int, width: int, can_b
     return valid
 
 
+def mates(rows: Tensor) -> Tensor:
+    """In place, the sample that each exchanges pixels with, int64 (N,): the partner that all of its patches have, and
+    whose patches all have it; itself where there is none. Mirrors patches.h::mate_of."""
+    samples = rows.shape[0]
+    index = torch.arange(samples, device=rows.device)
+    if samples == 0:
+        return index
+    partner = rows[:, :, 0]
+    mate = partner[:, 0].long()
+    there = (mate >= 0) & (mate < samples) & (partner == partner[:, :1]).all(dim=1)
+    back = (partner[mate.clamp(0, samples - 1)] == index[:, None]).all(dim=1)
+    return torch.where(there & back, mate, index)
+
+
+def valid_in_place(patches: Patches) -> Tensor:
+    """Which samples may be painted in place, bool (N,): whose patches bring nobody's pixels, or their mate's from where
+    they are. Mirrors patches.h::valid_in_place."""
+    rows, sources, _, _ = patches
+    stays = rows[:, :, 0] == mates(rows)[:, None]
+    if sources is not None:
+        stays = stays & (sources == rows[:, :, 1:5]).all(dim=2)
+    return (~has_partner(rows[:, :, 6]) | stays).all(dim=1)
+
+
 # ---- What is painted
 
 
@@ -289,14 +313,22 @@ def paint_out(
     images, others, labels, other_labels, rows, sources, masks, weights,
     num_classes, label_smoothing, dtype, out, fill=_NO_FILL,
 ):  # fmt: skip
+    """In place where out is the images."""
     patches = Patches(rows, sources, masks, weights)
     samples = images.shape[0] + (0 if others is None else others.shape[0])
     valid = valid_samples(patches, samples, *images.shape[-2:], images.dtype in BLENDED_DTYPES)
+    if out is images:
+        valid = valid & valid_in_place(patches)
     _paint_pixels(images, others, patches, valid, out, fill)
     if labels is None:
         return images.new_empty((rows.shape[0], 0), dtype=dtype)
     target_format = TargetFormat(num_classes, label_smoothing, dtype)
     return soft_targets(labels, other_labels, patches, valid, *images.shape[-2:], target_format)
+
+
+def paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, fill=_NO_FILL):
+    given = images, None, labels, None, rows, sources, masks, weights
+    return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
 
 
 def paint_targets(
@@ -325,11 +357,20 @@ def sample_and_paint_out(
     return paint_out(*given, num_classes, label_smoothing, dtype, out, fill), rows, sources
 
 
+def sample_and_paint_(
+    images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
+):
+    draw = PatchDraw(seed, quantiles, prob, patch_sampling)
+    return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
+
+
 OPS = {
     "paint": paint,
     "paint_out": paint_out,
+    "paint_": paint_,
     "paint_targets": paint_targets,
     "sample_patches": sample_patches,
     "sample_and_paint": sample_and_paint,
     "sample_and_paint_out": sample_and_paint_out,
+    "sample_and_paint_": sample_and_paint_,
 }

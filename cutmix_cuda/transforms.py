@@ -32,7 +32,7 @@ from ._output import check_reuse
 from ._seed import counted_seed
 from ._tensors import plain
 from .functional import draw_plan, returned, run
-from .patches import draw_masks, draw_patches, paint, run_patches
+from .patches import draw_masks, draw_patches, follow_patches, run_patches
 
 
 class Transform(nn.Module):
@@ -45,24 +45,25 @@ class Transform(nn.Module):
         settings: Settings | PatchSettings | MaskSettings,
         options: Mapping[str, Any],
         num_classes: int | None,
-        inplace: bool,
+        inplace: bool | None,
         reuse_output: bool,
         seed: int | Tensor | None,
         generator: torch.Generator | None,
         backend: BackendName | None,
     ) -> None:
+        """inplace is None where there is no such option."""
         super().__init__()
         if num_classes is not None:
             _validation.check_num_classes(num_classes)
-        if inplace:
-            if not isinstance(settings, Settings):
-                raise ValueError("inplace must be False where a sample has several patches, or sources")
+        if inplace and isinstance(settings, Settings):
             _validation.check_own_inverse(Sampling(*settings.sampling).partner)
+        if inplace and isinstance(settings, MaskSettings):
+            _validation.check_own_inverse(settings.partner)
         self.seeds = counted_seed(seed, generator)
         self._settings = settings
         self.num_classes = num_classes
-        self.inplace = inplace
-        self._output = check_reuse(reuse_output, inplace)
+        self.inplace = bool(inplace)
+        self._output = check_reuse(reuse_output, self.inplace)
         self.generator = generator
         _backends.check_backend(backend)
         self.backend = backend
@@ -70,8 +71,9 @@ class Transform(nn.Module):
             _backends.check_variable()
         shown = {name: value for name, value in options.items() if name != "target_dtype"}
         self._arguments = {"num_classes": num_classes, **shown}  # for repr
-        if isinstance(settings, Settings) or "holes" in options:
-            self._arguments |= {"inplace": inplace, "reuse_output": reuse_output}
+        if inplace is not None:
+            self._arguments["inplace"] = inplace
+        self._arguments["reuse_output"] = reuse_output
 
     def forward(self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False):
         """Mixes a batch.
@@ -88,52 +90,31 @@ class Transform(nn.Module):
             TypeError, ValueError: the batch is wrong; nothing was written.
         """
         reused = self._output
+        out = None if reused is None else reused.memory_for(images)
+        where: dict[str, Any] = {"inplace": self.inplace, "out": out, "backend": self.backend}
+        mixed: tuple[Any, ...]  # images, targets and the plan
         if isinstance(self._settings, MaskSettings):
-            return self._mix_by_masks(self._settings, images, labels, return_plan)
-        if isinstance(self._settings, PatchSettings):
-            patched = run_patches(
-                images,
-                labels,
-                self.num_classes,
-                self._settings,
-                seed=self._next_seed(),
-                generator=self.generator,
-                out=None if reused is None else reused.memory_for(images),
-                backend=self.backend,
-            )
-            if reused is not None:
-                patched = (reused.keep(patched[0], images), *patched[1:])
-            return patched if return_plan else patched[:2]
-        mixed = run(
-            images,
-            labels,
-            self.num_classes,
-            self._settings,
-            seed=self._next_seed(),
-            generator=self.generator,
-            inplace=self.inplace,
-            out=None if reused is None else reused.memory_for(images),
-            backend=self.backend,
-        )
+            mixed = self._mix_by_masks(self._settings, images, labels, **where)
+        else:
+            where |= {"seed": self._next_seed(), "generator": self.generator}
+            if isinstance(self._settings, PatchSettings):
+                mixed = run_patches(images, labels, self.num_classes, self._settings, **where)
+            else:
+                mixed = run(images, labels, self.num_classes, self._settings, **where)
         if reused is not None:
             mixed = (reused.keep(mixed[0], images), *mixed[1:])
-        return returned(images, mixed, return_plan)
+        if isinstance(self._settings, Settings):
+            return returned(images, mixed, return_plan)
+        return mixed if return_plan else mixed[:2]
 
-    def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, return_plan: bool):
+    def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, **where: Any):
         _validation.check_images(plain(images))
         batch, height, width = images.shape[0], *images.shape[-2:]
         seed = self._next_seed()
         plan = draw_masks(batch, height, width, settings, seed=seed, generator=self.generator, device=images.device)
-        mixed = paint(
-            images,
-            labels,
-            plan,
-            self.num_classes,
-            label_smoothing=settings.label_smoothing,
-            target_dtype=settings.target_dtype,
-            backend=self.backend,
-        )
-        return (*mixed, plan) if return_plan else mixed
+        formats = {"label_smoothing": settings.label_smoothing, "target_dtype": settings.target_dtype}
+        mixed = follow_patches(images, labels, plan, self.num_classes, fill=0.0, **formats, **where)
+        return *mixed, plan
 
     def sample_plan(
         self,
@@ -302,8 +283,8 @@ class Cutout(Transform):
             all samples.
         placement: "clip", a box centred anywhere and clipped at the border, as in the paper; "inside", a box that is
             never clipped.
-        holes: boxes a sample, each of that area and where it likes, up to 64. With more than one they cannot be cut out
-            in place, and the plan is a :class:`PatchPlan`.
+        holes: boxes a sample, each of that area and where it likes, up to 64. With more than one the plan is a
+            :class:`PatchPlan`.
         label_smoothing, target_dtype, targets, inplace, reuse_output, seed, generator, backend: as for
             :class:`CutMix`.
 
@@ -391,7 +372,7 @@ class RICAP(Transform):
         scope: who has a point and crops in common: "sample", nobody; "batch", all samples.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
         target_dtype: float32, float16, bfloat16 or float64.
-        seed, generator, backend: as for :class:`CutMix`.
+        reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -402,13 +383,14 @@ class RICAP(Transform):
         self,
         *,
         num_classes: int | None = None,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[RICAPOptions],
     ) -> None:
         settings, every = PatchSettings.of_ricap(**options), complete(RICAPOptions, options)
-        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, None, reuse_output, seed, generator, backend)
 
 
 class ResizeMix(Transform):
@@ -429,7 +411,7 @@ class ResizeMix(Transform):
         partner: whose pixels are pasted: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
         target_dtype: float32, float16, bfloat16 or float64.
-        seed, generator, backend: as for :class:`CutMix`.
+        reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -440,13 +422,14 @@ class ResizeMix(Transform):
         self,
         *,
         num_classes: int | None = None,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[ResizeMixOptions],
     ) -> None:
         settings, every = PatchSettings.of_resizemix(**options), complete(ResizeMixOptions, options)
-        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, None, reuse_output, seed, generator, backend)
 
 
 class FMix(Transform):
@@ -470,7 +453,7 @@ class FMix(Transform):
         partner: whose pixels are pasted: "mirror", "shift", "roll" or "flip", as for :class:`CutMix`.
         label_smoothing: s in [0, 1], before mixing: y * (1 - s) + s / K.
         target_dtype: float32, float16, bfloat16 or float64.
-        seed, generator, backend: as for :class:`CutMix`; the backend is that of the mixing.
+        inplace, reuse_output, seed, generator, backend: as for :class:`CutMix`; the backend is that of the mixing.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`cutmix_cuda.mix`; whatever does not depend on the batch at once.
@@ -481,10 +464,12 @@ class FMix(Transform):
         self,
         *,
         num_classes: int | None = None,
+        inplace: bool = False,
+        reuse_output: bool = False,
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
         **options: Unpack[FMixOptions],
     ) -> None:
         settings, every = MaskSettings.of_fmix(**options), complete(FMixOptions, options)
-        super().__init__(settings, every, num_classes, False, False, seed, generator, backend)
+        super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)

@@ -69,6 +69,32 @@ def random_plan(
     return Plan(rows, origins, every, shares)
 
 
+def in_pairs(plan: Plan, seed: int = 0) -> Plan:
+    """The plan with one partner for all patches of a sample, by pairs at random, and the boxes as sources."""
+    samples = len(plan.rows)
+    order = torch.randperm(samples, generator=generator(seed)).tolist()
+    partner = torch.arange(samples, dtype=torch.int32)
+    for i, j in zip(order[::2], order[1::2], strict=False):
+        partner[i], partner[j] = j, i
+    rows = plan.rows.clone()
+    rows[:, :, 0] = partner[:, None]
+    return plan._replace(rows=rows, sources=None if plan.sources is None else rows[:, :, 1:5].clone())
+
+
+def oracle_in_place(plan: Plan) -> list[bool]:
+    """Which samples may be painted in place, as it is said in words, of rows that lead nowhere outside."""
+    partners = [set(partners) for partners in plan.rows[:, :, 0].tolist()]
+    followed = []
+    for i, rows in enumerate(plan.rows.tolist()):
+        paired = len(partners[i]) == 1 and partners[max(partners[i])] == {i}
+        mate = max(partners[i]) if paired else i
+        brought = [k for k, row in enumerate(rows) if row[6] in (PASTE, BLEND)]
+        boxes = [row[1:5] for row in rows]
+        sources = boxes if plan.sources is None else plan.sources[i].tolist()
+        followed.append(all(rows[k][0] == mate and boxes[k] == sources[k] for k in brought))
+    return followed
+
+
 class Painted(NamedTuple):
     """What a plan makes of a batch."""
 

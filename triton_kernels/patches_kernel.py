@@ -14,14 +14,16 @@ import triton.language as tl
 
 from .augment_kernel import divided
 from .kernel import load_class, load_labels, sample_index, seed_of
-from .kinds import has_partner, mixes_target
+from .kinds import KEEP, has_partner, mixes_target
 from .mix_math import partner_map
 from .patches_math import (
+    mate_of,
     patch_of,
     share_of,
     source_of,
     target_below,
     units_of,
+    valid_in_place,
     valid_patch,
     weight_below,
 )
@@ -39,8 +41,8 @@ RUN_TIME = [
 
 @triton.jit
 def every_valid(
-    plan, weights, partners, masks, can_blend,
-    PATCHES: tl.constexpr, SOURCES: tl.constexpr, SOFT: tl.constexpr, WEIGHTS: tl.constexpr,
+    plan, mate, weights, partners, masks, can_blend,
+    IN_PLACE: tl.constexpr, PATCHES: tl.constexpr, SOURCES: tl.constexpr, SOFT: tl.constexpr, WEIGHTS: tl.constexpr,
 ):  # fmt: skip
     """Whether all patches of a sample of a given plan may be followed."""
     height, width = plan[11], plan[12]
@@ -48,6 +50,8 @@ def every_valid(
     for k in range(PATCHES):
         patch = patch_of(plan, k, True, PATCHES, False, SOURCES)
         valid = valid & valid_patch(patch, partners, masks, height, width, can_blend, SOFT)
+        if IN_PLACE:
+            valid = valid & valid_in_place(patch, mate)
     if WEIGHTS:
         for part in range(PATCHES + 1):
             weight = tl.load(weights + plan[9].to(tl.int64) * (PATCHES + 1) + part)
@@ -204,6 +208,49 @@ def write_front(
             tl.store(targets + index.to(tl.int64) * num_classes + column, value, mask=inside)
 
 
+@triton.jit
+def rows_that_change(plan, valid, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr):
+    """The rows of a sample between the first and the last of its patches'."""
+    y0, y1 = plan[11], plan[11] * 0
+    for k in range(PATCHES):
+        _, box, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+        y0 = tl.where(kind != KEEP, tl.minimum(y0, box[0]), y0)
+        y1 = tl.where(kind != KEEP, tl.maximum(y1, box[2]), y1)
+    return y0, y1
+
+
+@triton.jit
+def exchanged(
+    plan, valid, own, theirs, filling, how,
+    PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr, ELEMENT: tl.constexpr,
+):  # fmt: skip
+    """Elements of a sample that is painted in place, by what they and its mate's were, and which of them change."""
+    masks, mask_height, mask_width, y, x = how
+    bits = own
+    owner = tl.full(own.shape, -1, tl.int32)
+    partial = owner >= 0
+    for behind in range(PATCHES):
+        k = PATCHES - 1 - behind
+        patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+        below = weight_below(patch, masks, mask_height, mask_width, y, x, plan[11], plan[12], HAS_MASKS)
+        open_ = owner < 0
+        hides = open_ & (below == 0.0)
+        partial = partial | (open_ & (below > 0.0) & (below < 1.0))
+        bits = tl.where(hides, tl.where(has_partner(patch[3]), theirs, filling), bits)
+        owner = tl.where(hides, k, owner)
+    if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the patches
+        if tl.max(partial.to(tl.int32)) > 0:
+            value = element_value(bits, ELEMENT)
+            for k in range(PATCHES):
+                patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                below = weight_below(patch, masks, mask_height, mask_width, y, x, plan[11], plan[12], HAS_MASKS)
+                over = (owner < k) & (below < 1.0)
+                other = element_value(tl.where(has_partner(patch[3]), theirs, filling), ELEMENT)
+                value = tl.where(over, mixed_value(below, value, other), value)
+            bits = tl.where(partial, element_bits(value, ELEMENT), bits)
+    return bits, (owner >= 0) | partial
+
+
 @triton.jit(do_not_specialize=RUN_TIME)
 def patches_kernel(
     # The plan: written where there are quantiles to draw it by, else read.
@@ -262,6 +309,7 @@ def patches_kernel(
     PATCHES: tl.constexpr,
     PARTS: tl.constexpr,  # 1 + patches, to a power of two
     FRONT: tl.constexpr,  # programs of a sample that write the plan and targets: 0 or 1
+    IN_PLACE: tl.constexpr,
     SOFT: tl.constexpr,  # masks are floats
     CAN_BLEND: tl.constexpr,
     ELEMENT: tl.constexpr,  # what is blended; None where nothing can be
@@ -288,10 +336,14 @@ def patches_kernel(
     if SOURCES:
         source_rows = sources
     plan = (rows, source_rows, table, prob, method, scope, placement, mapping, seed, index, batch, height, width)
-    valid = samples > 0
+    valid, mate = samples > 0, index
     if not DRAWN:
         partners = batch.to(tl.int64) + other_count
-        valid = every_valid(plan, weights, partners, mask_count, CAN_BLEND, PATCHES, SOURCES, SOFT, WEIGHTS)
+        if IN_PLACE:
+            mate = mate_of(rows, index, batch, PATCHES)
+        valid = every_valid(
+            plan, mate, weights, partners, mask_count, CAN_BLEND, IN_PLACE, PATCHES, SOURCES, SOFT, WEIGHTS
+        )
 
     if FRONT == 1:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
@@ -307,6 +359,31 @@ def patches_kernel(
         TYPE: tl.constexpr = images.dtype.element_ty
         BYTES: tl.constexpr = TYPE.primitive_bitwidth // 8
         OTHERS: tl.constexpr = others is not None
+        if IN_PLACE:
+            if mate < index:  # which paints both
+                return
+            y0, y1 = rows_that_change(plan, valid, PATCHES, DRAWN, SOURCES)
+            if not DRAWN:
+                mate_plan = (
+                    rows, source_rows, table, prob, method, scope, placement, mapping, seed, mate, batch, height, width
+                )  # fmt: skip
+                mate_valid = mate > index
+                if mate > index:
+                    mate_valid = every_valid(
+                        mate_plan,
+                        index,
+                        weights,
+                        partners,
+                        mask_count,
+                        CAN_BLEND,
+                        True,
+                        PATCHES,
+                        SOURCES,
+                        SOFT,
+                        WEIGHTS,
+                    )
+                mate_y0, mate_y1 = rows_that_change(mate_plan, mate_valid, PATCHES, DRAWN, SOURCES)
+                y0, y1 = tl.minimum(y0, mate_y0), tl.maximum(y1, mate_y1)
         first = (chunk - FRONT).to(tl.int64) * SPAN
         last = tl.minimum(first + SPAN, elements).to(INDEX)
         canvas = index % batch
@@ -327,53 +404,77 @@ def patches_kernel(
             within = place - x * pixel_elements
             x = x.to(tl.int32)
             at = plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + place
-            pointer = sample_pointer(images, others, images_sample, others_sample, canvas, batch, OTHERS) + at
-            owner = tl.full((BLOCK,), -1, tl.int32)
-            filled = owner >= 0
-            partial = owner >= 0
-            for behind in range(PATCHES):
-                k = PATCHES - 1 - behind
-                patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                partner, box, _, kind, _, source = patch
-                below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
-                open_ = owner < 0
-                hides = open_ & (below == 0.0)
-                partial = partial | (open_ & (below > 0.0) & (below < 1.0))
-                from_y = source_of(y, box[0], box[2], source[0], source[2])
-                from_x = source_of(x, box[1], box[3], source[1], source[3])
-                slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
-                if OTHERS:
-                    slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
-                    row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
-                at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
-                theirs = sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
-                pointer = tl.where(hides, theirs, pointer)
-                filled = tl.where(hides, ~has_partner(kind), filled)
-                owner = tl.where(hides, k, owner)
-            bits = tl.load(pointer, mask=present & ~filled)
-            bits = tl.where(filled, fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE), bits)
-            if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the patches
-                if tl.max((partial & present).to(tl.int32)) > 0:
-                    value = element_value(bits, ELEMENT)
-                    for k in range(PATCHES):
-                        patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                        partner, box, _, kind, _, source = patch
-                        below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
-                        over = (owner < k) & (below < 1.0) & present
-                        from_y = source_of(y, box[0], box[2], source[0], source[2])
-                        from_x = source_of(x, box[1], box[3], source[1], source[3])
-                        slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
-                        if OTHERS:
-                            slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
-                            row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
-                        at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
-                        theirs = (
-                            sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
-                        )
-                        other = tl.load(theirs, mask=over & has_partner(kind))
-                        filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)
-                        other = tl.where(has_partner(kind), other, filling)
-                        value = tl.where(over, mixed_value(below, value, element_value(other, ELEMENT)), value)
-                    bits = tl.where(partial, element_bits(value, ELEMENT), bits)
-            at = plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + place
-            tl.store(out + index.to(tl.int64) * out_sample + at, bits, mask=present)
+            if IN_PLACE:
+                seen = present & (y >= y0) & (y < y1)
+                own_at = images + index.to(tl.int64) * images_sample + at
+                own = tl.load(own_at, mask=seen, other=0)
+                filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)
+                how = (masks, mask_height, mask_width, y, x)
+                if DRAWN:
+                    made, changes = exchanged(
+                        plan, valid, own, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
+                    )
+                    tl.store(own_at, made, mask=seen & changes)
+                else:
+                    mate_at = images + mate.to(tl.int64) * images_sample + at
+                    theirs = tl.load(mate_at, mask=seen, other=0)
+                    made, changes = exchanged(
+                        plan, valid, own, theirs, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
+                    )
+                    mate_made, mate_changes = exchanged(
+                        mate_plan, mate_valid, theirs, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
+                    )
+                    tl.store(own_at, made, mask=seen & changes)
+                    tl.store(mate_at, mate_made, mask=seen & mate_changes)
+            else:
+                pointer = sample_pointer(images, others, images_sample, others_sample, canvas, batch, OTHERS) + at
+                owner = tl.full((BLOCK,), -1, tl.int32)
+                filled = owner >= 0
+                partial = owner >= 0
+                for behind in range(PATCHES):
+                    k = PATCHES - 1 - behind
+                    patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                    partner, box, _, kind, _, source = patch
+                    below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                    open_ = owner < 0
+                    hides = open_ & (below == 0.0)
+                    partial = partial | (open_ & (below > 0.0) & (below < 1.0))
+                    from_y = source_of(y, box[0], box[2], source[0], source[2])
+                    from_x = source_of(x, box[1], box[3], source[1], source[3])
+                    slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
+                    if OTHERS:
+                        slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
+                        row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
+                    at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
+                    theirs = sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
+                    pointer = tl.where(hides, theirs, pointer)
+                    filled = tl.where(hides, ~has_partner(kind), filled)
+                    owner = tl.where(hides, k, owner)
+                bits = tl.load(pointer, mask=present & ~filled)
+                bits = tl.where(filled, fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE), bits)
+                if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the patches
+                    if tl.max((partial & present).to(tl.int32)) > 0:
+                        value = element_value(bits, ELEMENT)
+                        for k in range(PATCHES):
+                            patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                            partner, box, _, kind, _, source = patch
+                            below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                            over = (owner < k) & (below < 1.0) & present
+                            from_y = source_of(y, box[0], box[2], source[0], source[2])
+                            from_x = source_of(x, box[1], box[3], source[1], source[3])
+                            slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
+                            if OTHERS:
+                                slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
+                                row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
+                            at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
+                            theirs = (
+                                sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS)
+                                + at
+                            )
+                            other = tl.load(theirs, mask=over & has_partner(kind))
+                            filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)
+                            other = tl.where(has_partner(kind), other, filling)
+                            value = tl.where(over, mixed_value(below, value, element_value(other, ELEMENT)), value)
+                        bits = tl.where(partial, element_bits(value, ELEMENT), bits)
+                at = plane * out_slice.to(INDEX) + y * out_row.to(INDEX) + place
+                tl.store(out + index.to(tl.int64) * out_sample + at, bits, mask=present)

@@ -119,6 +119,7 @@ def patches_launch(
     targets: Labels | None = None,
     other_labels: Tensor | None = None,
     *,
+    in_place: bool = False,
     dtype: torch.dtype = torch.float32,
     fill: Sequence[int] = (0, 0),
 ) -> Launch:
@@ -144,6 +145,7 @@ def patches_launch(
         "PATCHES": patches,
         "PARTS": next_power_of_2(patches + 1),
         "FRONT": front,
+        "IN_PLACE": in_place,
         "SOFT": soft,
         "CAN_BLEND": can_blend,
         "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None else None,  # nothing that is drawn is blended

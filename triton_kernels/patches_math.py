@@ -137,6 +137,27 @@ def valid_patch(patch, partners, masks, height, width, can_blend, SOFT: tl.const
 
 
 @triton.jit
+def mate_of(rows, index, batch, PATCHES: tl.constexpr):
+    """In place, the sample that this one exchanges pixels with. Mirrors patches.h::mate_of."""
+    mate = tl.load(rows + index.to(tl.int64) * PATCHES * 8)
+    there = (mate >= 0) & (mate < batch)
+    mate = tl.where(there, mate, index)
+    for k in range(PATCHES):
+        own = tl.load(rows + (index.to(tl.int64) * PATCHES + k) * 8)
+        theirs = tl.load(rows + (mate.to(tl.int64) * PATCHES + k) * 8)
+        there = there & (own == mate) & (theirs == index)
+    return tl.where(there, mate, index)
+
+
+@triton.jit
+def valid_in_place(patch, mate):
+    """Whether a patch may be painted in place. Mirrors patches.h::valid_in_place."""
+    partner, box, _, kind, _, source = patch
+    stays = (source[0] == box[0]) & (source[1] == box[1]) & (source[2] == box[2]) & (source[3] == box[3])
+    return ~has_partner(kind) | ((partner == mate) & stays)
+
+
+@triton.jit
 def cell_of(position, cells, length):
     """Which cell of a mask, of `cells` over a length, a pixel reads. Mirrors patches.h::cell_of."""
     return position * cells // tl.maximum(length, 1)

@@ -139,7 +139,7 @@ def run(
     out: Tensor,
     fill: Sequence[int],
 ) -> tuple[Tensor, GivenPatches]:
-    """Paints into out by a plan given or to be drawn; returns targets and the plan."""
+    """Paints into out, in place where it is images, by a plan given or to be drawn; returns targets and the plan."""
     check(3 <= images.dim() <= 8, "images must be of shape (batch, ..., height, width), of 3 to 8 dimensions")
     batch, height, width = images.shape[0], *images.shape[-2:]
     check_patch_extent(batch, height, width)
@@ -147,10 +147,13 @@ def run(
     if others is not None:
         other_count = others.shape[0]
         check_like(images, others, other_count, "others must be samples like images")
+    in_place = out is images
     draw = given if isinstance(given, PatchDraw) else None
     if isinstance(given, PatchDraw):
         check_draw(given)
         check(given.quantiles.device == images.device, "quantiles must be on the device of the images")
+        holes = PatchSampling(*given.sampling).method == PatchMethod.holes
+        check(holes or not in_place, "in place, patches that are drawn must be holes")
         given = new_patches(given, batch)
     else:
         given = checked_patches(given, batch, images.device)
@@ -162,9 +165,10 @@ def run(
     source, second, destination = images, others if other_count > 0 else None, out
     rows, out_rows = rows_of(images), rows_of(out)
     other_rows = rows if second is None else rows_of(second)
-    in_place = alike(images, rows, out, out_rows) and (second is None or alike(images, rows, second, other_rows))
-    if not (in_place and all(each is None or is_aligned(each) for each in (images, second, out))):
-        source, destination = dense(images), torch.empty(out.shape, dtype=out.dtype, device=out.device)
+    as_they_lie = alike(images, rows, out, out_rows) and (second is None or alike(images, rows, second, other_rows))
+    if not (as_they_lie and all(each is None or is_aligned(each) for each in (images, second, out))):
+        source = dense(images)
+        destination = source if in_place else torch.empty(out.shape, dtype=out.dtype, device=out.device)
         second = None if second is None else dense(second)
         rows, out_rows = rows_of(source), rows_of(destination)
         other_rows = rows if second is None else rows_of(second)
@@ -173,6 +177,7 @@ def run(
     if pixels is not None or writes is not None or draw is not None:
         patches_launch(
             *(batch, other_count, height, width, given, draw, pixels, writes, other_labels),
+            in_place=in_place,
             dtype=images.dtype,
             fill=fill,
         )(images.device)
@@ -201,6 +206,11 @@ def paint_out(
     given = GivenPatches(rows, sources, masks, weights)
     format_ = TargetFormat(num_classes, label_smoothing, dtype)
     return run(images, others, labels, other_labels, given, format_, out, fill)[0]
+
+
+def paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, fill=NO_FILL):
+    given = images, None, labels, None, rows, sources, masks, weights
+    return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
 
 
 def paint_targets(
@@ -246,11 +256,20 @@ def sample_and_paint_out(
     return targets, drawn.rows, drawn.sources
 
 
+def sample_and_paint_(
+    images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+):
+    draw = PatchDraw(seed, quantiles, prob, patch_sampling)
+    return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
+
+
 OPS = {
     "paint": paint,
     "paint_out": paint_out,
+    "paint_": paint_,
     "paint_targets": paint_targets,
     "sample_patches": sample_patches,
     "sample_and_paint": sample_and_paint,
     "sample_and_paint_out": sample_and_paint_out,
+    "sample_and_paint_": sample_and_paint_,
 }

@@ -36,21 +36,24 @@ void sample_patches(const PatchCall& call) {
 struct CheckedPatches {
     std::vector<Patch> patches;
     std::vector<uint8_t> valid;  // of samples
+    std::vector<int32_t> mates;  // the same, in place
 };
 
 CheckedPatches checked_patches(const PatchCall& call) {
     const PlanRow* rows = call.sampled_rows ? call.sampled_rows : call.rows;
     const Box* sources = call.sampled_rows ? call.sampled_sources : call.sources;
     const int64_t count = int64_t{call.samples} * call.patches;
-    CheckedPatches checked = {std::vector<Patch>(static_cast<size_t>(count)),
-                              std::vector<uint8_t>(static_cast<size_t>(call.samples))};
+    CheckedPatches checked = {
+        std::vector<Patch>(static_cast<size_t>(count)), std::vector<uint8_t>(static_cast<size_t>(call.samples)), {}};
     for (int32_t i = 0; i < call.samples; ++i) {
         Patch* own = checked.patches.data() + int64_t{i} * call.patches;
         bool valid = true;
+        if (call.images.in_place) checked.mates.push_back(mate_of(call, i));
         for (int32_t k = 0; k < call.patches; ++k) {
             const int64_t at = int64_t{i} * call.patches + k;
             own[k] = {rows[at], sources ? sources[at] : rows[at].box};
-            valid = valid && valid_patch(own[k], call);
+            valid = valid && valid_patch(own[k], call) &&
+                    (!call.images.in_place || valid_in_place(own[k], checked.mates.back()));
         }
         for (int32_t k = 0; call.weights && k <= call.patches; ++k)
             valid = valid && valid_weight(call.weights[int64_t{i} * (call.patches + 1) + k]);
@@ -142,6 +145,22 @@ const uint8_t* sample_at(const PatchCall& call, int32_t partner, int64_t slice, 
            y * rows.row_stride;
 }
 
+// A row of pixels to be painted, of one slice of a sample.
+struct PaintedRow {
+    const Work& work;
+    const Patch* patches;
+    const RowOwners& owners;
+    int32_t sample;
+    int64_t slice;
+    int32_t y;
+    const uint8_t* partner;  // in place, the mate's row; else null
+
+    uint8_t* out() const {
+        const Rows& rows = work.call.images.out_rows;
+        return work.call.images.out + sample * rows.sample_stride + slice * rows.slice_stride + y * rows.row_stride;
+    }
+};
+
 // A patch as it is seen from a row of one slice: where its columns come from.
 struct PatchRow {
     const Patch* patch;
@@ -161,10 +180,12 @@ struct PatchRow {
     }
 };
 
-PatchRow patch_row(const Work& work, const Patch& patch, int64_t slice, int32_t y) {
-    if (!has_partner(patch.kind())) return {&patch, work.fill_row.data()};
+PatchRow patch_row(const PaintedRow& row, const Patch& patch) {
+    if (!has_partner(patch.kind())) return {&patch, row.work.fill_row.data()};
+    if (row.partner) return {&patch, row.partner};
     const Box &box = patch.row.box, &source = patch.source;
-    return {&patch, sample_at(work.call, patch.row.partner, slice, source_of(y, box.y0, box.y1, source.y0, source.y1))};
+    return {&patch, sample_at(row.work.call, patch.row.partner, row.slice,
+                              source_of(row.y, box.y0, box.y1, source.y0, source.y1))};
 }
 
 // A patch that is blended over pixels of a row.
@@ -175,16 +196,17 @@ struct BlendedPatch {
 };
 
 template <typename Element>
-void blend_pixels(const Work& work, const Patch* patches, const RowOwners& owners, int64_t slice, int32_t y,
-                  uint8_t* out) {
+void blend_pixels(const PaintedRow& row) {
     using Bits = typename Element::Bits;
-    const PatchCall& call = work.call;
+    const PatchCall& call = row.work.call;
+    const RowOwners& owners = row.owners;
     const int64_t pixel_bytes = call.images.out_rows.pixel_bytes;
+    uint8_t* const out = row.out();
     std::vector<BlendedPatch> above;
     for (int32_t k = 0; k < call.patches; ++k) {
-        const bool may_blend = patches[k].mask() != 0 || blends(patches[k].kind());
-        if (may_blend && covers_row(patches[k], y))
-            above.push_back({k, patch_row(work, patches[k], slice, y),
+        const Patch& patch = row.patches[k];
+        if ((patch.mask() != 0 || blends(patch.kind())) && covers_row(patch, row.y))
+            above.push_back({k, patch_row(row, patch),
                              owners.below.data() + static_cast<size_t>(k) * static_cast<size_t>(call.width)});
     }
     for (int32_t x = 0; x < call.width; ++x) {
@@ -208,50 +230,47 @@ void blend_pixels(const Work& work, const Patch* patches, const RowOwners& owner
     }
 }
 
-void blend_row(const Work& work, const Patch* patches, const RowOwners& owners, int64_t slice, int32_t y,
-               uint8_t* out) {
-    switch (work.call.images.dtype) {
+void blend_row(const PaintedRow& row) {
+    switch (row.work.call.images.dtype) {
         case Dtype::kU8:
-            return blend_pixels<ElementU8>(work, patches, owners, slice, y, out);
+            return blend_pixels<ElementU8>(row);
         case Dtype::kF16:
-            return blend_pixels<ElementF16>(work, patches, owners, slice, y, out);
+            return blend_pixels<ElementF16>(row);
         case Dtype::kBF16:
-            return blend_pixels<ElementBF16>(work, patches, owners, slice, y, out);
+            return blend_pixels<ElementBF16>(row);
         case Dtype::kF32:
-            return blend_pixels<ElementF32>(work, patches, owners, slice, y, out);
+            return blend_pixels<ElementF32>(row);
         case Dtype::kF64:
-            return blend_pixels<ElementF64>(work, patches, owners, slice, y, out);
+            return blend_pixels<ElementF64>(row);
         default:  // a plan that blends is not valid for any other
             return;
     }
 }
 
-// One row of one slice: what every pixel's owner brings, and what is blended over it.
-void paint_row(const Work& work, const Patch* patches, const RowOwners& owners, int32_t sample, int64_t slice,
-               int32_t y) {
-    const PatchCall& call = work.call;
-    const Rows& rows = call.images.out_rows;
-    const int64_t pixel = rows.pixel_bytes;
-    uint8_t* const out =
-        call.images.out + sample * rows.sample_stride + slice * rows.slice_stride + y * rows.row_stride;
-    const uint8_t* const canvas = sample_at(call, sample % call.batch, slice, y);
+// What every pixel's owner brings, and what is blended over it.
+void paint_row(const PaintedRow& row) {
+    const PatchCall& call = row.work.call;
+    const RowOwners& owners = row.owners;
+    const int64_t pixel = call.images.out_rows.pixel_bytes;
+    uint8_t* const out = row.out();
+    const uint8_t* const canvas = sample_at(call, row.sample % call.batch, row.slice, row.y);
     for (int32_t x = 0; x < call.width;) {
         const int32_t owner = owners.owner[static_cast<size_t>(x)];
         int32_t end = x + 1;
         while (end < call.width && owners.owner[static_cast<size_t>(end)] == owner) ++end;
         if (owner == kCanvas) {
-            std::memcpy(out + x * pixel, canvas + x * pixel, static_cast<size_t>((end - x) * pixel));
+            if (canvas != out) std::memcpy(out + x * pixel, canvas + x * pixel, static_cast<size_t>((end - x) * pixel));
         } else {
-            const PatchRow row = patch_row(work, patches[owner], slice, y);
-            if (row.runs())
-                std::memcpy(out + x * pixel, row.at(x, pixel), static_cast<size_t>((end - x) * pixel));
+            const PatchRow from = patch_row(row, row.patches[owner]);
+            if (from.runs())
+                std::memcpy(out + x * pixel, from.at(x, pixel), static_cast<size_t>((end - x) * pixel));
             else
                 for (int32_t each = x; each < end; ++each)
-                    std::memcpy(out + each * pixel, row.at(each, pixel), static_cast<size_t>(pixel));
+                    std::memcpy(out + each * pixel, from.at(each, pixel), static_cast<size_t>(pixel));
         }
         x = end;
     }
-    if (owners.any_blended) blend_row(work, patches, owners, slice, y, out);
+    if (owners.any_blended) blend_row(row);
 }
 
 void paint_rows(const Work& work, int64_t begin, int64_t end) {
@@ -262,7 +281,47 @@ void paint_rows(const Work& work, int64_t begin, int64_t end) {
         const Patch* const patches = work.patches_of(sample);
         owners.find(work, patches, y);
         for (int64_t slice = 0; slice < work.call.images.out_rows.slices; ++slice)
-            paint_row(work, patches, owners, sample, slice, y);
+            paint_row({work, patches, owners, sample, slice, y, nullptr});
+    }
+}
+
+// ---- In place
+
+// Which of a sample's patches matter in a row.
+struct RowNeeds {
+    bool changes = false, reads_mate = false;
+
+    RowNeeds(const Patch* patches, int32_t count, int32_t y) {
+        for (int32_t k = 0; k < count; ++k) {
+            if (!covers_row(patches[k], y)) continue;
+            changes = true;
+            reads_mate = reads_mate || has_partner(patches[k].kind());
+        }
+    }
+};
+
+// Rows of pairs, each at the first of its two samples. That one is painted first, after a copy of what it was for the
+// other.
+void paint_rows_in_place(const Work& work, int64_t begin, int64_t end) {
+    const PatchCall& call = work.call;
+    const Rows& rows = call.images.out_rows;
+    RowOwners owners, mate_owners;
+    std::vector<uint8_t> copy(static_cast<size_t>(rows.row_bytes()));
+    for (int64_t row = begin; row < end; ++row) {
+        const int32_t sample = static_cast<int32_t>(row / call.height), y = static_cast<int32_t>(row % call.height);
+        const int32_t mate = work.plan.mates[static_cast<size_t>(sample)];
+        if (mate < sample) continue;
+        const bool alone = mate == sample;
+        const Patch *const patches = work.patches_of(sample), *const theirs = work.patches_of(mate);
+        const RowNeeds own(patches, call.patches, y), other(theirs, call.patches, y);
+        if (own.changes) owners.find(work, patches, y);
+        if (other.changes && !alone) mate_owners.find(work, theirs, y);
+        for (int64_t slice = 0; slice < rows.slices; ++slice) {
+            if (other.reads_mate) std::memcpy(copy.data(), sample_at(call, sample, slice, y), copy.size());
+            const uint8_t* const from = alone ? copy.data() : sample_at(call, mate, slice, y);
+            if (own.changes) paint_row({work, patches, owners, sample, slice, y, from});
+            if (other.changes && !alone) paint_row({work, theirs, mate_owners, mate, slice, y, copy.data()});
+        }
     }
 }
 
@@ -385,8 +444,9 @@ struct PatchCpu {
         if (call.images.out) {
             const Rows& rows = call.images.out_rows;
             const int64_t grain = std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(1, rows.row_bytes()));
+            const auto paint = call.images.in_place ? paint_rows_in_place : paint_rows;
             parallel(0, int64_t{call.samples} * call.height, grain,
-                     [&](int64_t begin, int64_t end) { paint_rows(work, begin, end); });
+                     [&](int64_t begin, int64_t end) { paint(work, begin, end); });
         }
         if (call.targets.out && call.targets.num_classes > 0) {
             const int64_t grain = std::max<int64_t>(1, kTargetsPerTask / call.targets.num_classes);

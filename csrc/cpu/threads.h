@@ -45,4 +45,9 @@ void parallel(int64_t begin, int64_t end, int64_t grain_size, const Work& work) 
     });
 }
 
+// count * part / whole, without overflow on the way.
+inline int64_t share_of(int64_t count, int64_t part, int64_t whole) {
+    return static_cast<int64_t>(static_cast<unsigned __int128>(count) * part / whole);
+}
+
 }  // namespace cutmix

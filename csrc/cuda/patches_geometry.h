@@ -33,7 +33,8 @@ struct PatchLaunch {
         const char* names[] = {"ElementF16", "ElementBF16", "ElementF32", "ElementF64"};
         const std::string name =
             element == Dtype::kU8 ? "ElementU8" : names[static_cast<int>(element) - static_cast<int>(Dtype::kF16)];
-        return "paint_patches<" + name + "," + std::to_string(vector_bytes) + ">";
+        const std::string kernel = params.call.images.in_place ? "paint_in_place<" : "paint_patches<";
+        return kernel + name + "," + std::to_string(vector_bytes) + ">";
     }
 };
 

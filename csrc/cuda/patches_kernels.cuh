@@ -8,7 +8,7 @@
 namespace cutmix {
 
 // Of itself the compiler takes 40 registers and spills; with 48 it does not.
-constexpr int kPatchBlocksResident = 5;
+constexpr int kPatchBlocksResident = 5, kPatchBlocksResidentInPlace = 4;
 constexpr int kPatchWarps = static_cast<int>(kPatchThreads) / static_cast<int>(kWarpThreads);
 
 // What the threads of a block know together about its sample.
@@ -32,8 +32,10 @@ struct Painting {
     }
 };
 
-// A thread loads or draws each patch; returns whether all may be followed.
-__device__ __forceinline__ bool load_patches(const PatchParams& params, uint32_t sample, SharedPatches* shared) {
+// A thread loads or draws each patch; returns whether all may be followed, in place with a mate.
+template <bool kInPlace = false>
+__device__ __forceinline__ bool load_patches(const PatchParams& params, uint32_t sample, SharedPatches* shared,
+                                             int32_t mate = 0) {
     const PatchCall& call = params.call;
     const uint32_t thread = threadIdx.x, patches = static_cast<uint32_t>(call.patches);
     if (thread < patches) {
@@ -51,6 +53,7 @@ __device__ __forceinline__ bool load_patches(const PatchParams& params, uint32_t
             patch.row = call.rows[at];
             patch.source = call.sources ? call.sources[at] : patch.row.box;
             valid = valid_patch(patch, call);
+            if constexpr (kInPlace) valid = valid && valid_in_place(patch, mate);
         }
         shared->patches[thread] = patch;
         shared->valid[thread] = valid;
@@ -125,26 +128,24 @@ __device__ __forceinline__ Bits fill_element(const PatchCall& call, uint32_t byt
     return bits;
 }
 
-// A pixel's element, at `byte` of the pixel.
-template <typename Element>
-__device__ __forceinline__ typename Element::Bits painted_element(const Painting& painting, uint32_t slice, int32_t y,
-                                                                  int32_t x, uint32_t byte) {
+// The same of a vector.
+template <int kBytes>
+__device__ __forceinline__ Vector<kBytes> fill_vector(const PatchCall& call, uint32_t byte) {
+    uint64_t halves[2];
+    memcpy(halves, call.images.fill, sizeof halves);
+    if (kBytes == 16) return vector_of<kBytes>(halves);
+    const uint64_t part = (byte % 16 < 8 ? halves[0] : halves[1]) >> (8 * (byte % 8));
+    return vector_of<kBytes>(&part);
+}
+
+// A pixel's element. `element` gives the one that a patch with a partner brings, or the canvas (-1), and `fill` what
+// others do.
+template <typename Element, typename Brought, typename Fill>
+__device__ __forceinline__ typename Element::Bits painted_element(const Painting& painting, int32_t y, int32_t x,
+                                                                  const Brought& brought, const Fill& fill) {
     using Bits = typename Element::Bits;
-    const PatchCall& call = painting.call();
-    const uint32_t pixel_bytes = painting.params.pixel_bytes.divisor;
     const auto element = [&](int32_t owner) {
-        if (owner >= 0 && !has_partner(painting.patches[owner].kind()))
-            return fill_element<Bits>(call, x * pixel_bytes + byte);
-        const uint8_t* row;
-        int32_t column = x;
-        if (owner < 0) {
-            row = patch_row_at(call, painting.sample % call.batch, slice, y);
-        } else {
-            const Patch& patch = painting.patches[owner];
-            row = source_row(painting, patch, slice, y);
-            column = source_of(x, patch.row.box.x0, patch.row.box.x1, patch.source.x0, patch.source.x1);
-        }
-        return *reinterpret_cast<const Bits*>(row + int64_t{column} * pixel_bytes + byte);
+        return owner >= 0 && !has_partner(painting.patches[owner].kind()) ? fill() : brought(owner);
     };
     int32_t base = painting.count - 1;
     bool blended = false;
@@ -182,14 +183,23 @@ struct UnitOf<8> {
     using type = uint64_t;
 };
 
-// A vector whose elements may be of several patches, element by element.
+// The words of a vector, of which each holds whole elements.
 template <typename Element, int kBytes>
-__device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& painting, uint32_t slice, int32_t y,
-                                                           uint32_t begin) {
+struct UnitsOf {
+    static constexpr int kElement = static_cast<int>(sizeof(typename Element::Bits));
+    using Unit = typename UnitOf<kElement == 8 ? 8 : (kBytes < 4 ? kBytes : 4)>::type;
+};
+
+// A vector whose elements may be of several patches, element by element. brought(owner, x, byte, word, shift) is the
+// element that a patch with a partner brings, or the canvas (-1), at a byte of pixel x and a shift of the vector's
+// word.
+template <typename Element, int kBytes, typename Brought>
+__device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& painting, int32_t y, uint32_t begin,
+                                                           const Brought& brought) {
     using Bits = typename Element::Bits;
     constexpr int kElement = static_cast<int>(sizeof(Bits));
-    constexpr int kUnit = kElement == 8 ? 8 : (kBytes < 4 ? kBytes : 4);
-    using Unit = typename UnitOf<kUnit>::type;
+    using Unit = typename UnitsOf<Element, kBytes>::Unit;
+    constexpr int kUnit = static_cast<int>(sizeof(Unit));
     const uint32_t pixel_bytes = painting.params.pixel_bytes.divisor;
     uint32_t x = painting.params.pixel_bytes.quotient(begin), byte = begin - x * pixel_bytes;
     Unit units[kBytes / kUnit];
@@ -197,7 +207,10 @@ __device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& paint
         Unit unit = 0;
         CUTMIX_NO_UNROLL
         for (int j = 0; j < kUnit / kElement; ++j) {
-            const Bits bits = painted_element<Element>(painting, slice, y, static_cast<int32_t>(x), byte);
+            const int32_t column = static_cast<int32_t>(x);
+            const Bits bits = painted_element<Element>(
+                painting, y, column, [&](int32_t owner) { return brought(owner, column, byte, k, 8 * kElement * j); },
+                [&] { return fill_element<Bits>(painting.call(), x * pixel_bytes + byte); });
             Unit part = 0;
             memcpy(&part, &bits, sizeof bits);
             unit = static_cast<Unit>(unit | part << (8 * kElement * j));
@@ -214,11 +227,11 @@ __device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& paint
     return vector;
 }
 
-// A vector that one patch, or the canvas, brings whole is moved by one or two loads.
-template <typename Element, int kBytes>
-__device__ __forceinline__ Vector<kBytes> painted_vector(const Painting& painting, uint32_t slice, int32_t y,
-                                                         uint32_t begin) {
-    const PatchCall& call = painting.call();
+// Calls one of three functions: canvas() where a vector is the canvas's, whole(k) where patch k brings all of it, or
+// parts(), where some.
+template <int kBytes, typename Canvas, typename Parts, typename Whole>
+__device__ __forceinline__ auto with_owner(const Painting& painting, int32_t y, uint32_t begin, const Canvas& canvas,
+                                           const Parts& parts, const Whole& whole) {
     const Divider& pixel_bytes = painting.params.pixel_bytes;
     const int32_t first = static_cast<int32_t>(pixel_bytes.quotient(begin));
     const int32_t last = static_cast<int32_t>(pixel_bytes.quotient(begin + kBytes - 1));
@@ -227,28 +240,46 @@ __device__ __forceinline__ Vector<kBytes> painted_vector(const Painting& paintin
         const Patch& patch = painting.patches[k];
         const Box &box = patch.row.box, &source = patch.source;
         if (patch.kind() == Kind::kKeep || y < box.y0 || y >= box.y1 || last < box.x0 || first >= box.x1) continue;
-        const bool whole = first >= box.x0 && last < box.x1 && patch.mask() == 0 && !blends(patch.kind());
-        const bool partner = has_partner(patch.kind());
-        if (!whole || (partner && box.x1 - box.x0 != source.x1 - source.x0))
-            return painted_elements<Element, kBytes>(painting, slice, y, begin);
-        if (partner) {
-            const int64_t apart = int64_t{source.x0 - box.x0} * pixel_bytes.divisor;
-            return load_anywhere<kBytes>(source_row(painting, patch, slice, y) + begin + apart);
-        }
-        uint64_t halves[2];
-        memcpy(halves, call.images.fill, sizeof halves);
-        if (kBytes == 16) return vector_of<kBytes>(halves);
-        const uint64_t part = (begin % 16 < 8 ? halves[0] : halves[1]) >> (8 * (begin % 8));
-        return vector_of<kBytes>(&part);
+        const bool all = first >= box.x0 && last < box.x1 && patch.mask() == 0 && !blends(patch.kind());
+        if (!all || (has_partner(patch.kind()) && box.x1 - box.x0 != source.x1 - source.x0)) return parts();
+        return whole(k);
     }
-    return load<kBytes>(patch_row_at(call, painting.sample % call.batch, slice, y) + begin);
+    return canvas();
 }
 
+// A vector that one patch, or the canvas, brings whole is moved by one or two loads.
 template <typename Element, int kBytes>
-__device__ __forceinline__ void paint_tile(const Painting& painting, uint32_t tile) {
-    const PatchParams& params = painting.params;
-    const Rows& rows = params.call.images.out_rows;
-    uint8_t* const out = params.call.images.out + painting.sample * rows.sample_stride;
+__device__ __forceinline__ Vector<kBytes> painted_vector(const Painting& painting, uint32_t slice, int32_t y,
+                                                         uint32_t begin) {
+    const PatchCall& call = painting.call();
+    const uint32_t pixel_bytes = painting.params.pixel_bytes.divisor;
+    const auto canvas = [&] { return patch_row_at(call, painting.sample % call.batch, slice, y); };
+    const auto brought = [&](int32_t owner, int32_t x, uint32_t byte, int, int) {
+        const uint8_t* row;
+        int32_t column = x;
+        if (owner < 0) {
+            row = canvas();
+        } else {
+            const Patch& patch = painting.patches[owner];
+            row = source_row(painting, patch, slice, y);
+            column = source_of(x, patch.row.box.x0, patch.row.box.x1, patch.source.x0, patch.source.x1);
+        }
+        return *reinterpret_cast<const typename Element::Bits*>(row + int64_t{column} * pixel_bytes + byte);
+    };
+    return with_owner<kBytes>(
+        painting, y, begin, [&] { return load<kBytes>(canvas() + begin); },
+        [&] { return painted_elements<Element, kBytes>(painting, y, begin, brought); },
+        [&](int32_t k) {
+            const Patch& patch = painting.patches[k];
+            if (!has_partner(patch.kind())) return fill_vector<kBytes>(call, begin);
+            const int64_t apart = int64_t{patch.source.x0 - patch.row.box.x0} * pixel_bytes;
+            return load_anywhere<kBytes>(source_row(painting, patch, slice, y) + begin + apart);
+        });
+}
+
+// Calls a function with slice, row and byte of each of a thread's vectors.
+template <int kBytes, typename Function>
+__device__ __forceinline__ void for_each_vector(const PatchParams& params, uint32_t tile, const Function& function) {
     const uint32_t begin = tile * params.vectors_in_block;
     const uint32_t end = lower(begin + params.vectors_in_block, params.sample_vectors);
     CUTMIX_NO_UNROLL
@@ -256,9 +287,74 @@ __device__ __forceinline__ void paint_tile(const Painting& painting, uint32_t ti
         const uint32_t row = params.row_vectors.quotient(vector);
         const uint32_t byte = (vector - row * params.row_vectors.divisor) * kBytes;
         const uint32_t slice = params.height.quotient(row), y = row - slice * params.height.divisor;
-        store<kBytes>(out + slice * rows.slice_stride + y * rows.row_stride + byte,
-                      painted_vector<Element, kBytes>(painting, slice, static_cast<int32_t>(y), byte));
+        function(slice, static_cast<int32_t>(y), byte);
     }
+}
+
+template <typename Element, int kBytes>
+__device__ __forceinline__ void paint_tile(const Painting& painting, uint32_t tile) {
+    const Rows& rows = painting.call().images.out_rows;
+    uint8_t* const out = painting.call().images.out + painting.sample * rows.sample_stride;
+    for_each_vector<kBytes>(painting.params, tile, [&](uint32_t slice, int32_t y, uint32_t byte) {
+        store<kBytes>(out + slice * rows.slice_stride + y * rows.row_stride + byte,
+                      painted_vector<Element, kBytes>(painting, slice, y, byte));
+    });
+}
+
+// ---- Pixels, in place
+
+// The patch that brings all of a vector; or, less than 0, none, or several that bring parts.
+constexpr int32_t kNone = -1, kParts = -2;
+
+template <int kBytes>
+__device__ __forceinline__ int32_t owner_of_vector(const Painting& painting, int32_t y, uint32_t begin) {
+    return with_owner<kBytes>(
+        painting, y, begin, [] { return kNone; }, [] { return kParts; }, [](int32_t k) { return k; });
+}
+
+// A vector of a sample, of which something changes, by what it and its mate were.
+template <typename Element, int kBytes>
+__device__ __forceinline__ Vector<kBytes> exchanged_vector(const Painting& painting, int32_t owner, int32_t y,
+                                                           uint32_t begin, const Vector<kBytes>& own,
+                                                           const Vector<kBytes>& mate) {
+    if (owner != kParts)
+        return has_partner(painting.patches[owner].kind()) ? mate : fill_vector<kBytes>(painting.call(), begin);
+    using Unit = typename UnitsOf<Element, kBytes>::Unit;
+    Unit own_units[kBytes / sizeof(Unit)], mate_units[kBytes / sizeof(Unit)];
+    memcpy(own_units, &own, kBytes);
+    memcpy(mate_units, &mate, kBytes);
+    return painted_elements<Element, kBytes>(painting, y, begin,
+                                             [&](int32_t owner, int32_t, uint32_t, int k, int shift) {
+                                                 const Unit unit = (owner < 0 ? own_units[k] : mate_units[k]) >> shift;
+                                                 typename Element::Bits bits;
+                                                 memcpy(&bits, &unit, sizeof bits);
+                                                 return bits;
+                                             });
+}
+
+// A thread owns a position of both samples of a pair: it reads what either needs, then writes what changes. That is why
+// a vector on the edge of a box may be written whole.
+template <typename Element, int kBytes>
+__device__ __forceinline__ void exchange_tile(const Painting& own, const Painting& mate, uint32_t tile) {
+    const Rows& rows = own.call().images.out_rows;
+    uint8_t* const out = own.call().images.out + own.sample * rows.sample_stride;
+    const int64_t to_mate = int64_t{mate.sample - own.sample} * rows.sample_stride;
+    for_each_vector<kBytes>(own.params, tile, [&](uint32_t slice, int32_t y, uint32_t byte) {
+        const int32_t owner = owner_of_vector<kBytes>(own, y, byte), mates = owner_of_vector<kBytes>(mate, y, byte);
+        if (owner == kNone && mates == kNone) return;
+        const auto brings = [](const Painting& painting, int32_t k) {
+            return k == kParts || (k >= 0 && has_partner(painting.patches[k].kind()));
+        };
+        uint8_t* const at = out + slice * rows.slice_stride + y * rows.row_stride + byte;
+        Vector<kBytes> own_was = {}, mate_was = {};
+        if (owner == kParts || brings(mate, mates)) own_was = load<kBytes>(at);
+        if (mates == kParts || brings(own, owner)) mate_was = load<kBytes>(at + to_mate);
+        Vector<kBytes> own_is, mate_is;
+        if (owner != kNone) own_is = exchanged_vector<Element, kBytes>(own, owner, y, byte, own_was, mate_was);
+        if (mates != kNone) mate_is = exchanged_vector<Element, kBytes>(mate, mates, y, byte, mate_was, own_was);
+        if (owner != kNone) store<kBytes>(at, own_is);
+        if (mates != kNone) store<kBytes>(at + to_mate, mate_is);
+    });
 }
 
 // ---- Targets
@@ -386,26 +482,51 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResident)
     }
 }
 
+// The pixels of a pair are the lower one's blocks' to paint.
+template <typename Element, int kBytes>
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResidentInPlace)
+    paint_in_place(const __grid_constant__ PatchParams params) {
+    __shared__ SharedPatches shared, shared_mate;
+    const int32_t sample = static_cast<int32_t>(params.blocks_in_sample.quotient(blockIdx.x));
+    const uint32_t block = blockIdx.x - static_cast<uint32_t>(sample) * params.blocks_in_sample.divisor;
+    const bool front = block < params.front_blocks;
+    const int32_t mate = mate_of(params.call, sample), patches = params.call.patches;
+    if (!front && mate < sample) return;
+    const bool valid = load_patches<true>(params, static_cast<uint32_t>(sample), &shared, mate);
+    const Painting own = {params, shared.patches, sample, valid ? patches : 0};
+    if (front) {
+        __syncthreads();  // parts are written anew
+        write_front(own, &shared, valid);
+        return;
+    }
+    const bool both = mate != sample && load_patches<true>(params, static_cast<uint32_t>(mate), &shared_mate, sample);
+    exchange_tile<Element, kBytes>(own, {params, shared_mate.patches, mate, both ? patches : 0},
+                                   block - params.front_blocks);
+}
+
 using PatchKernel = void (*)(PatchParams);
 
 template <typename Element>
-PatchKernel patch_kernel(int32_t vector_bytes) {
-    return vector_bytes == 16 ? paint_patches<Element, 16>
-                              : paint_patches<Element, static_cast<int>(sizeof(typename Element::Bits))>;
+PatchKernel patch_kernel(const PatchLaunch& launch) {
+    constexpr int kElement = static_cast<int>(sizeof(typename Element::Bits));
+    const bool wide = launch.vector_bytes == 16;
+    if (launch.params.call.images.in_place)
+        return wide ? paint_in_place<Element, 16> : paint_in_place<Element, kElement>;
+    return wide ? paint_patches<Element, 16> : paint_patches<Element, kElement>;
 }
 
 inline PatchKernel kernel_of(const PatchLaunch& launch) {
     switch (launch.element) {
         case Dtype::kU8:
-            return patch_kernel<ElementU8>(launch.vector_bytes);
+            return patch_kernel<ElementU8>(launch);
         case Dtype::kF16:
-            return patch_kernel<ElementF16>(launch.vector_bytes);
+            return patch_kernel<ElementF16>(launch);
         case Dtype::kBF16:
-            return patch_kernel<ElementBF16>(launch.vector_bytes);
+            return patch_kernel<ElementBF16>(launch);
         case Dtype::kF32:
-            return patch_kernel<ElementF32>(launch.vector_bytes);
+            return patch_kernel<ElementF32>(launch);
         default:
-            return patch_kernel<ElementF64>(launch.vector_bytes);
+            return patch_kernel<ElementF64>(launch);
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -159,7 +160,8 @@ def test_a_plan_of_tokens_has_the_bad_rows_of_that_of_the_grid(edit):
 # ---- Roads to derivatives
 
 
-class Case(NamedTuple):
+@dataclass
+class Case:  # no NamedTuple, because Dynamo of torch 2.10 cannot call one that holds a plan
     shape: tuple[int, ...]
     plan: MixPlan
     prefix: int = 0

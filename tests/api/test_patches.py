@@ -21,7 +21,9 @@ from cutmix_cuda import (
     ResizeMix,
     masks,
     mix_by_masks,
+    mix_by_masks_,
     paint,
+    paint_,
     paint_targets,
     reference_patches,
 )
@@ -118,8 +120,43 @@ def test_a_compiled_graph_without_a_break(make):
 
 
 def test_repr_says_the_arguments():
-    assert repr(RICAP(beta=1.0)) == "RICAP(num_classes=None, beta=1.0, prob=1.0, scope='sample', label_smoothing=0.0)"
+    options = "beta=1.0, prob=1.0, scope='sample', label_smoothing=0.0, reuse_output=False"
+    assert repr(RICAP(beta=1.0)) == f"RICAP(num_classes=None, {options})"
+    assert "inplace=True, reuse_output=False" in repr(FMix(inplace=True))
     assert "holes=3" in repr(Cutout(holes=3)) and "inplace=False" in repr(Cutout(holes=3))
+
+
+@pytest.mark.parametrize("make", [MAKES["holes"], MAKES["fmix"]], ids=["holes", "fmix"])
+def test_in_place_gives_the_same(make):
+    images = IMAGES.clone()
+    transform = make(num_classes=5, prob=0.8, seed=3, inplace=True)
+    mixed, targets, plan = transform(images, LABELS, return_plan=True)
+    assert mixed is images
+    expected, expected_targets = make(num_classes=5, prob=0.8, seed=3)(IMAGES, LABELS)
+    assert_same_bits(mixed, expected)
+    assert_same_bits(targets, expected_targets)
+    second = IMAGES.clone()
+    assert paint_(second, LABELS, plan, 5)[0] is second
+    assert_same_bits(second, expected)
+
+
+def test_masks_in_place():
+    images, partner = IMAGES.clone(), torch.arange(8).flip(0)
+    where, weights = torch.rand(8, 4, 5) < 0.7, torch.rand(8, 2)
+    mixed, targets = mix_by_masks_(images, LABELS, where, 5, partner=partner, weights=weights)
+    assert mixed is images
+    expected = mix_by_masks(IMAGES, LABELS, where, 5, partner=partner, weights=weights)
+    assert_same_bits(mixed, expected[0])
+    assert_same_bits(targets, expected[1])
+
+
+def test_autograd_is_told_of_what_is_written():
+    images = torch.rand(4, 3, 8, 8)
+    weight = torch.rand(4, 3, 8, 8, requires_grad=True)
+    loss = (weight * images).sum()
+    Cutout(holes=2, inplace=True)(images)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_pairs_of_samples_with_holes():
@@ -290,6 +327,25 @@ def test_errors_name_the_argument():
     fails(TypeError, "images must be of a dtype that mixup blends", lambda: paint(x.long(), None, blend))
 
 
+def test_errors_in_place():
+    x = torch.rand(4, 3, 8, 8)
+    box = torch.tensor([0, 0, 4, 4]).expand(4, 1, 4)
+    roll, flip = torch.tensor([[3], [0], [1], [2]]), torch.tensor([[3], [2], [1], [0]])
+    made = PatchPlan.from_boxes
+    fails(ValueError, "in place, plan must have patches that are filled", lambda: paint_(
+        x, None, made(roll, box, 8, 8)))  # fmt: skip
+    fails(ValueError, "sample 0 has partners [3], boxes [[0, 0, 4, 4]] and sources [[4, 4, 8, 8]]", lambda: paint_(
+        x, None, made(flip, box, 8, 8, sources=box + 4)))  # fmt: skip
+    fails(ValueError, "plan must be of the 4 samples", lambda: paint_(x, None, made(flip, box, 8, 8).head(2)))
+    fails(ValueError, "images must not overlap themselves", lambda: paint_(
+        x[:1].expand(4, 3, 8, 8), None, made(flip, box, 8, 8)))  # fmt: skip
+    fails(ValueError, "images must not overlap masks", lambda: paint_(
+        x, None, PatchPlan.from_masks(x[:, 0], flip[:, 0], 8, 8)))  # fmt: skip
+    fails(ValueError, "out must not overlap masks", lambda: paint(
+        x.clone(), None, PatchPlan.from_masks(x[:, 0], flip[:, 0], 8, 8), out=x))  # fmt: skip
+    assert torch.equal(x, x.clone())
+
+
 def test_errors_of_plans():
     partner, boxes = torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 2, 4, dtype=torch.int64)
     made = PatchPlan.from_boxes
@@ -318,7 +374,8 @@ def test_errors_of_transforms_and_masks():
     fails(ValueError, "holes must be 1 or more", lambda: Cutout(holes=0))
     fails(ValueError, "holes must be at most 64", lambda: Cutout(holes=65))
     fails(TypeError, "holes must be an int", lambda: Cutout(holes=1.5))
-    fails(ValueError, "inplace must be False", lambda: Cutout(holes=2, inplace=True))
+    fails(ValueError, "partner must be its own inverse", lambda: FMix(partner="roll", inplace=True))
+    fails(ValueError, "reuse_output must be False with inplace", lambda: FMix(reuse_output=True, inplace=True))
     fails(TypeError, "mix must be of one box a sample", lambda: cutmix_cuda.Augment(RICAP()))
     fails(ValueError, "decay must be positive", lambda: FMix(decay=0.0))
     fails(TypeError, "lam must be a float tensor", lambda: masks.fmix(torch.tensor([1]), 4, 4))
@@ -342,9 +399,11 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     return {
         "paint": (*given, *targets, (0, 0)),
         "paint_out": (*given, *targets, images.new_zeros(batch + 1, *images.shape[1:]), (0, 0)),
+        "paint_": (images.clone(), labels, parts[0][:batch], None, parts[2], None, *targets, (0, 0)),
         "paint_targets": (labels, None, parts[0], parts[2], None, height, width, *targets),
         "sample_patches": (*draw, batch, height, width),
         "sample_and_paint": (images, labels, *draw, *targets, (0, 0)),
+        "sample_and_paint_": (images.clone(), labels, draw[0], table, 0.8, (0, 0, 3, 0, 4), *targets, (0, 0)),
         "sample_and_paint_out": (images, labels, *draw, *targets, torch.zeros_like(images), (0, 0)),
     }[op]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from cutmix_cuda import Augment, CutMix, Cutout, Mix, MixUp
+from cutmix_cuda import RICAP, Augment, CutMix, Cutout, FMix, Mix, MixUp, ResizeMix
 
 from ..helpers import assert_same_bits, every_backend, generator, random_labels
 
@@ -18,6 +18,9 @@ MAKERS = {
     "MixUp": lambda **how: MixUp(num_classes=5, **how),
     "Cutout": lambda **how: Cutout(num_classes=5, **how),
     "Cutout, two holes": lambda **how: Cutout(num_classes=5, holes=2, **how),
+    "RICAP": lambda **how: RICAP(num_classes=5, **how),
+    "ResizeMix": lambda **how: ResizeMix(num_classes=5, **how),
+    "FMix": lambda **how: FMix(num_classes=5, **how),
     "Mix": lambda **how: Mix(num_classes=5, cutout=0.3, **how),
     "Augment": lambda **how: Augment(CutMix(num_classes=5), mean=0.5, std=0.5, flip=0.5, dtype=torch.bfloat16, **how),
     "Augment, mixing alone": lambda **how: Augment(CutMix(num_classes=5), **how),

@@ -115,11 +115,16 @@ void bind_mix_math(py::module_& module) {
                }));
     module.attr("kinds") = kKinds;
     module.def("is_kind", py::vectorize(is_kind));
-    module.def("has_partner", py::vectorize([](int32_t kind) { return has_partner(static_cast<Kind>(kind)); }));
-    module.def("has_box", py::vectorize([](int32_t kind) { return has_box(static_cast<Kind>(kind)); }));
-    module.def("reads_own", py::vectorize([](int32_t kind) { return reads_own(static_cast<Kind>(kind)); }));
-    module.def("blends", py::vectorize([](int32_t kind) { return blends(static_cast<Kind>(kind)); }));
-    module.def("mixes_target", py::vectorize([](int32_t kind) { return mixes_target(static_cast<Kind>(kind)); }));
+    const auto bind_need = [&](const char* name, bool (*need)(Kind)) {
+        module.def(name, py::vectorize([need](int32_t kind) { return need(static_cast<Kind>(kind)); }));
+    };
+    bind_need("has_partner", has_partner);
+    bind_need("has_box", has_box);
+    bind_need("reads_own", reads_own);
+    bind_need("pastes", pastes);
+    bind_need("reads_both", reads_both);
+    bind_need("blends", blends);
+    bind_need("mixes_target", mixes_target);
     module.def("can_draw", [](int32_t kind, const Bounds& bounds) {
         return can_draw(static_cast<Kind>(kind), draw_of(nullptr, bounds, {0, 0, 0, 0}, 0, 0).bounds);
     });
@@ -190,6 +195,56 @@ Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
     return rows;
 }
 
+Plan plan_of(int32_t batch, int32_t height, int32_t width, uint64_t plan, const std::optional<DrawArgs>& draw,
+             uint64_t seed, uint64_t device_seed) {
+    Plan made = {};
+    made.batch = batch;
+    made.height = height;
+    made.width = width;
+    made.can_blend = true;
+    made.seed = seed;
+    made.device_seed = at<const int64_t>(device_seed);
+    if (draw) {
+        const auto& [quantiles, bounds, sampling] = *draw;
+        made.sampled = at<PlanRow>(plan);
+        made.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
+    } else {
+        made.given = at<const PlanRow>(plan);
+    }
+    return made;
+}
+
+Images images_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, bool in_place,
+                 const std::string& dtype, std::pair<int64_t, int64_t> fill) {
+    Images made = {at<const uint8_t>(std::get<0>(images)),
+                   at<uint8_t>(std::get<0>(out)),
+                   rows_or_throw(images, element_bytes),
+                   rows_or_throw(out, element_bytes),
+                   in_place,
+                   dtype_named(dtype),
+                   {}};
+    std::memcpy(made.fill, &fill.first, 8);
+    std::memcpy(made.fill + 8, &fill.second, 8);
+    return made;
+}
+
+Targets targets_of(const LabelArgs& labels, const LabelArgs& targets, int32_t num_classes, double label_smoothing) {
+    return {at<const void>(std::get<0>(labels)),
+            at<void>(std::get<0>(targets)),
+            dtype_named(std::get<1>(labels)),
+            dtype_named(std::get<1>(targets)),
+            num_classes,
+            smoothing_of(label_smoothing, num_classes)};
+}
+
+// What every launch says of itself, and what one kind of it adds.
+template <typename Launch, typename... More>
+py::dict launched(const Launch& launch, More&&... more) {
+    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
+                    "params"_a = py::bytes(reinterpret_cast<const char*>(&launch.params), sizeof launch.params),
+                    std::forward<More>(more)...);
+}
+
 py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan,
                             const std::optional<DrawArgs>& draw, uint64_t seed, uint64_t device_seed,
                             const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
@@ -197,41 +252,12 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
                             const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing,
                             const std::string& dtype, std::pair<int64_t, int64_t> fill) {
     MixCall call = {};
-    call.plan.batch = batch;
-    call.plan.height = height;
-    call.plan.width = width;
-    call.plan.seed = seed;
-    call.plan.device_seed = at<const int64_t>(device_seed);
-    if (draw) {
-        const auto& [quantiles, bounds, sampling] = *draw;
-        call.plan.sampled = at<PlanRow>(plan);
-        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
-    } else {
-        call.plan.given = at<const PlanRow>(plan);
-    }
+    call.plan = plan_of(batch, height, width, plan, draw, seed, device_seed);
     call.plan.can_blend = !images || can_blend(dtype_named(dtype));
-    if (images && out) {
-        call.images = {at<const uint8_t>(std::get<0>(*images)),
-                       at<uint8_t>(std::get<0>(*out)),
-                       rows_or_throw(*images, element_bytes),
-                       rows_or_throw(*out, element_bytes),
-                       in_place,
-                       dtype_named(dtype),
-                       {}};
-        std::memcpy(call.images.fill, &fill.first, 8);
-        std::memcpy(call.images.fill + 8, &fill.second, 8);
-    }
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (images && out) call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     const Launch launch = launch_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
-                    "params"_a = params);
+    return launched(launch);
 }
 
 AugmentedImages augmented_images(const TensorArgs& images, const std::string& dtype, const TensorArgs& out,
@@ -262,19 +288,7 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
                              const std::optional<LabelArgs>& labels, const std::optional<LabelArgs>& targets,
                              int32_t num_classes, double label_smoothing) {
     AugmentCall call = {};
-    call.plan.batch = batch;
-    call.plan.height = height;
-    call.plan.width = width;
-    call.plan.can_blend = true;
-    call.plan.seed = seed;
-    call.plan.device_seed = at<const int64_t>(device_seed);
-    if (draw) {
-        const auto& [quantiles, bounds, sampling] = *draw;
-        call.plan.sampled = at<PlanRow>(plan);
-        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
-    } else {
-        call.plan.given = at<const PlanRow>(plan);
-    }
+    call.plan = plan_of(batch, height, width, plan, draw, seed, device_seed);
     call.views.boxes = boxes;
     call.views.coloured = coloured;
     if (view_parameters) {
@@ -293,17 +307,9 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
             for (int channel = 0; channel < few_constants.shape(1); ++channel)
                 call.constants.few[row][channel] = few_constants.at(row, channel);
     if (images && out) call.images = augmented_images(*images, dtype, *out, out_dtype);
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     const AugmentLaunch launch = augment_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
-                    "shared_bytes"_a = launch.shared_bytes, "params"_a = params);
+    return launched(launch, "shared_bytes"_a = launch.shared_bytes);
 }
 
 void bind_augment_geometry(py::module_& module) {
@@ -331,9 +337,7 @@ py::dict adjoint_geometry_of(uint64_t plan, uint64_t links, const TensorArgs& gr
                               rows_or_throw(out, element_bytes),
                               at<Link>(links)};
     const AdjointLaunch launch = adjoint_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "link_grid"_a = launch.link_grid, "grid"_a = launch.grid,
-                    "block"_a = launch.block, "params"_a = params);
+    return launched(launch, "link_grid"_a = launch.link_grid);
 }
 
 void bind_adjoint_geometry(py::module_& module) {
@@ -342,13 +346,7 @@ void bind_adjoint_geometry(py::module_& module) {
 }
 
 bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {
-    return fits_launch({at<const uint8_t>(std::get<0>(images)),
-                        at<uint8_t>(std::get<0>(out)),
-                        rows_or_throw(images, element_bytes),
-                        rows_or_throw(out, element_bytes),
-                        false,
-                        dtype_named(dtype),
-                        {}});
+    return fits_launch(images_of(images, out, element_bytes, false, dtype, {0, 0}));
 }
 
 void bind_launch_geometry(py::module_& module) {
@@ -372,7 +370,7 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
                            uint64_t seed, uint64_t device_seed, const std::optional<MaskArgs>& masks, uint64_t weights,
                            const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& other_images,
                            const std::optional<TensorArgs>& out, int64_t element_bytes, const std::string& dtype,
-                           std::pair<int64_t, int64_t> fill, const std::optional<LabelArgs>& labels,
+                           bool in_place, std::pair<int64_t, int64_t> fill, const std::optional<LabelArgs>& labels,
                            const std::optional<LabelArgs>& targets, uint64_t other_labels, int32_t num_classes,
                            double label_smoothing) {
     PatchCall call = {};
@@ -404,32 +402,16 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     call.weights = at<const float>(weights);
     call.can_blend = !images || can_blend(dtype_named(dtype));
     if (images && out) {
-        call.images = {at<const uint8_t>(std::get<0>(*images)),
-                       at<uint8_t>(std::get<0>(*out)),
-                       rows_or_throw(*images, element_bytes),
-                       rows_or_throw(*out, element_bytes),
-                       false,
-                       dtype_named(dtype),
-                       {}};
-        std::memcpy(call.images.fill, &fill.first, 8);
-        std::memcpy(call.images.fill + 8, &fill.second, 8);
+        call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
         if (other_images) {
             call.other_images = at<const uint8_t>(std::get<0>(*other_images));
             call.other_rows = rows_or_throw(*other_images, element_bytes);
         }
     }
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     call.other_labels = at<const void>(other_labels);
     const PatchLaunch launch = patch_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block, "params"_a = params,
-                    "fits"_a = !call.images.out || fits_patch_launch(call));
+    return launched(launch, "fits"_a = !call.images.out || fits_patch_launch(call));
 }
 
 void bind_patch_geometry(py::module_& module) {
@@ -437,8 +419,8 @@ void bind_patch_geometry(py::module_& module) {
                "height"_a, "width"_a, "rows"_a, "sources"_a = 0, "draw"_a = py::none(), "seed"_a = 0,
                "device_seed"_a = 0, "masks"_a = py::none(), "weights"_a = 0, "images"_a = py::none(),
                "other_images"_a = py::none(), "out"_a = py::none(), "element_bytes"_a = 1, "dtype"_a = "",
-               "fill"_a = std::pair<int64_t, int64_t>(0, 0), "labels"_a = py::none(), "targets"_a = py::none(),
-               "other_labels"_a = 0, "num_classes"_a = 0, "label_smoothing"_a = 0.0,
+               "in_place"_a = false, "fill"_a = std::pair<int64_t, int64_t>(0, 0), "labels"_a = py::none(),
+               "targets"_a = py::none(), "other_labels"_a = 0, "num_classes"_a = 0, "label_smoothing"_a = 0.0,
                "The same of a call of several patches a sample.");
 }
 

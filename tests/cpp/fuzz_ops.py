@@ -138,9 +138,11 @@ def any_rectangles(count: tuple[int, ...], height: int, width: int) -> torch.Ten
     return torch.tensor(edges, dtype=torch.int32).reshape(*count, 4)
 
 
-def any_patches(partners: int, height: int, width: int) -> tuple[torch.Tensor | None, ...]:
+def any_patches(partners: int, height: int, width: int, samples: int | None = None) -> tuple[torch.Tensor | None, ...]:
     """Rows, sources, masks and weights that mostly make sense."""
-    count = random.choice([0, 1, 2, 5]) if partners > 0 else 0, random.choice([1, 2, 4, 64])
+    if samples is None:
+        samples = random.choice([0, 1, 2, 5]) if partners > 0 else 0
+    count = samples, random.choice([1, 2, 4, 64])
     masks = None
     if random.random() < 0.6:
         cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
@@ -158,6 +160,26 @@ def any_patches(partners: int, height: int, width: int) -> tuple[torch.Tensor | 
     sources = any_rectangles(count, height, width) if random.random() < 0.5 else None
     weights = torch.rand(count[0], count[1] + 1) if random.random() < 0.3 else None
     return rows, sources, masks, weights
+
+
+def step_of_patches_in_place(images: torch.Tensor, labels, targets, fill) -> None:
+    batch, height, width = images.shape[0], *images.shape[-2:]
+    rows, sources, masks, weights = any_patches(batch, height, width, batch)
+    if random.random() < 0.8:  # pairs
+        rows[..., 0] = torch.arange(batch - 1, -1, -1)[:, None]
+    if sources is not None and random.random() < 0.8:
+        sources = rows[..., 1:5].clone()
+    mine, wanted = images.clone(), images.clone()
+    arguments = labels, rows, sources, masks, weights, *targets, fill
+    same(CPU.paint_(mine, *arguments), REFERENCE.paint_(wanted, *arguments))
+    same(mine, wanted)
+    draw = torch.tensor([random.getrandbits(64) - 2**63]), quantiles((random.choice(LAWS[:4]),), images.device)[0], 0.8
+    arguments = labels, *draw, (0, random.randrange(3), random.randrange(4), random.randrange(2), 3), *targets, fill
+    for here, there in zip(
+        CPU.sample_and_paint_(mine, *arguments), REFERENCE.sample_and_paint_(wanted, *arguments), strict=True
+    ):
+        same(here, there)
+    same(mine, wanted)
 
 
 def step_of_patches() -> None:
@@ -183,6 +205,7 @@ def step_of_patches() -> None:
     out = torch.full_like(painted[0], 3)
     CPU.paint_out(*given, out, fill)
     same(out, painted[0])
+    step_of_patches_in_place(images, labels, targets, fill)
     if labels is not None:
         parts = labels, other_labels, plan[0], *plan[2:], height, width, *targets
         same(CPU.paint_targets(*parts), REFERENCE.paint_targets(*parts))

@@ -35,6 +35,10 @@ class PatchesCall(NamedTuple):
     sources: Any
 
     @property
+    def in_place(self) -> bool:
+        return self.out is not None and self.out is self.get("images")
+
+    @property
     def drawn(self) -> bool:
         return "patch_sampling" in self.arguments
 
@@ -60,7 +64,7 @@ def patches_call(op: str, *arguments: Any) -> PatchesCall:
         rows = torch.empty(batch, patches, 8, dtype=torch.int32)
         sources = torch.empty(batch, patches, 4, dtype=torch.int32)
     assert rows is not None
-    out = named.get("out")
+    out = images if op.endswith("_") else named.get("out")
     if out is None and images is not None:
         out = new_painted(images, rows.shape[0])
     targets = None if labels is None else torch.empty(rows.shape[0], named["num_classes"], dtype=named["dtype"])
@@ -74,7 +78,7 @@ class PatchesMemory(Memory):
         self.device = Device()
         self.buffers = {}
         for name in READ:
-            self._copy(name, call.get(name))
+            self._copy(name, call.get(name), writable=name == "images" and call.in_place)
         for name, tensor in (("rows", call.rows), ("sources", call.sources)):
             if call.drawn:
                 self._empty(name, tensor)
@@ -110,6 +114,7 @@ def patches_launch(call: PatchesCall, memory: PatchesMemory, seed_on_device: boo
             if tensor is not None:
                 arguments[name] = memory.address(tensor), list(tensor.shape), list(tensor.stride())
         arguments |= {"element_bytes": images.element_size(), "dtype": dtype_name(images)}
+        arguments["in_place"] = call.in_place
         arguments["fill"] = tuple(call.get("fill"))
     if call.targets is not None and call.targets.numel() > 0:
         for name, tensor in (("labels", call.get("labels")), ("targets", call.targets)):

@@ -271,6 +271,17 @@ def test_what_a_kind_needs_in_triton(need):
     assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == [need in NEEDS[kind] for kind in Kind]
 
 
+@pytest.mark.parametrize("need", ["pastes", "reads_both"])
+def test_whose_pixels_a_kind_takes(cxx, need, monkeypatch):
+    """What follows from the needs above."""
+    twins = pytest.importorskip("cutmix_cuda.triton_kernels.kinds")
+    monkeypatch.setattr(twins, "has_partner", twins.has_partner.fn)
+    monkeypatch.setattr(twins, "reads_own", twins.reads_own.fn)
+    expected = ["has_partner" in needs and ("reads_own" in needs) == (need == "reads_both") for needs in NEEDS.values()]
+    assert getattr(cxx, need)(np.arange(KINDS + 1)).tolist() == expected
+    assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == expected
+
+
 def test_which_kinds_there_are(cxx):
     kinds = np.array([-(2**31), -1, *Kind, KINDS + 1, 2**31 - 1], dtype=np.int32)
     expected = [kind in list(Kind) for kind in kinds.tolist()]
@@ -437,9 +448,9 @@ BLENDED = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.floa
 
 @pytest.mark.parametrize("dtype", BLENDED, ids=str)
 @given(shares, st.integers(0, 2**32))
-def test_blended(dtype, lam, seed):
+def test_computed(dtype, lam, seed):
     own, partner = (helpers.random_images((64,), dtype, seed=seed + k) for k in range(2))
-    mine = reference.blended(torch.tensor([lam]), own, partner)
+    mine = reference.computed(Kind.mixup, torch.tensor([lam]), own, partner)
     expected = helpers.oracle_blend(np.float32(lam), own, partner)
     torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
     assert mine.dtype == dtype

@@ -16,7 +16,7 @@ from cutmix_cuda import reference_patches
 from cutmix_cuda._ops import PatchMethod
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
-from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, random_plan
+from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, in_pairs, random_plan
 from .execution import SECTOR, needs_cuda
 from .patches_execution import Painted, execute_patches, patches_call
 from .test_ptx_kernels import assert_same_targets, poisoned, surroundings
@@ -43,16 +43,21 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
         *before, out, fill = (call.arguments[name] for name in call.arguments)
         arguments = *before, out.clone(memory_format=torch.preserve_format), fill
         out = arguments[-2]
+    if call.in_place:
+        out = call.out.clone(memory_format=torch.preserve_format)
+        arguments = out, *arguments[1:]
     results: Any = getattr(reference_patches, op)(*arguments)
     names = {
         "paint": ("out", "targets"),
         "paint_out": ("targets",),
+        "paint_": ("targets",),
         "paint_targets": ("targets",),
         "sample_patches": ("rows", "sources"),
         "sample_and_paint": ("out", "targets", "rows", "sources"),
+        "sample_and_paint_": ("targets", "rows", "sources"),
     }[op]
     named = dict(zip(names, results if len(names) > 1 else (results,), strict=True))
-    if op.endswith("_out"):
+    if op.endswith("_out") or call.in_place:
         named["out"] = out
     for name in ("rows", "sources"):
         if name in named:
@@ -61,7 +66,7 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
         assert_same_targets(done.targets, named["targets"])
     if call.out is not None:
         assert_same_bits(done.out, named["out"])
-        assert torch.equal(surroundings(done.out), surroundings(poisoned(call.out)))
+        assert torch.equal(surroundings(done.out), surroundings(call.out if call.in_place else poisoned(call.out)))
     return done
 
 
@@ -187,3 +192,77 @@ def test_traffic_is_one_read_and_one_write():
     assert report.buffers["out"].bytes_written == images.nbytes
     assert report.buffers["out"].sectors_written == images.nbytes // SECTOR
     assert report.buffers["images"].sectors_read <= images.nbytes // SECTOR
+
+
+# ---- In place
+
+
+def paint_in_place(images: Tensor, plan: Plan, labels: Any = None, **options: Any) -> Painted:
+    labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
+    low, high = torch.full((16,), 3, dtype=torch.uint8).view(torch.int64).tolist()
+    rest = CLASSES, 0.1, torch.float32, [low, high]
+    done = assert_as_reference("paint_", images, labels, *plan, *rest, **options)
+    assert done.launch["kernel"].startswith("paint_in_place")
+    return done
+
+
+@every_plan
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_in_place(name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for patches in (1, 4):
+        paint_in_place(images, in_pairs(random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name])))
+
+
+@every_plan
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64, torch.int16, torch.complex128], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_every_dtype_and_layout_in_place(name, dtype, layout):
+    if name == "everything" and dtype in (torch.int16, torch.complex128):
+        pytest.skip("nothing to blend")
+    for width in (9, 32):
+        images = random_images((5, 3, 6, width), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        paint_in_place(images, in_pairs(random_plan(5, 3, 5, 6, width, **PLANS[name])))
+
+
+def test_views_in_place():
+    wide = torch.rand(4, 3, 6, 40)
+    for images in (wide[..., 1:33], wide[..., 4:36], wide[:, :2, 1:5, :32], wide[::2]):
+        paint_in_place(images, in_pairs(random_plan(len(images), 2, len(images), *images.shape[-2:])))
+
+
+@pytest.mark.parametrize("width", [9, 32])
+def test_samples_that_do_not_exchange_in_pairs(width):
+    """Are left, and nobody reads what another writes."""
+    for patches in (1, 3):
+        plan = random_plan(12, patches, 12, 6, width, kinds=(KEEP, PASTE, BLEND, FILL), seed=patches)
+        rows = in_pairs(plan).rows
+        rows[::3, 0, 0] = plan.rows[::3, 0, 0]
+        rows[0, 0, 0], rows[1, 0, 0], rows[2, -1, 4] = -1, 12, width + 1
+        done = paint_in_place(torch.rand(12, 2, 6, width), Plan(rows))
+        assert done.targets.isnan().any() and not done.targets.isnan().all()
+        everyone = rows.clone()
+        everyone[..., 0] = 5
+        paint_in_place(torch.rand(12, 2, 6, width), Plan(everyone))
+
+
+@pytest.mark.parametrize("method", ["holes", "inside", "pairs"])
+@pytest.mark.parametrize("seed_on_device", [False, True], ids=["by_value", "on_device"])
+def test_holes_drawn_in_place(method, seed_on_device):
+    for batch, width in ((1, 8), (6, 32), (5, 9)):
+        images = torch.rand(batch, 3, 7, width)
+        rest = random_labels(batch, CLASSES), SEED, UNIFORM, 0.8, list(METHODS[method]), CLASSES, 0.1, torch.float32
+        assert_as_reference("sample_and_paint_", images, *rest, seed_on_device=seed_on_device)
+
+
+def test_traffic_in_place_is_that_of_the_boxes():
+    """Of pairs that exchange a box of whole vectors each byte of it is read once and written once."""
+    images = torch.rand(4, 3, 16, 64)
+    rows = torch.tensor([[1, 4, 16, 8, 48, 0, PASTE, 0]] * 4, dtype=torch.int32)
+    rows[:, 0] = torch.tensor([1, 0, 3, 2])
+    done = paint_in_place(images, Plan(rows[:, None]))
+    traffic = done.report.buffers["images"]
+    assert traffic.bytes_read == traffic.bytes_written == 4 * 3 * 4 * 32 * 4
+    rows[:, 6] = FILL
+    traffic = paint_in_place(images, Plan(rows[:, None])).report.buffers["images"]
+    assert (traffic.bytes_read, traffic.bytes_written) == (0, 4 * 3 * 4 * 32 * 4)

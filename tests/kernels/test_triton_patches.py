@@ -16,7 +16,7 @@ from cutmix_cuda.triton_kernels.launch import Launch
 from cutmix_cuda import reference_patches
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
-from ..oracle_patches import KEEP, random_plan
+from ..oracle_patches import KEEP, PASTE, in_pairs, random_plan
 from ..ptx import Report
 from .test_ptx_kernels import assert_same_targets
 from .test_ptx_patches import METHODS, PLANS, SEED, UNIFORM
@@ -38,7 +38,9 @@ def executed(monkeypatch) -> list[Executed]:
     done: list[Executed] = []
 
     def run(launch: Launch, device: torch.device) -> None:
-        done.append(Executed(launch, execute(launch, ARCHITECTURE, READ_ONLY)))
+        in_place = launch.options["IN_PLACE"]
+        read_only = tuple(name for name in READ_ONLY if not (in_place and name == "images"))
+        done.append(Executed(launch, execute(launch, ARCHITECTURE, read_only)))
 
     monkeypatch.setattr(Launch, "__call__", run)
     return done
@@ -47,7 +49,13 @@ def executed(monkeypatch) -> list[Executed]:
 def assert_as_reference(op: str, *arguments: Any) -> tuple[Tensor, ...]:
     """An op gives the reference's results, in its layout, which are returned."""
     both: list[dict[str, Any]] = [patches_ops.OPS, reference_patches.OPS]
-    ours, theirs = (ops[op](*arguments) for ops in both)
+    if op.endswith("_"):
+        images = arguments[0]
+        written = [images.clone(memory_format=torch.preserve_format) for _ in both]
+        ours, theirs = (ops[op](each, *arguments[1:]) for ops, each in zip(both, written, strict=True))
+        assert_same_bits(*written)
+    else:
+        ours, theirs = (ops[op](*arguments) for ops in both)
     ours, theirs = ((result,) if isinstance(result, Tensor) else result for result in (ours, theirs))
     for actual, expected in zip(ours, theirs, strict=True):
         assert actual.stride() == expected.stride()
@@ -128,3 +136,66 @@ def test_drawn_in_the_launch(method, executed):
         assert_as_reference("sample_and_paint", images, *rest)
         assert_as_reference("sample_patches", *draw, batch, 7, width)
     assert len(executed) == 6
+
+
+# ---- In place
+
+
+def paint_in_place(images: Tensor, plan: Any, labels: Any = None) -> tuple[Tensor, ...]:
+    labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
+    low, high = torch.full((16,), 3, dtype=torch.uint8).view(torch.int64).tolist()
+    return assert_as_reference("paint_", images, labels, *plan, CLASSES, 0.1, torch.float32, [low, high])
+
+
+@every_plan
+@pytest.mark.parametrize("shape", [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)], ids=str)
+def test_every_shape_in_place(name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for patches in (1, 4):
+        paint_in_place(images, in_pairs(random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name])))
+
+
+@pytest.mark.parametrize("name", ["masks", "everything"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64, torch.int16, torch.complex128], ids=str)
+def test_every_dtype_and_layout_in_place(name, dtype):
+    if name == "everything" and dtype in (torch.int16, torch.complex128):
+        pytest.skip("nothing to blend")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = random_images((5, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        paint_in_place(images, in_pairs(random_plan(5, 3, 5, 6, 8, **PLANS[name])))
+
+
+def test_views_in_place():
+    images = torch.rand(3, 2, 6, 10)
+    for each in (images[..., 1:9], strided(images), images.transpose(2, 3)):
+        paint_in_place(each, in_pairs(random_plan(3, 2, 3, *each.shape[-2:])))
+
+
+def test_samples_that_do_not_exchange_in_pairs():
+    """Are left, and nobody reads what another writes."""
+    for patches in (1, 3):
+        plan = random_plan(12, patches, 12, 6, 9, seed=patches)
+        rows = in_pairs(plan).rows
+        rows[::3, 0, 0] = plan.rows[::3, 0, 0]
+        rows[0, 0, 0], rows[1, 0, 0], rows[2, -1, 4] = -1, 12, 10
+        (targets,) = paint_in_place(torch.rand(12, 2, 6, 9), (rows, None, None, None))
+        assert targets.isnan().any() and not targets.isnan().all()
+        rows[..., 0] = 5
+        paint_in_place(torch.rand(12, 2, 6, 9), (rows, None, None, None))
+
+
+@pytest.mark.parametrize("method", ["holes", "inside", "pairs"])
+def test_holes_drawn_in_place(method, executed):
+    for batch, width in ((1, 8), (6, 32), (5, 9)):
+        images = torch.rand(batch, 3, 7, width)
+        rest = random_labels(batch, CLASSES), SEED, UNIFORM, 0.8, list(METHODS[method]), CLASSES, 0.1, torch.float32
+        assert_as_reference("sample_and_paint_", images, *rest)
+    assert len(executed) == 3
+
+
+def test_traffic_in_place_is_that_of_the_boxes(executed):
+    rows = torch.tensor([[1, 4, 0, 8, 64, 0, PASTE, 0]] * 4, dtype=torch.int32)
+    rows[:, 0] = torch.tensor([1, 0, 3, 2])
+    paint_in_place(torch.rand(4, 3, 16, 64), (rows[:, None], None, None, None))
+    traffic = executed[0].report.buffers["images"]
+    assert traffic.bytes_read == traffic.bytes_written == 4 * 3 * 4 * 64 * 4

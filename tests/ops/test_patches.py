@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import PatchPlan, paint, paint_targets
+from cutmix_cuda import PatchPlan, paint, paint_, paint_targets
+from cutmix_cuda._backends import ops_for
 
 from ..helpers import (
     PIXEL_DTYPES,
@@ -23,7 +24,18 @@ from ..helpers import (
     soft_labels,
     strided,
 )
-from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, oracle_paint, oracle_painted_targets, random_plan
+from ..oracle_patches import (
+    BLEND,
+    FILL,
+    KEEP,
+    PASTE,
+    Plan,
+    in_pairs,
+    oracle_in_place,
+    oracle_paint,
+    oracle_painted_targets,
+    random_plan,
+)
 
 SIZE = 9, 11
 CLASSES = 5
@@ -211,3 +223,105 @@ def test_out(backend):
     paint(images, None, plan, out=wide[..., 1], backend=backend.name)
     assert_same_bits(wide[..., 1], expected)
     assert (wide[..., 0] == 3).all()
+
+
+# ---- In place
+
+
+def painted_in_place(backend: Backend, images: Tensor, labels: Any, plan: PatchPlan, **options: Any) -> tuple[Any, Any]:
+    there = images.to(backend.device, memory_format=torch.preserve_format).clone()
+    labels = labels if labels is None else labels.to(backend.device)
+    mixed, targets = paint_(there, labels, plan.to(backend.device), **options, backend=backend.name)
+    assert mixed is there
+    return there.cpu(), None if targets is None else targets.cpu()
+
+
+@every_backend
+@every_plan
+@pytest.mark.parametrize("dtype", PIXEL_DTYPES, ids=str)
+def test_in_place_is_as_out_of_place(backend, name, dtype):
+    if name in BLENDING and dtype not in cutmix_cuda._ops.BLENDED_DTYPES:
+        pytest.skip("nothing to blend")
+    images = random_images((7, 2, *SIZE), dtype)
+    if dtype.is_floating_point:
+        images = torch.rand(images.shape, dtype=torch.float64).to(dtype)
+    labels = random_labels(7, CLASSES)
+    for patches in (1, 3):
+        plan = in_pairs(random_plan(7, patches, 7, *SIZE, seed=patches, **PLANS[name]), seed=patches)
+        options = {"num_classes": CLASSES, "fill": 1, "label_smoothing": 0.1}
+        mixed, targets = painted_in_place(backend, images, labels, plan_of(plan), **options)
+        assert_same_bits(mixed, oracle_paint(images, plan, fill=1).images)
+        assert_same_bits(targets, painted_by(REFERENCE, images, labels, plan_of(plan), **options)[1])
+
+
+@every_backend
+@every_plan
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 3, 7, 32)], ids=str)
+def test_every_shape_and_layout_in_place(backend, name, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    plan = in_pairs(random_plan(shape[0], 2, shape[0], *shape[-2:], **PLANS[name]))
+    layouts = [images, strided(images), images[..., : shape[-1] - 1]]
+    if len(shape) == 4:
+        layouts.append(images.contiguous(memory_format=torch.channels_last))
+    for each in layouts:
+        width = each.shape[-1]
+        clipped = plan if width == shape[-1] else in_pairs(random_plan(shape[0], 2, shape[0], shape[-2], width))
+        if width == 0:
+            continue
+        mixed, _ = painted_in_place(backend, each, None, plan_of(clipped, size=tuple(each.shape[-2:])))
+        assert_same_bits(mixed, oracle_paint(each, clipped).images)
+
+
+@every_backend
+def test_only_the_images_of_a_view_are_written(backend):
+    """Bytes around the images, and between their rows, are left."""
+    images, plan = torch.rand(5, 3, *SIZE), in_pairs(random_plan(5, 2, 5, *SIZE, kinds=(PASTE, FILL, BLEND)))
+    wide = torch.full((5, 3, SIZE[0], 20), 3.0, device=backend.device)
+    wide[..., 4 : 4 + SIZE[1]] = images
+    paint_(wide[..., 4 : 4 + SIZE[1]], None, plan_of(plan, backend.device), backend=backend.name)
+    assert_same_bits(wide[..., 4 : 4 + SIZE[1]].cpu(), oracle_paint(images, plan).images)
+    assert (wide[..., :4] == 3).all() and (wide[..., 4 + SIZE[1] :] == 3).all()
+
+
+@every_backend
+@pytest.mark.parametrize("sources", [False, True])
+def test_samples_that_do_not_exchange_in_pairs_are_left(backend, sources):
+    """And their targets are NaN; others are painted. By the ops, because on the CPU the functions raise."""
+    seen = set()
+    for seed in range(40):
+        batch, patches = 6, 1 + seed % 3
+        plan = random_plan(batch, patches, batch, *SIZE, kinds=(KEEP, PASTE, BLEND, FILL)[seed % 2 :], seed=seed)
+        rows = in_pairs(plan, seed).rows
+        astray = torch.rand(batch, patches, generator=torch.Generator().manual_seed(seed)) < 0.15
+        rows[..., 0] = torch.where(astray, plan.rows[..., 0], rows[..., 0])
+        plan = Plan(rows, rows[..., 1:5].clone() if sources else None)
+        if sources:
+            plan.sources[seed % batch, 0, 0:3:2] += 1 if plan.sources[seed % batch, 0, 2] < SIZE[0] else 0
+        followed = torch.tensor(oracle_in_place(plan))
+        seen |= set(followed.tolist())
+        images, labels = torch.rand(batch, 2, *SIZE), random_labels(batch, CLASSES)
+        expected = oracle_paint(images, plan).images
+        expected[~followed] = images[~followed]
+        there = images.to(backend.device).clone()
+        ops = ops_for(backend.name, torch.device(backend.device))
+        parts = tuple(None if part is None else part.to(backend.device) for part in plan)
+        targets = ops.paint_(there, labels.to(backend.device), *parts, CLASSES, 0.0, torch.float32)
+        assert_same_bits(there.cpu(), expected)
+        assert targets.isnan().all(dim=1).cpu().tolist() == (~followed).tolist()
+    assert seen == {False, True}
+
+
+@every_backend
+def test_holes_in_place_need_no_partner(backend):
+    images = torch.rand(6, 3, *SIZE)
+    plan = random_plan(6, 4, 6, *SIZE, kinds=(KEEP, FILL), masks=(4, 11), soft=True)
+    mixed, _ = painted_in_place(backend, images, None, plan_of(plan), fill=0.5)
+    assert_same_bits(mixed, oracle_paint(images, plan, fill=0.5).images)
+
+
+@every_backend
+def test_many_patches_in_place(backend):
+    images = torch.rand(3, 2, 40, 70)
+    plan = in_pairs(random_plan(3, 64, 3, 40, 70, kinds=(PASTE, FILL, KEEP, BLEND), masks=(7, 9)))
+    mixed, _ = painted_in_place(backend, images, None, plan_of(plan, size=(40, 70)))
+    assert_same_bits(mixed, oracle_paint(images, plan).images)

@@ -197,12 +197,12 @@ def test_pages_build_without_a_warning(tmp_path):
 
 
 def test_every_public_name_has_its_place():
-    """In the API's pages, and in the README's table."""
+    """In the pages of the reference, and in the table in front of them."""
     reference = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
-    readme = README.read_text()
+    overview = (ROOT / "docs" / "api" / "index.md").read_text()
     for name in set(cutmix_cuda.__all__) - {"distributions", "masks"}:
         assert re.search(rf":: {name}$", reference, re.MULTILINE), name
-        assert f"`{name}" in readme or f"`cutmix_cuda.{name}" in readme, name
+        assert f"`{name}" in overview or f"`cutmix_cuda.{name}" in overview, name
 
 
 def test_the_mean_pasted_fraction():

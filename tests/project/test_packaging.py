@@ -1,5 +1,6 @@
 """What is built, from what, and what ends up in the packages: setup.py, pyproject.toml and MANIFEST.in."""
 
+import email.message
 import importlib.metadata
 import importlib.util
 import json
@@ -102,6 +103,30 @@ def test_sdist_holds_what_a_build_needs(sdist):
     missing = [path for path in needed if not (sdist / path.relative_to(checkout)).is_file()]
     assert len(needed) > 10
     assert missing == []
+
+
+def metadata_of(folder: Path, tmp_path: Path, **variables) -> email.message.Message:
+    run(sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", tmp_path, cwd=folder, **variables)
+    (information,) = tmp_path.glob("*.egg-info/PKG-INFO")
+    return email.message_from_string(information.read_text())
+
+
+def test_links_of_a_published_readme_name_the_repository(sdist, tmp_path):
+    """On a package index relative ones would lead nowhere."""
+    readme = (sdist / "README.md").read_text()
+    assert metadata_of(sdist, tmp_path).get_payload().strip() == readme.strip()
+
+    address = "https://example.org/owner/name"
+    metadata = metadata_of(sdist, tmp_path, CUTMIX_CUDA_REPOSITORY=f"{address}/")
+    shown = metadata.get_payload()
+    at = f"{{}}/v{cutmix_cuda.__version__}/"
+    for kind, path in (("raw", "docs/mixed.png"), ("blob", "docs/start.md"), ("blob", "LICENSE")):
+        assert f"]({path}" in readme and f"]({address}/{at.format(kind)}{path}" in shown
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(links) > 30
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", shown))
+    assert re.sub(rf"{address}/(raw|blob)/v[^/]+/", "", shown).strip() == readme.strip()
+    assert f"Source, {address}" in metadata.get_all("Project-URL")
 
 
 def test_wheel_holds_the_package_and_nothing_else(pure_wheel):
@@ -435,6 +460,51 @@ def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
     assert build() == second
     monkeypatch.setenv("CXX", f"env {os.environ.get('CXX', 'c++')}")
     assert build() > second
+
+
+# A C++ compiler that goes on when as many as MAX_JOBS have started, and fails where more are running.
+WAITING_COMPILER = """
+case " $* " in *" -c "*) ;; *) exec {compiler} "$@" ;; esac
+touch {folder}/started.$$
+running=$(($(ls {folder} | grep -c started) - $(ls {folder} | grep -c finished)))
+[ $running -le $MAX_JOBS ] || exit 1
+for try in $(seq 600); do
+    [ $(ls {folder} | grep -c started) -ge $MAX_JOBS ] && break
+    sleep 0.1
+done
+[ $try -lt 600 ] && {compiler} "$@" && touch {folder}/finished.$$
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_sources_are_compiled_side_by_side(jobs, tmp_path, monkeypatch):
+    if not has_compiler():
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path / "compilers"
+    folder.mkdir()
+    program = WAITING_COMPILER.format(compiler=os.environ.get("CXX", "c++"), folder=folder)
+    monkeypatch.setenv("CXX", str(write_script(tmp_path / "compiler", program)))
+    monkeypatch.setenv("MAX_JOBS", jobs)
+    (tmp_path / "lib").mkdir()
+    monkeypatch.chdir(tmp_path)  # in which objects are made, beside a source's name
+    for name in ("one", "two"):
+        Path(f"{name}.cpp").write_text(f"int {name}() {{ return 0; }}\n")
+
+    def build() -> int:
+        """How many sources were compiled."""
+        library = setup.StableLibrary("probe", setup.Torch(tmp_path, "2.10.0", None), sources=["one.cpp", "two.cpp"])
+        command = setup.BuildExt(Distribution({"name": "probe", "version": "1", "ext_modules": [library]}))
+        command.build_lib, command.build_temp = str(tmp_path), str(tmp_path / "temp")
+        command.ensure_finalized()
+        before = len(list(folder.iterdir()))
+        command.run()
+        return (len(list(folder.iterdir())) - before) // 2
+
+    assert build() == 2
+    assert (tmp_path / "cutmix_cuda" / "probe.so").exists()
+    assert build() == 0
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    assert build() == 2
 
 
 PARTS = {"cpu": "_C", "cuda": "_cuda"}

@@ -11,7 +11,7 @@ pytest.importorskip("kornia")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from benchmarks import suite, tables, tail
+from benchmarks import headline, implementations, suite, tables
 from benchmarks.chains import (
     ERASE_AND_MIX,
     FLIP_ONLY,
@@ -155,13 +155,39 @@ def test_counts_of_the_peers_chains():
     assert count_call(chain(TIMM_ELEM, ERASE_AND_MIX, META), case, 32)["image_kernels"] > 32 + 4
 
 
-def test_readme_has_the_counts_of_the_results():
-    results = ROOT / "benchmarks" / "results" / "tail_cpu.json"
-    if not results.exists():
-        pytest.skip("the batch tail was not measured")
-    begin, end = (marker.format("tail") for marker in tables.MARKERS)
-    shown = (ROOT / "README.md").read_text().partition(begin)[2].partition(end)[0]
-    assert shown.strip() == tail.readme_sections(json.loads(results.read_text()))["tail"]
+def test_readme_shows_the_results():
+    readme = (ROOT / "README.md").read_text()
+    shown = headline.sections(ROOT / "benchmarks" / "results")
+    assert shown.keys() == {"speed", "tail"}
+    for name, text in shown.items():
+        begin, end = (marker.format(name) for marker in tables.MARKERS)
+        assert readme.partition(begin)[2].partition(end)[0].strip() == text
+
+
+def test_the_headline_compares_by_the_same_clock_alone():
+    def timing(low: float, median: float, high: float, method: str = "wall clock") -> dict:
+        return {"q1_s": low, "median_s": median, "q3_s": high, "method": method}
+
+    machine = {"processor": "Some(R) Processor", "date": "2026-01-02 03:04 UTC"}
+    ours, tail = timing(1e-3, 2e-3, 4e-3), timing(1e-3, 1e-3, 1e-3, "CUDA graph replay")
+    of_op = {implementations.OURS: ours, implementations.TORCHVISION: timing(8e-3, 8e-3, 10e-3)}
+    of_chains = {OURS: tail, TORCHVISION: timing(5e-3, 5e-3, 5e-3, "CUDA events")}
+    text = headline.headline(
+        [
+            headline.Column("cpu", "a", machine, of_op, False),
+            headline.Column("tail_cuda", "b", machine, of_chains, True),
+        ]
+    )
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("|")]
+    assert rows[0][1:] == [
+        "a; [Some Processor](benchmarks/results/cpu.md)",
+        "b; [Some Processor](benchmarks/results/tail_cuda.md)",
+    ]
+    assert rows[2:] == [
+        ["ours", "2.00 ms (1.00 ms .. 4.00 ms)", "1.00 ms (1.00 ms .. 1.00 ms)"],
+        ["torchvision, a box a batch", "4.00x (2.00 .. 10.0)", "5.00 ms\\*"],
+    ]
+    assert "\\* Timed by CUDA events" in text
 
 
 # ---- Targets, and all of it
