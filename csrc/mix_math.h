@@ -114,23 +114,38 @@ CUTMIX_HD int32_t part_of(float share, int32_t length) {
     return part < all ? static_cast<int32_t>(part) : length;
 }
 
+struct Sides {
+    int32_t height, width;
+};
+
+// The sides of a box of the share 1 - lam of the image, in pixels, times a scale: each the root of the share of the
+// image's side. In an image one pixel high or wide, which that would cut to nothing, the box is a span: it covers the
+// pixel, and takes the share itself of the other side.
+CUTMIX_HD Sides sides_of(float lam, float scale, int32_t height, int32_t width) {
+    const float share = sub_rn(1.0f, lam);
+    if (min_of(height, width) == 1) {
+        const float part = mul_rn(scale, share);
+        return {height == 1 ? 1 : part_of(part, height), height == 1 ? part_of(part, width) : 1};
+    }
+    const float ratio = mul_rn(scale, sqrt_rn(share));
+    return {part_of(ratio, height), part_of(ratio, width)};
+}
+
 // Centre anywhere in the image, clipped at its border: as Yun et al. (2019) and torchvision.
 CUTMIX_HD Box clipped_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const float ratio = mul_rn(0.5f, sqrt_rn(sub_rn(1.0f, lam)));
-    const int32_t half_width = part_of(ratio, width), half_height = part_of(ratio, height);
+    const Sides half = sides_of(lam, 0.5f, height, width);
     const int32_t x = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width)));
     const int32_t y = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height)));
-    return {max_of(y - half_height, 0), max_of(x - half_width, 0), y + min_of(half_height, height - y),
-            x + min_of(half_width, width - x)};
+    return {max_of(y - half.height, 0), max_of(x - half.width, 0), y + min_of(half.height, height - y),
+            x + min_of(half.width, width - x)};
 }
 
 // Anywhere it fits, never clipped; both ends of the range are reached.
 CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const float ratio = sqrt_rn(sub_rn(1.0f, lam));
-    const int32_t box_width = part_of(ratio, width), box_height = part_of(ratio, height);
-    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width) + 1));
-    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height) + 1));
-    return {y0, x0, y0 + box_height, x0 + box_width};
+    const Sides box = sides_of(lam, 1.0f, height, width);
+    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box.width) + 1));
+    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box.height) + 1));
+    return {y0, x0, y0 + box.height, x0 + box.width};
 }
 
 // The share of the image outside the box. Both areas are exact integers below 2^31; as float32 they are exact below
@@ -319,7 +334,7 @@ CUTMIX_HD PlanRow sample_row(const Draw& draw, uint64_t seed, uint32_t index, ui
     const Words words = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
     const Kind kind = static_cast<Kind>(first_below(draw.bounds, words.word[3]));
     const bool alone = partner == index && has_partner(kind);
-    if (kind == Kind::kKeep || alone || height == 0 || width == 0) return kept_row(partner);
+    if (kind == Kind::kKeep || alone || min_of(height, width) == 0) return kept_row(partner);
 
     const float lam = quantile(draw.quantiles + (static_cast<int32_t>(kind) - 1) * kKnots, words.word[0]);
     PlanRow row = {static_cast<int32_t>(partner), {0, 0, 0, 0}, lam, static_cast<int32_t>(kind), 0};

@@ -88,10 +88,21 @@ def part_of(share: Tensor, length: int) -> Tensor:
     return torch.where(part < all_of_it, part.to(torch.int64), length)
 
 
+def sides_of(lam: Tensor, scale: float, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Height and width of a box times a scale, of a span in an image of one row or column.
+
+    Mirrors mix_math.h::sides_of.
+    """
+    share = 1.0 - lam
+    row, column = height == 1, width == 1 and height != 1
+    ratio = scale * (share if row or column else sqrt_rn(share))
+    one = torch.ones_like(ratio, dtype=torch.int64)
+    return one if row else part_of(ratio, height), one if column else part_of(ratio, width)
+
+
 def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
-    ratio = 0.5 * sqrt_rn(1.0 - lam)
-    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
+    half_height, half_width = sides_of(lam, 0.5, height, width)
     x, y = mulhi(word_x, width), mulhi(word_y, height)
     return (
         (y - half_height).clamp(min=0),
@@ -103,8 +114,7 @@ def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width:
 
 def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    ratio = sqrt_rn(1.0 - lam)
-    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
+    box_height, box_width = sides_of(lam, 1.0, height, width)
     x0 = mulhi(word_x, width - box_width + 1)
     y0 = mulhi(word_y, height - box_height + 1)
     return y0, x0, y0 + box_height, x0 + box_width

@@ -281,7 +281,8 @@ class Cutout(Transform):
     Args:
         num_classes: K, needed with class indices for dense targets.
         area: the fraction of the image that a box covers before it is clipped, or its distribution. The paper's 16 of
-            32 pixels are 0.25.
+            32 pixels are 0.25. Sides below 2 / sqrt(area) pixels, and 1 / sqrt(area) with placement "inside", are too
+            small for a box of one pixel.
         prob: the probability that a sample (with scope "batch", the batch) is cut out.
         fill: what boxes are filled with, a value of the images' dtype.
         scope: who has a box in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",

@@ -65,10 +65,22 @@ def part_of(share, length):
 
 
 @triton.jit
+def sides_of(lam, scale, height, width):
+    """Height and width of a box times a scale, of a span in an image of one row or column.
+
+    Mirrors mix_math.h::sides_of.
+    """
+    share = 1.0 - lam
+    row = height == 1
+    column = (width == 1) & (height != 1)
+    ratio = scale * tl.where(row | column, share, tl.sqrt_rn(share))
+    return tl.where(row, 1, part_of(ratio, height)), tl.where(column, 1, part_of(ratio, width))
+
+
+@triton.jit
 def clipped_box(lam, word_x, word_y, height, width):
     """A box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
-    ratio = 0.5 * tl.sqrt_rn(1.0 - lam)
-    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
+    half_height, half_width = sides_of(lam, 0.5, height, width)
     x = mulhi(word_x, width).to(tl.int32)
     y = mulhi(word_y, height).to(tl.int32)
     return (
@@ -82,8 +94,7 @@ def clipped_box(lam, word_x, word_y, height, width):
 @triton.jit
 def inside_box(lam, word_x, word_y, height, width):
     """A box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    ratio = tl.sqrt_rn(1.0 - lam)
-    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
+    box_height, box_width = sides_of(lam, 1.0, height, width)
     x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
     y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
     return y0, x0, y0 + box_height, x0 + box_width

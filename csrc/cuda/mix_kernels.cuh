@@ -119,14 +119,23 @@ struct PixelRule {
     Vector<kBytes> fill;
 
     // own and partner count for the kinds alone that read them; kMasked: of a kind with a box only the masked bytes
-    // change, else all.
-    template <bool kMasked>
+    // change, else all. A kind that reads its own is a constant where it is computed: kNumber goes through them.
+    template <bool kMasked, int32_t kNumber = 1>
     CUTMIX_HD Vector<kBytes> changed(Kind kind, float lam, const Vector<kBytes>& mask, const Vector<kBytes>& own,
                                      const Vector<kBytes>& partner) const {
         const auto in_box = [&](const Vector<kBytes>& inside) { return kMasked ? select(mask, own, inside) : inside; };
-        if (computes_in_box(kind)) return in_box(computed_vector(dtype, kind, lam, own, partner));
-        if (reads_own(kind)) return computed_vector(dtype, kind, lam, own, partner);
-        return has_partner(kind) ? in_box(partner) : in_box(fill);
+        if constexpr (kNumber > kKinds) {
+            return has_partner(kind) ? in_box(partner) : in_box(fill);
+        } else {
+            constexpr Kind kKind = static_cast<Kind>(kNumber);
+            if constexpr (reads_own(kKind)) {
+                if (kind == kKind) {
+                    const Vector<kBytes> computed = computed_vector(dtype, kKind, lam, own, partner);
+                    return has_box(kKind) ? in_box(computed) : computed;
+                }
+            }
+            return changed<kMasked, kNumber + 1>(kind, lam, mask, own, partner);
+        }
     }
 };
 

@@ -177,11 +177,11 @@ DRAWS: dict[str, tuple[tuple[float, ...], list[int]]] = {  # bounds, and the int
 @pytest.mark.parametrize("seed_on_device", [False, True], ids=["by_value", "on_device"])
 def test_drawn_in_the_launch(name, seed_on_device):
     draw = SEED, TABLES, *DRAWS[name]
-    for batch, width in ((1, 8), (16, 32), (9, 9)):
-        images = torch.rand(batch, 3, 7, width)
+    for batch, height, width in ((1, 7, 8), (16, 7, 32), (9, 7, 9), (9, 1, 32)):
+        images = torch.rand(batch, 3, height, width)
         rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint", images, *rest, seed_on_device=seed_on_device)
-        assert_as_reference("sample_patches", *draw, batch, 7, width, seed_on_device=seed_on_device)
+        assert_as_reference("sample_patches", *draw, batch, height, width, seed_on_device=seed_on_device)
 
 
 def test_traffic_is_one_read_and_one_write():

@@ -39,6 +39,7 @@ SAMPLINGS: dict[str, Sampling] = {
     "all but ricap, of pairs": ((0.2, 0.4, 0.6, 0.9, 0.9), (1, 3, 0, 2, 3)),
     "one method, of a batch": (EVERY, (2, 1, 0, 2, 4)),
 }
+SIZES = [(7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (4, 1, 20), (4, 20, 1), (2, 0, 4), (0, 4, 4)]
 every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
 
 
@@ -47,7 +48,7 @@ every_sampling = pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.parametrize("seed", [0, -1, 20180408])
 def test_every_backend_draws_as_the_oracle(backend, name, seed):
     bounds, sampling = SAMPLINGS[name]
-    for batch, height, width in ((7, 13, 9), (8, 32, 48), (1, 5, 5), (3, 1, 1), (2, 0, 4), (0, 4, 4)):
+    for batch, height, width in SIZES:
         expected = oracle_patches(seed, TABLES.numpy(), bounds, sampling, batch, height, width)
         draw = torch.tensor([seed]), TABLES.to(backend.device), bounds, list(sampling)
         drawn = ops_for(backend.name, torch.device(backend.device)).sample_patches(*draw, batch, height, width)
