@@ -41,7 +41,7 @@ from .kernel import (
     write_row,
     write_targets,
 )
-from .kinds import KEEP, computed, has_box, has_partner, pastes, reads_both, reads_own
+from .kinds import COMPUTES_ALONE, COMPUTES_IN_BOX, KEEP, computed, has_box, has_partner, pastes, reads_both, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value
 from .views import (
@@ -445,7 +445,9 @@ def computed_in_box(change, own, theirs, place):
     """The values of a sample of a kind that reads its own."""
     kind, lam, box = change
     values = computed(kind, lam, own, theirs, tl.float32).to(tl.float32, bitcast=True)
-    return tl.where(is_within(box, place) | ~has_box(kind), values, own)
+    if COMPUTES_IN_BOX:
+        values = tl.where(is_within(box, place) | ~has_box(kind), values, own)
+    return values
 
 
 @triton.jit
@@ -464,11 +466,11 @@ def changed_alone(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample as a kind without a partner changes them, if its row of the plan says so."""
     kind, _, box = change
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
-        if ~has_partner(kind) & (kind != KEEP):
-            if reads_own(kind):
+        if ~has_partner(kind) & ~reads_own(kind) & (kind != KEEP):
+            values = tl.where(is_within(box, place), fill, values)
+        if COMPUTES_ALONE:  # noqa: SIM102 - known when compiling, unlike the kind
+            if ~has_partner(kind) & reads_own(kind):
                 values = computed_in_box(change, values, values, place)
-            else:
-                values = tl.where(is_within(box, place), fill, values)
     return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .. import reference
 from .._ops import KINDS, Kind
 from .values import element_bits, element_value, mixed_value
 
@@ -13,6 +14,11 @@ CUTMIX = tl.constexpr(int(Kind.cutmix))
 MIXUP = tl.constexpr(int(Kind.mixup))
 CUTOUT = tl.constexpr(int(Kind.cutout))
 LAST_KIND = tl.constexpr(KINDS)
+
+# Whether any kind that reads its own changes a box alone, or takes nothing from a partner. No kernel has code for it as
+# long as there is none.
+COMPUTES_IN_BOX = tl.constexpr(any(reference.reads_own(kind) and reference.has_box(kind) for kind in Kind))
+COMPUTES_ALONE = tl.constexpr(any(reference.reads_own(kind) and not reference.has_partner(kind) for kind in Kind))
 
 
 @triton.jit
