@@ -92,14 +92,6 @@ class EraseOrder(enum.IntEnum):
     after = 1
 
 
-class PatchMethod(enum.IntEnum):
-    """How the patches of a sample are drawn. Mirrors patches.h::PatchMethod."""
-
-    holes = 0
-    resizemix = 1
-    ricap = 2
-
-
 class MemoryFormat(enum.IntEnum):
     """How the output lies in memory."""
 
@@ -113,6 +105,17 @@ class MemoryFormat(enum.IntEnum):
 
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
 KINDS = len(Kind) - 1  # that do something: each has a table of quantiles and a bound
+RICAP_PATCHES = 4  # of a sample. Mirrors patches.h::kRicapPatches
+
+
+class PatchMethod(enum.IntEnum):
+    """How a sample with patches is mixed, if not as one of the kinds. Mirrors patches.h::PatchMethod."""
+
+    resizemix = KINDS + 1
+    ricap = KINDS + 2
+
+
+PATCH_METHODS = KINDS + len(PatchMethod)  # that do something: each has a table of quantiles and a bound
 
 
 class Sampling(NamedTuple):
@@ -125,13 +128,13 @@ class Sampling(NamedTuple):
 
 
 class PatchSampling(NamedTuple):
-    """The integers ``patch_sampling`` of the ops, in their order. Mirrors patches.h::PatchSampling."""
+    """The integers ``patch_sampling`` of the ops, in their order. Read by patch_ops.h::decode_patch_sampling."""
 
-    method: int  # of the enumerations above, as plain numbers
-    scope: int
-    partner: int  # of resizemix; and who share a draw of holes, with scope pair
-    placement: int  # of holes
-    patches: int  # of a sample; 1 of resizemix, 4 of ricap
+    scope: int  # of the enumerations above, as plain numbers
+    partner: int  # of all but ricap, which has four of its own
+    placement: int
+    holes: int  # of a sample that is cut out
+    patches: int  # of every sample, as many as any method may need: those behind its own are kept
 
 
 class PatchDraw(NamedTuple):
@@ -139,15 +142,15 @@ class PatchDraw(NamedTuple):
 
     Attributes:
         seed: int64 (1,), on the CPU or on the device of the images.
-        quantiles: float32 (4097,): of what a hole leaves of the image, of the scale of resizemix, or of the corner of
-            ricap.
-        prob: the probability that a sample is not kept.
+        quantiles: float32 (PATCH_METHODS, 4097), a row for each kind but keep and each method behind them, in the order
+            of their numbers: of lambda of the kinds, of the scale of resizemix, and of the corner of ricap.
+        bounds: of a random number in [0, 1), for each of these methods, as in :class:`Draw`.
         sampling: see :class:`PatchSampling`.
     """
 
     seed: Tensor
     quantiles: Tensor
-    prob: float
+    bounds: Sequence[float]
     sampling: Sequence[int]
 
 
@@ -237,7 +240,7 @@ _OUTPUT = "ScalarType output_dtype, int memory_format"
 # Partners are samples of images and, behind them, of others. Labels and other_labels are of one dtype.
 _SAMPLES = "Tensor images, Tensor? others, Tensor? labels, Tensor? other_labels"
 _PATCHES = "Tensor rows, Tensor? sources, Tensor? masks, Tensor? weights"
-_PATCH_DRAW = "Tensor seed, Tensor quantiles, float prob, int[] patch_sampling"
+_PATCH_DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] patch_sampling"
 
 
 class Op(NamedTuple):
@@ -377,11 +380,11 @@ def _fake_paint_targets(labels, other_labels, rows, masks, weights, height, widt
     return rows.new_empty((rows.shape[0], num_classes), dtype=dtype)
 
 
-def _fake_sample_patches(seed, quantiles, prob, sampling, batch, height, width):
+def _fake_sample_patches(seed, quantiles, bounds, sampling, batch, height, width):
     return _new_patches(quantiles, batch, PatchSampling(*sampling).patches)
 
 
-def _fake_sample_and_paint_out(images, labels, seed, quantiles, prob, sampling, num_classes, smoothing, dtype, *rest):
+def _fake_sample_and_paint_out(images, labels, seed, quantiles, bounds, sampling, num_classes, smoothing, dtype, *rest):
     patches = _new_patches(images, images.shape[0], PatchSampling(*sampling).patches)
     return _new_targets(images, labels, num_classes, dtype), *patches
 

@@ -362,7 +362,7 @@ void bind_launch_geometry(py::module_& module) {
     });
 }
 
-using PatchDrawArgs = std::tuple<uint64_t, double, Options>;  // address of the quantiles, then as in the schemas
+using PatchDrawArgs = std::tuple<uint64_t, Bounds, Options>;  // address of the quantiles, then as in the schemas
 using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, sizes, whether they are floats
 
 py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int32_t others, int32_t height,
@@ -383,13 +383,14 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     call.seed = seed;
     call.device_seed = at<const int64_t>(device_seed);
     if (draw) {
-        const auto& [quantiles, prob, sampling] = *draw;
+        const auto& [quantiles, bounds, sampling] = *draw;
         call.sampled_rows = at<PlanRow>(rows);
         call.sampled_sources = at<Box>(sources);
-        call.draw = {at<const float>(quantiles),
-                     static_cast<float>(prob),
-                     {static_cast<PatchMethod>(sampling.at(0)), static_cast<Scope>(sampling.at(1)),
-                      static_cast<Partner>(sampling.at(2)), static_cast<Placement>(sampling.at(3)), patches}};
+        if (bounds.size() != kPatchMethods) throw std::invalid_argument("a bound for each method");
+        std::copy(bounds.begin(), bounds.end(), call.draw.bounds);
+        call.draw.kinds = draw_of(at<const float>(quantiles), Bounds(bounds.begin(), bounds.begin() + kKinds),
+                                  {sampling.at(0), sampling.at(1), sampling.at(2), 1}, height, width);
+        call.draw.holes = static_cast<int32_t>(sampling.at(3));
     } else {
         call.rows = at<const PlanRow>(rows);
         call.sources = at<const Box>(sources);

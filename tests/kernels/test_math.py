@@ -305,9 +305,9 @@ def bounds(draw):
 @example((0.25, 0.5, 0.75), [0, (1 << 30) - 256, 1 << 30, (1 << 31) - 1, 1 << 31, 3 << 30, MAX])
 @example((1 / 3, 1 / 3, 1 / 3), [0x55555500, 0x555555FF, 0x55555600])  # 1/3 is rounded up to float32
 @example((0.0, 0.0, 1.0), [0, MAX])
-def test_kind_of(bounds, words):
+def test_first_below(bounds, words):
     expected = [helpers.KINDS.index(helpers.oracle_kind(word, bounds)) for word in words]
-    assert reference.kind_of(bounds, torch.tensor(words)).tolist() == expected
+    assert reference.first_below(bounds, torch.tensor(words)).tolist() == expected
 
 
 @given(bounds(), st.integers(0, 2**32))
