@@ -365,7 +365,7 @@ void bind_launch_geometry(py::module_& module) {
 }
 
 using PatchDrawArgs = std::tuple<uint64_t, double, Options>;  // address of the quantiles, then as in the schemas
-using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, sizes, whether they are floats
+using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, four sizes, whether they are floats
 
 py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int32_t others, int32_t height,
                            int32_t width, uint64_t rows, uint64_t sources, const std::optional<PatchDrawArgs>& draw,
@@ -398,8 +398,12 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     }
     if (masks) {
         const auto& [address, sizes, soft] = *masks;
-        call.masks = {at<const void>(address), static_cast<int32_t>(sizes.at(0)), static_cast<int32_t>(sizes.at(1)),
-                      static_cast<int32_t>(sizes.at(2)), soft};
+        call.masks = {at<const void>(address),
+                      static_cast<int32_t>(sizes.at(0)),
+                      static_cast<int32_t>(sizes.at(2)),
+                      static_cast<int32_t>(sizes.at(3)),
+                      soft,
+                      static_cast<int32_t>(sizes.at(1))};
     }
     call.weights = at<const float>(weights);
     call.can_blend = !images || can_blend(dtype_named(dtype));
@@ -413,6 +417,9 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
                        {}};
         std::memcpy(call.images.fill, &fill.first, 8);
         std::memcpy(call.images.fill + 8, &fill.second, 8);
+        const auto& [_, image_sizes, image_strides] = *images;
+        call.channel_place = channel_place(static_cast<int64_t>(image_sizes.size()), image_sizes.data(),
+                                           image_strides.data(), element_bytes, call.images.in_rows);
         if (other_images) {
             call.other_images = at<const uint8_t>(std::get<0>(*other_images));
             call.other_rows = rows_or_throw(*other_images, element_bytes);
