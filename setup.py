@@ -3,6 +3,7 @@
 CUTMIX_CUDA_BUILD   cuda | cpu | python   what to compile; by default whatever this machine can
 TORCH_CUDA_ARCH_LIST "8.0;9.0+PTX"        GPU architectures; by default DEFAULT_ARCHS
 CUDA_HOME, CXX                            the CUDA toolkit and the C++ compiler to use
+MAX_JOBS                                  how many compilers run at a time; by default one a core
 CUTMIX_CUDA_REPOSITORY                    address of the repository that a release is published from
 
 torch is never imported here: its folder is looked up, and the build needs no more than its headers and libraries.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import takewhile
@@ -46,7 +48,6 @@ NVCC_FLAGS = [
     "-O3",
     "-std=c++20",
     "--fmad=false",
-    "--threads=0",  # one architecture a core at a time
     "--no-device-link",  # no device code is shared between files
     # Static: the library then runs beside a torch of any CUDA minor or major version. Every runtime in a process uses
     # the device's one primary context, so torch's streams and pointers are valid here.
@@ -383,6 +384,18 @@ class StableLibrary(Extension):
         # Keeps this machine's folders out of the messages of torch's check macros.
         self.prefix_map = f"-ffile-prefix-map={torch.include}/="
 
+    def compile(self, build: "BuildExt", source: str, folder: str) -> str:
+        """The object file made of a source."""
+        flags = [*CXX_FLAGS, self.prefix_map, *self.ops_flags]
+        (made,) = build.compiler.compile([source], folder, macros=self.define_macros, extra_postargs=flags)
+        return made
+
+    def link(self, build: "BuildExt", objects: list[str], output: str) -> None:
+        flags = [f"-Wl,{','.join(LINK_FLAGS)}"]
+        build.compiler.link_shared_object(
+            objects, output, None, self.libraries, self.library_dirs, extra_postargs=flags, target_lang="c++"
+        )
+
 
 class CudaLibrary(StableLibrary):
     """A StableLibrary that nvcc compiles and links."""
@@ -394,19 +407,34 @@ class CudaLibrary(StableLibrary):
         self.nvcc = toolkit.nvcc
         self.archs = archs
 
-    def command(self, output: str) -> list[str]:
-        return [
+    def compile(self, build: "BuildExt", source: str, folder: str) -> str:
+        made = Path(folder, source).with_suffix(".o")
+        build.mkpath(str(made.parent))
+        command = [
             *nvcc_command(self.nvcc, self.archs),
+            f"--threads={-(-jobs() // len(self.sources))}",  # architectures at a time
             f"-Xcompiler={self.prefix_map}",
             *self.ops_flags,
             *(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in self.define_macros),
-            "-shared",
-            *self.sources,
-            *("-o", output),
+            *("-c", source, "-o", str(made)),
+        ]
+        build.spawn(command)
+        return str(made)
+
+    def link(self, build: "BuildExt", objects: list[str], output: str) -> None:
+        command = [
+            *nvcc_command(self.nvcc, self.archs),
+            *("-shared", *objects, "-o", output),
             *(f"-L{folder}" for folder in self.library_dirs),
             *(f"-l{library}" for library in self.libraries),
             *(f"-Xlinker={flag}" for flag in LINK_FLAGS),
         ]
+        build.spawn(command)
+
+
+def jobs() -> int:
+    """How many compilers may run at a time."""
+    return int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))
 
 
 def headers() -> list[str]:
@@ -428,8 +456,6 @@ def extensions(plan: Plan) -> list[Extension]:
         sources=[*sources("cpu", ".cpp"), "csrc/build_info.cpp"],
         libraries=["torch_cpu"],
     )
-    cpu.extra_compile_args = [*CXX_FLAGS, cpu.prefix_map, *cpu.ops_flags]
-    cpu.extra_link_args = [f"-Wl,{','.join(LINK_FLAGS)}"]
     if plan.toolkit is None:
         return [cpu]
     cuda = CudaLibrary(
@@ -457,20 +483,41 @@ class BuildExt(build_ext):
             extension.define_macros.append(("CUTMIX_VERSION", f'"{version}"'))
         built_before = Path(self.build_temp, "settings")
         compiler = self.compiler.compiler_so_cxx, self.compiler.linker_so_cxx  # with CXX, CXXFLAGS and the like in them
-        settings = repr([*compiler, *map(vars, self.extensions)])
+        settings = repr([*compiler, CXX_FLAGS, NVCC_FLAGS, LINK_FLAGS, *map(vars, self.extensions)])
         if not built_before.is_file() or built_before.read_text() != settings:
             self.force = True
+        self.build_libraries([each for each in self.extensions if isinstance(each, StableLibrary)])
         super().build_extensions()
         built_before.parent.mkdir(parents=True, exist_ok=True)
         built_before.write_text(settings)
 
-    def build_extension(self, extension: Extension) -> None:
-        if not isinstance(extension, CudaLibrary):
-            return super().build_extension(extension)
-        output = self.get_ext_fullpath(extension.name)
-        if self.force or newer_group([*extension.sources, *extension.depends], output):
+    def build_libraries(self, libraries: list[StableLibrary]) -> None:
+        """Compiles all sources of those that are out of date side by side, CUDA's, which take longest, first."""
+        outdated = [each for each in reversed(libraries) if self.force or self.is_outdated(each)]
+        with ThreadPoolExecutor(jobs()) as pool:
+            started = [
+                [
+                    pool.submit(each.compile, self, source, str(Path(self.build_temp, each.name)))
+                    for source in each.sources
+                ]
+                for each in outdated
+            ]
+            try:
+                compiled = [[source.result() for source in sources] for sources in started]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        for library, objects in zip(outdated, compiled, strict=True):
+            output = self.get_ext_fullpath(library.name)
             self.mkpath(str(Path(output).parent))
-            self.spawn(extension.command(output))
+            library.link(self, objects, output)
+
+    def is_outdated(self, library: StableLibrary) -> bool:
+        return newer_group([*library.sources, *library.depends], self.get_ext_fullpath(library.name))
+
+    def build_extension(self, extension: Extension) -> None:
+        if not isinstance(extension, StableLibrary):
+            super().build_extension(extension)
 
 
 class BuildRecord(Command):

@@ -6,6 +6,7 @@ python benchmarks loader         mixing in the workers of a loader
 python benchmarks vectors        without AVX-512, and without AVX2, on small and large images
 python benchmarks kernels        every kernel beside a copy of as many bytes, on a GPU
 python benchmarks features       feature maps and their gradient, beside plain and compiled PyTorch
+python benchmarks family         RICAP, ResizeMix, FMix, holes and jigsaws beside the public codes, on the CPU
 python benchmarks launches       a few launches for a profiler to look at, on a GPU; or what it saw
 python benchmarks train          what mixing does to a small network; data: gets the images for it
 python benchmarks cuda-report    what nvcc makes of the CUDA kernels; ptx-report: what the PTX of both costs, executed
@@ -28,6 +29,7 @@ MODULES = {
     "vectors": "vectors",
     "kernels": "kernels",
     "features": "features",
+    "family": "family",
     "launches": "launches",
     "train": "train",
     "data": "train.data",
@@ -35,7 +37,7 @@ MODULES = {
     "ptx-report": "ptx_report",
 }
 DEVICES = {"cpu": "cpu", "gpu": "cuda", "tail": "cpu"}
-ON_THE_CPU = ("cpu", "tail", "loader", "vectors")
+ON_THE_CPU = ("cpu", "tail", "loader", "vectors", "family")
 
 
 def main() -> None:

@@ -114,23 +114,38 @@ CUTMIX_HD int32_t part_of(float share, int32_t length) {
     return part < all ? static_cast<int32_t>(part) : length;
 }
 
+struct Sides {
+    int32_t height, width;
+};
+
+// The sides of a box of the share 1 - lam of the image, in pixels, times a scale: each the root of the share of the
+// image's side. In an image one pixel high or wide, which that would cut to nothing, the box is a span: it covers the
+// pixel, and takes the share itself of the other side.
+CUTMIX_HD Sides sides_of(float lam, float scale, int32_t height, int32_t width) {
+    const float share = sub_rn(1.0f, lam);
+    if (min_of(height, width) == 1) {
+        const float part = mul_rn(scale, share);
+        return {height == 1 ? 1 : part_of(part, height), height == 1 ? part_of(part, width) : 1};
+    }
+    const float ratio = mul_rn(scale, sqrt_rn(share));
+    return {part_of(ratio, height), part_of(ratio, width)};
+}
+
 // Centre anywhere in the image, clipped at its border: as Yun et al. (2019) and torchvision.
 CUTMIX_HD Box clipped_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const float ratio = mul_rn(0.5f, sqrt_rn(sub_rn(1.0f, lam)));
-    const int32_t half_width = part_of(ratio, width), half_height = part_of(ratio, height);
+    const Sides half = sides_of(lam, 0.5f, height, width);
     const int32_t x = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width)));
     const int32_t y = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height)));
-    return {max_of(y - half_height, 0), max_of(x - half_width, 0), y + min_of(half_height, height - y),
-            x + min_of(half_width, width - x)};
+    return {max_of(y - half.height, 0), max_of(x - half.width, 0), y + min_of(half.height, height - y),
+            x + min_of(half.width, width - x)};
 }
 
 // Anywhere it fits, never clipped; both ends of the range are reached.
 CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const float ratio = sqrt_rn(sub_rn(1.0f, lam));
-    const int32_t box_width = part_of(ratio, width), box_height = part_of(ratio, height);
-    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width) + 1));
-    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height) + 1));
-    return {y0, x0, y0 + box_height, x0 + box_width};
+    const Sides box = sides_of(lam, 1.0f, height, width);
+    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box.width) + 1));
+    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box.height) + 1));
+    return {y0, x0, y0 + box.height, x0 + box.width};
 }
 
 // The share of the image outside the box. Both areas are exact integers below 2^31; as float32 they are exact below
@@ -210,6 +225,24 @@ CUTMIX_HD constexpr bool reads_own(Kind kind) { return kind == Kind::kMixUp; }
 // Whether changed pixels are the partner's as they are.
 CUTMIX_HD constexpr bool pastes(Kind kind) { return has_partner(kind) && !reads_own(kind); }
 
+// Whether they follow from the sample's own and its partner's.
+CUTMIX_HD constexpr bool reads_both(Kind kind) { return has_partner(kind) && reads_own(kind); }
+
+// Whether they are a value that is given.
+CUTMIX_HD constexpr bool fills(Kind kind) { return kind != Kind::kKeep && !has_partner(kind) && !reads_own(kind); }
+
+CUTMIX_HD constexpr bool any_kind_computes_in_box() {
+    for (int32_t k = 1; k <= kKinds; ++k)
+        if (reads_own(static_cast<Kind>(k)) && has_box(static_cast<Kind>(k))) return true;
+    return false;
+}
+
+// Whether they follow from the sample's own, in a box. As long as there is no such kind, no kernel has code for it.
+CUTMIX_HD constexpr bool computes_in_box(Kind kind) {
+    constexpr bool kAny = any_kind_computes_in_box();
+    return kAny && reads_own(kind) && has_box(kind);
+}
+
 // Whether pixels are computed with, and so of a dtype that allows it.
 CUTMIX_HD constexpr bool blends(Kind kind) { return kind == Kind::kMixUp; }
 
@@ -253,7 +286,7 @@ inline bool decode_sampling(const int64_t* options, Sampling* sampling) {
 // How a plan is drawn, but for the seed.
 struct Draw {
     const float* quantiles;  // of lambda: kKinds tables, in the order of the kinds
-    float bounds[kKinds];    // and these, of a random number in [0, 1): see kind_of
+    float bounds[kKinds];    // and these, of a random number in [0, 1): see first_below
     Sampling sampling;
     int32_t height, width;
 };
@@ -267,18 +300,21 @@ CUTMIX_HD uint32_t draw_index(Scope scope, uint32_t index, uint32_t partner) {
     return scope == Scope::kPair && partner < index ? partner : index;
 }
 
-// The first kind whose bound the number is below; where there is none, keep.
-CUTMIX_HD Kind kind_of(const float (&bounds)[kKinds], uint32_t word) {
+// Which bound, from 1, is the first that a random number in [0, 1) is below; 0 where there is none. Of the bounds of
+// kinds this is the kind.
+template <int32_t kBounds>
+CUTMIX_HD int32_t first_below(const float (&bounds)[kBounds], uint32_t word) {
     const float number = unit_float(word);
     CUTMIX_UNROLL
-    for (int32_t k = 0; k < kKinds; ++k)
-        if (number < bounds[k]) return static_cast<Kind>(k + 1);
-    return Kind::kKeep;
+    for (int32_t k = 0; k < kBounds; ++k)
+        if (number < bounds[k]) return k + 1;
+    return 0;
 }
 
-// Whether the bounds leave room for a kind.
-inline bool can_draw(Kind kind, const float (&bounds)[kKinds]) {
-    const int32_t last = static_cast<int32_t>(kind) - 1;
+// Whether the bounds leave room for a kind, or whatever else they are of.
+template <typename Choice, int32_t kBounds>
+bool can_draw(Choice choice, const float (&bounds)[kBounds]) {
+    const int32_t last = static_cast<int32_t>(choice) - 1;
     for (int32_t k = 0; k < last; ++k)
         if (bounds[k] >= bounds[last]) return false;
     return bounds[last] > 0.0f;
@@ -296,9 +332,9 @@ CUTMIX_HD PlanRow sample_row(const Draw& draw, uint64_t seed, uint32_t index, ui
     const Sampling& sampling = draw.sampling;
     const int32_t height = draw.height, width = draw.width;
     const Words words = philox(seed, draw_index(sampling.scope, index, partner), kPerDraw);
-    const Kind kind = kind_of(draw.bounds, words.word[3]);
+    const Kind kind = static_cast<Kind>(first_below(draw.bounds, words.word[3]));
     const bool alone = partner == index && has_partner(kind);
-    if (kind == Kind::kKeep || alone || height == 0 || width == 0) return kept_row(partner);
+    if (kind == Kind::kKeep || alone || min_of(height, width) == 0) return kept_row(partner);
 
     const float lam = quantile(draw.quantiles + (static_cast<int32_t>(kind) - 1) * kKnots, words.word[0]);
     PlanRow row = {static_cast<int32_t>(partner), {0, 0, 0, 0}, lam, static_cast<int32_t>(kind), 0};

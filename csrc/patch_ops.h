@@ -18,10 +18,10 @@ struct PatchTensors {  // a given plan, in the order of the schemas
     const OptionalTensor& weights;
 };
 
-struct PatchDrawArgs {
+struct PatchDrawArgs {  // in the order of the schemas
     const Tensor& seed;
     const Tensor& quantiles;
-    double prob;
+    const std::vector<double>& bounds;
     const PatchNumbers& sampling;
 };
 
@@ -34,19 +34,18 @@ inline void set_patch_extent(PatchCall* call, int64_t batch, int64_t height, int
     call->width = static_cast<int32_t>(width);
 }
 
-// The integers of an op as a sampling, if they are known.
-inline bool decode_patch_sampling(const PatchNumbers& options, PatchSampling* sampling) {
-    if (options.size() != kPatchSamplingOptions) return false;
-    const int64_t lasts[] = {static_cast<int64_t>(PatchMethod::kRicap), static_cast<int64_t>(Scope::kBatch),
-                             static_cast<int64_t>(Partner::kMirror), static_cast<int64_t>(Placement::kInside),
-                             kMostPatches};
-    for (int64_t k = 0; k < kPatchSamplingOptions; ++k)
-        if (options[k] < 0 || options[k] > lasts[k]) return false;
-    *sampling = {static_cast<PatchMethod>(options[0]), static_cast<Scope>(options[1]), static_cast<Partner>(options[2]),
-                 static_cast<Placement>(options[3]), static_cast<int32_t>(options[4])};
-    const PatchMethod method = sampling->method;
-    if (method == PatchMethod::kHoles) return sampling->patches >= 1;
-    return sampling->patches == (method == PatchMethod::kRicap ? 4 : 1);
+// The integers `patch_sampling` of an op into a call whose bounds are known, if they are known: see
+// _ops.py::PatchSampling.
+inline bool decode_patch_sampling(const PatchNumbers& options, PatchCall* call) {
+    if (options.size() != 5) return false;
+    PatchDraw& draw = call->draw;
+    const int64_t holes = options[3], patches = options[4], of_kinds[] = {options[0], options[1], options[2], 1};
+    const int64_t least = can_draw(PatchMethod::kRicap, draw.bounds) ? kRicapPatches : 1;
+    if (!decode_sampling(of_kinds, &draw.kinds.sampling)) return false;
+    if (holes < 1 || patches < std::max(holes, least) || patches > kMostPatches) return false;
+    draw.holes = static_cast<int32_t>(holes);
+    call->patches = static_cast<int32_t>(patches);
+    return true;
 }
 
 // Uninitialised int32 (samples, patches, columns).
@@ -58,19 +57,27 @@ inline Tensor new_patches(int64_t samples, int64_t patches, int64_t columns, con
 // Sets up sampling into new rows and sources, which it returns.
 inline std::tuple<Tensor, Tensor> set_patch_draw(PatchCall* call, const PatchDrawArgs& args) {
     const Tensor& quantiles = args.quantiles;
-    STD_TORCH_CHECK(quantiles.dim() == 1 && quantiles.size(0) == kKnots &&
+    PatchDraw& draw = call->draw;
+    STD_TORCH_CHECK(quantiles.dim() == 2 && quantiles.size(0) == kPatchMethods && quantiles.size(1) == kKnots &&
                         quantiles.scalar_type() == ScalarType::Float && quantiles.is_contiguous(),
-                    "quantiles must be a contiguous float32 tensor of 4097 knots");
-    STD_TORCH_CHECK(decode_patch_sampling(args.sampling, &call->draw.sampling),
-                    "patch_sampling must be a known method, scope, partner and placement, and a number of patches");
-    call->draw.quantiles = static_cast<const float*>(quantiles.const_data_ptr());
-    call->draw.prob = static_cast<float>(args.prob);
+                    "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each method");
+    STD_TORCH_CHECK(args.bounds.size() == kPatchMethods, "bounds must be a number for each method");
+    std::copy(args.bounds.begin(), args.bounds.end(), draw.bounds);
+    std::copy(draw.bounds, draw.bounds + kKinds, draw.kinds.bounds);
+    STD_TORCH_CHECK(
+        decode_patch_sampling(args.sampling, call),
+        "patch_sampling must be a known scope, partner and placement, a number of holes, and one of patches "
+        "that is enough, at most 64");
+    draw.kinds.quantiles = static_cast<const float*>(quantiles.const_data_ptr());
+    draw.kinds.height = call->height;
+    draw.kinds.width = call->width;
+    STD_TORCH_CHECK(call->can_blend || !may_blend(draw.kinds.bounds),
+                    "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only");
     Plan seeds = {};
     set_seed(&seeds, args.seed, quantiles);
     call->seed = seeds.seed;
     call->device_seed = seeds.device_seed;
     call->samples = call->batch;
-    call->patches = call->draw.sampling.patches;
     Tensor rows = new_patches(call->samples, call->patches, kPlanColumns, quantiles);
     Tensor sources = new_patches(call->samples, call->patches, 4, quantiles);
     call->sampled_rows = static_cast<PlanRow*>(rows.mutable_data_ptr());
@@ -279,8 +286,7 @@ struct PatchOps {
         set_images(&call, images, std::nullopt, fill);
         STD_TORCH_CHECK(same_device(draw.quantiles, images), "quantiles must be on the device of the images");
         auto [rows, sources] = set_patch_draw(&call, draw);
-        STD_TORCH_CHECK(out || call.draw.sampling.method == PatchMethod::kHoles,
-                        "in place, patches that are drawn must be holes");
+        STD_TORCH_CHECK(out || draws_holes_alone(call.draw.bounds), "in place, patches that are drawn must be holes");
         call.images.in_place = !out;
         if (out) check_like(images, *out, call.samples, "out must be like images");
         const PatchTargetTensors targets = set_patch_targets(&call, labels, std::nullopt, format, images);
@@ -291,6 +297,7 @@ struct PatchOps {
     // ---- The ops, in the order of cutmix_cuda/_ops.py
 
     using Ints = std::vector<int64_t>;
+    using Bounds = std::vector<double>;
 
     static std::tuple<Tensor, Tensor> paint(Tensor images, OptionalTensor others, OptionalTensor labels,
                                             OptionalTensor other_labels, Tensor rows, OptionalTensor sources,
@@ -331,40 +338,40 @@ struct PatchOps {
         return targets.targets.out;
     }
 
-    static std::tuple<Tensor, Tensor> sample_patches(Tensor seed, Tensor quantiles, double prob, Ints sampling,
+    static std::tuple<Tensor, Tensor> sample_patches(Tensor seed, Tensor quantiles, Bounds bounds, Ints sampling,
                                                      int64_t batch, int64_t height, int64_t width) {
         PatchCall call = {};
         set_patch_extent(&call, batch, height, width);
         call.can_blend = true;
-        const auto drawn = set_patch_draw(&call, {seed, quantiles, prob, sampling});
+        const auto drawn = set_patch_draw(&call, {seed, quantiles, bounds, sampling});
         if (batch > 0) Backend::run(call, quantiles);
         return drawn;
     }
 
     static std::tuple<Tensor, Tensor, Tensor, Tensor> sample_and_paint(Tensor images, OptionalTensor labels,
-                                                                       Tensor seed, Tensor quantiles, double prob,
+                                                                       Tensor seed, Tensor quantiles, Bounds bounds,
                                                                        Ints sampling, int64_t num_classes,
                                                                        double label_smoothing, ScalarType dtype,
                                                                        Ints fill) {
         Tensor out = new_like(images);
-        auto [targets, rows, sources] = sample_and_follow(images, labels, {seed, quantiles, prob, sampling},
+        auto [targets, rows, sources] = sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
                                                           {num_classes, label_smoothing, dtype}, out, fill);
         return {out, targets, rows, sources};
     }
 
     static std::tuple<Tensor, Tensor, Tensor> sample_and_paint_out(Tensor images, OptionalTensor labels, Tensor seed,
-                                                                   Tensor quantiles, double prob, Ints sampling,
+                                                                   Tensor quantiles, Bounds bounds, Ints sampling,
                                                                    int64_t num_classes, double label_smoothing,
                                                                    ScalarType dtype, Tensor out, Ints fill) {
-        return sample_and_follow(images, labels, {seed, quantiles, prob, sampling},
+        return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
                                  {num_classes, label_smoothing, dtype}, out, fill);
     }
 
     static std::tuple<Tensor, Tensor, Tensor> sample_and_paint_(Tensor images, OptionalTensor labels, Tensor seed,
-                                                                Tensor quantiles, double prob, Ints sampling,
+                                                                Tensor quantiles, Bounds bounds, Ints sampling,
                                                                 int64_t num_classes, double label_smoothing,
                                                                 ScalarType dtype, Ints fill) {
-        return sample_and_follow(images, labels, {seed, quantiles, prob, sampling},
+        return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
                                  {num_classes, label_smoothing, dtype}, std::nullopt, fill);
     }
 

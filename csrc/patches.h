@@ -37,22 +37,19 @@ struct Patch {  // a row of the plan and its source
     CUTMIX_HD int32_t mask() const { return row.reserved; }  // its number from 1; 0 for none
 };
 
-enum class PatchMethod : int32_t { kHoles = 0, kResizeMix = 1, kRicap = 2 };  // mirrors _ops.py::PatchMethod
+// How a sample is mixed: as one of the kinds of mix_math.h, or by a patch that is resized, or by four.
+enum class PatchMethod : int32_t { kKeep, kCutMix, kMixUp, kCutout, kResizeMix, kRicap, kEnd };
 
-// The integers `patch_sampling` of the ops, in their order: see _ops.py::PatchSampling.
-struct PatchSampling {
-    PatchMethod method;
-    Scope scope;
-    Partner partner;
-    Placement placement;
-    int32_t patches;
-};
-constexpr int64_t kPatchSamplingOptions = 5;
+constexpr int32_t kPatchMethods = static_cast<int32_t>(PatchMethod::kEnd) - 1;  // that do something
+constexpr int32_t kRicapPatches = 4;
+static_assert(static_cast<int32_t>(PatchMethod::kCutout) == kKinds, "the first methods are the kinds");
 
+// How patches are drawn, but for the seed. A random number says which method is a sample's, as it says its kind in
+// mix_math.h: so what is mixed as one of the kinds is what it would be without other methods.
 struct PatchDraw {
-    const float* quantiles;  // one table
-    float prob;
-    PatchSampling sampling;
+    Draw kinds;                   // with a table for each method, and targets by the area
+    float bounds[kPatchMethods];  // of a random number in [0, 1): see first_below. The first are those of the kinds
+    int32_t holes;                // of a sample that is cut out
 };
 
 struct PatchCall {
@@ -95,39 +92,63 @@ CUTMIX_HD Box scaled_box(float scale, uint32_t word_x, uint32_t word_y, int32_t 
     return {y0, x0, y0 + box_height, x0 + box_width};
 }
 
-// A patch of a sample whose mapped partner this is. Words of a sample: 0 and 1 the corner of ricap, 3 whether it is
-// kept; of a patch: 0 its size, 1 and 2 its place.
-CUTMIX_HD Patch sample_patch(const PatchDraw& draw, uint64_t seed, uint32_t index, uint32_t mapped, uint32_t patch,
-                             uint32_t batch, int32_t height, int32_t width) {
-    const PatchSampling& sampling = draw.sampling;
-    const uint32_t drawn = draw_index(sampling.scope, index, mapped);
-    const Words of_sample = philox(seed, drawn, kPerPatch), of_patch = philox(seed, drawn, kPerPatch, 1 + patch);
-    const uint32_t word_x = of_patch.word[1], word_y = of_patch.word[2];
-    uint32_t partner = mapped;
-    if (sampling.method == PatchMethod::kRicap) {
-        const uint32_t sum = index + mulhi(philox(seed, 0, kPerPatchBatch, patch).word[0], batch);
-        partner = sum >= batch ? sum - batch : sum;
-    }
-    const bool alone = sampling.method == PatchMethod::kResizeMix && partner == index;
-    if (!(unit_float(of_sample.word[3]) < draw.prob) || alone || height == 0 || width == 0)
-        return {kept_row(partner), {0, 0, 0, 0}};
+// Whether no method but cutout can be drawn.
+inline bool draws_holes_alone(const float (&bounds)[kPatchMethods]) {
+    for (int32_t k = 1; k <= kPatchMethods; ++k)
+        if (static_cast<PatchMethod>(k) != PatchMethod::kCutout && can_draw(k, bounds)) return false;
+    return true;
+}
 
-    Patch made = {{static_cast<int32_t>(partner), {}, 1.0f, static_cast<int32_t>(Kind::kCutMix), 0}, {}};
+// How many patches a sample has that is mixed by a method.
+CUTMIX_HD uint32_t patches_of(PatchMethod method, int32_t holes) {
+    if (method == PatchMethod::kKeep) return 0;
+    if (method == PatchMethod::kRicap) return kRicapPatches;
+    return method == PatchMethod::kCutout ? static_cast<uint32_t>(holes) : 1;
+}
+
+// A patch of a sample whose mapped partner this is; kept where its method has fewer. Words of kPerPatch, of a sample:
+// 0 and 1 the corner of ricap; of a patch: 0 its size, 1 and 2 its place. The others are those of sample_row.
+CUTMIX_HD Patch sample_patch(const PatchDraw& draw, uint64_t seed, uint32_t index, uint32_t mapped, uint32_t patch,
+                             uint32_t batch) {
+    const Sampling& sampling = draw.kinds.sampling;
+    const int32_t height = draw.kinds.height, width = draw.kinds.width;
+    const uint32_t drawn = draw_index(sampling.scope, index, mapped);
+    const PatchMethod method =
+        static_cast<PatchMethod>(first_below(draw.bounds, philox(seed, drawn, kPerDraw).word[3]));
+    const bool alone = method == PatchMethod::kResizeMix && mapped == index;
+    if (patch >= patches_of(method, draw.holes) || alone || height == 0 || width == 0)
+        return {kept_row(mapped), {0, 0, 0, 0}};
+
+    const bool several_holes = method == PatchMethod::kCutout && draw.holes > 1;
+    if (is_kind(static_cast<int32_t>(method)) && !several_holes) {
+        Patch made = {sample_row(draw.kinds, seed, index, mapped), {}};
+        if (made.kind() != Kind::kKeep && !has_box(made.kind())) made.row.box = {0, 0, height, width};
+        made.source = made.row.box;
+        return made;
+    }
+
+    const float* const table = draw.kinds.quantiles + (static_cast<int32_t>(method) - 1) * kKnots;
+    const Words of_patch = philox(seed, drawn, kPerPatch, 1 + patch);
+    const uint32_t word_x = of_patch.word[1], word_y = of_patch.word[2];
+    Patch made = {{static_cast<int32_t>(mapped), {}, 1.0f, static_cast<int32_t>(Kind::kCutMix), 0}, {}};
     Box& box = made.row.box;
-    if (sampling.method == PatchMethod::kHoles) {
-        const float lam = quantile(draw.quantiles, of_patch.word[0]);
+    if (several_holes) {
+        const float lam = quantile(table, of_patch.word[0]);
         box = sampling.placement == Placement::kClip ? clipped_box(lam, word_x, word_y, height, width)
                                                      : inside_box(lam, word_x, word_y, height, width);
         made.source = box;
         made.row.kind = static_cast<int32_t>(Kind::kCutout);
         return made;
     }
-    if (sampling.method == PatchMethod::kResizeMix) {
-        box = scaled_box(quantile(draw.quantiles, of_patch.word[0]), word_x, word_y, height, width);
+    if (method == PatchMethod::kResizeMix) {
+        box = scaled_box(quantile(table, of_patch.word[0]), word_x, word_y, height, width);
         made.source = {0, 0, height, width};
     } else {
-        const int32_t corner_y = nearest_part_of(quantile(draw.quantiles, of_sample.word[0]), height);
-        const int32_t corner_x = nearest_part_of(quantile(draw.quantiles, of_sample.word[1]), width);
+        const uint32_t sum = index + mulhi(philox(seed, 0, kPerPatchBatch, patch).word[0], batch);
+        made.row.partner = static_cast<int32_t>(sum >= batch ? sum - batch : sum);
+        const Words of_sample = philox(seed, drawn, kPerPatch);
+        const int32_t corner_y = nearest_part_of(quantile(table, of_sample.word[0]), height);
+        const int32_t corner_x = nearest_part_of(quantile(table, of_sample.word[1]), width);
         const bool lower = patch / 2 == 1, right = patch % 2 == 1;
         box = {lower ? corner_y : 0, right ? corner_x : 0, lower ? height : corner_y, right ? width : corner_x};
         const int32_t rows = box.y1 - box.y0, columns = box.x1 - box.x0;

@@ -155,9 +155,12 @@ CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
     return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
 }
 
+// What a changed element becomes, of a kind that reads its own: computed as its Value, and rounded once. The one place
+// where C++ and CUDA say so, of the batch tail as well, whose elements are normalised floats.
 template <typename Element>
-CUTMIX_HD typename Element::Bits blended(float lam, typename Element::Bits own, typename Element::Bits partner) {
-    return Element::of(mixed_value(lam, Element::value(own), Element::value(partner)));
+CUTMIX_HD typename Element::Bits computed([[maybe_unused]] Kind kind, float lam, typename Element::Bits own,
+                                          typename Element::Bits partner) {
+    return Element::of(mixed_value(lam, Element::value(own), Element::value(partner)));  // mixup, the only one
 }
 
 }  // namespace cutmix

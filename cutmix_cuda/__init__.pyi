@@ -18,17 +18,17 @@ from .erasing import Erase
 from .features import MixFeatures, mix_features
 from .functional import mix_images, mix_images_, sample_plan
 from .pairs import PairTargets, cross_entropy
-from .patches import PatchPlan, mix_by_masks, paint, paint_targets
+from .patches import PatchPlan, mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
 from .plan import MixPlan
 from .transforms import (
     Transform,
-    RICAP,
+    RICAP as _RICAP,
     CutMix as _CutMix,
     Cutout as _Cutout,
-    FMix,
+    FMix as _FMix,
     Mix as _Mix,
     MixUp as _MixUp,
-    ResizeMix,
+    ResizeMix as _ResizeMix,
 )
 from .views import Views
 
@@ -62,21 +62,24 @@ __all__ = [
     "mix",
     "mix_",
     "mix_by_masks",
+    "mix_by_masks_",
     "mix_features",
     "mix_images",
     "mix_images_",
     "mix_targets",
     "normalize_images",
     "paint",
+    "paint_",
     "paint_targets",
     "sample_plan",
     "sample_views"
 ]
 
 _Targets = TypeVar("_Targets", bound=Tensor | PairTargets, default=Tensor)
+_Plan = TypeVar("_Plan", bound=MixPlan | PatchPlan, default=MixPlan)
 
 
-class _Transform(Transform, Generic[_Targets]):
+class _Transform(Transform, Generic[_Targets, _Plan]):
     @overload
     def __call__(
         self, images: Tensor, labels: None = None, *, return_plan: Literal[False] = False
@@ -84,7 +87,7 @@ class _Transform(Transform, Generic[_Targets]):
     @overload
     def __call__(
         self, images: Tensor, labels: None = None, *, return_plan: Literal[True]
-    ) -> tuple[Tensor, None, MixPlan]: ...
+    ) -> tuple[Tensor, None, _Plan]: ...
     @overload
     def __call__(
         self, images: Tensor, labels: Tensor, *, return_plan: Literal[False] = False
@@ -92,11 +95,11 @@ class _Transform(Transform, Generic[_Targets]):
     @overload
     def __call__(
         self, images: Tensor, labels: Tensor, *, return_plan: Literal[True]
-    ) -> tuple[Tensor, _Targets, MixPlan]: ...
+    ) -> tuple[Tensor, _Targets, _Plan]: ...
     @overload
     def __call__(
         self, images: Tensor, labels: Tensor | None = None, *, return_plan: bool = False
-    ) -> tuple[Tensor, _Targets | None] | tuple[Tensor, _Targets | None, MixPlan]: ...
+    ) -> tuple[Tensor, _Targets | None] | tuple[Tensor, _Targets | None, _Plan]: ...
 
 
 class CutMix(_CutMix, _Transform[_Targets]):
@@ -118,26 +121,42 @@ class CutMix(_CutMix, _Transform[_Targets]):
     ) -> None: ...
 
 
-class Cutout(_Cutout, _Transform[_Targets]):
+class Cutout(_Cutout, _Transform[_Targets, _Plan]):
     @overload
     def __init__(
         self: Cutout[Tensor], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense", num_classes: int | None = None,
-        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        holes: Literal[1] = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Cutout[Tensor, MixPlan | PatchPlan], *, area: float | Distribution = 0.25, prob: float = 1.0,
+        fill: float = 0.0, holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
         self: Cutout[PairTargets], *, area: float | Distribution = 0.25, prob: float = 1.0, fill: float = 0.0,
-        holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip", label_smoothing: float = 0.0,
-        target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"], num_classes: int | None = None,
-        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
-        generator: torch.Generator | None = None, backend: BackendName | None = None
+        holes: Literal[1] = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Cutout[PairTargets, MixPlan | PatchPlan], *, area: float | Distribution = 0.25, prob: float = 1.0,
+        fill: float = 0.0, holes: int = 1, scope: ScopeName = "sample", placement: PlacementName = "clip",
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
+        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
 
-class Mix(_Mix, _Transform[_Targets]):
+class Mix(_Mix, _Transform[_Targets, _Plan]):
     @overload
     def __init__(
         self: Mix[Tensor], *, cutmix_alpha: float | Distribution | None = 1.0,
@@ -145,8 +164,21 @@ class Mix(_Mix, _Transform[_Targets]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
-        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        ricap_beta: float | Distribution = 0.3, resizemix_scale: float | Distribution = ...,
+        cutout_holes: Literal[1] = 1, num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Mix[Tensor, MixPlan | PatchPlan], *, cutmix_alpha: float | Distribution | None = 1.0,
+        mixup_alpha: float | Distribution | None = 1.0, cutout: float = 0.0, cutout_area: float | Distribution = 0.25,
+        fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
+        partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["dense"] = "dense",
+        ricap: float = 0.0, ricap_beta: float | Distribution = 0.3, resizemix: float = 0.0,
+        resizemix_scale: float | Distribution = ..., cutout_holes: int = 1, num_classes: int | None = None,
+        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -155,8 +187,21 @@ class Mix(_Mix, _Transform[_Targets]):
         fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
         partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
         label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
-        num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
+        ricap_beta: float | Distribution = 0.3, resizemix_scale: float | Distribution = ...,
+        cutout_holes: Literal[1] = 1, num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Mix[PairTargets, MixPlan | PatchPlan], *, cutmix_alpha: float | Distribution | None = 1.0,
+        mixup_alpha: float | Distribution | None = 1.0, cutout: float = 0.0, cutout_area: float | Distribution = 0.25,
+        fill: float = 0.0, prob: float = 1.0, switch_prob: float = 0.5, scope: ScopeName = "sample",
+        partner: PartnerName = "mirror", placement: PlacementName = "clip", correct_lam: bool = True,
+        label_smoothing: float = 0.0, target_dtype: torch.dtype = torch.float32, targets: Literal["pairs"],
+        ricap: float = 0.0, ricap_beta: float | Distribution = 0.3, resizemix: float = 0.0,
+        resizemix_scale: float | Distribution = ..., cutout_holes: int = 1, num_classes: int | None = None,
+        inplace: bool = False, reuse_output: bool = False, seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
 
 
@@ -176,6 +221,15 @@ class MixUp(_MixUp, _Transform[_Targets]):
         targets: Literal["pairs"], num_classes: int | None = None, inplace: bool = False, reuse_output: bool = False,
         seed: int | Tensor | None = None, generator: torch.Generator | None = None, backend: BackendName | None = None
     ) -> None: ...
+
+
+class FMix(_FMix, _Transform[Tensor, PatchPlan]): ...
+
+
+class RICAP(_RICAP, _Transform[Tensor, PatchPlan]): ...
+
+
+class ResizeMix(_ResizeMix, _Transform[Tensor, PatchPlan]): ...
 
 
 class Augment(_Augment, Generic[_Targets]):

@@ -11,18 +11,18 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .distributions import constant
 
 
-def check_fill(fill: float) -> float:
+def check_fill(fill: float, name: str = "fill") -> float:
     """A number, or a truth value: an int as it is, because a float holds few of the integers beyond 2^53."""
     if type(fill) in (float, int):
         return fill
     if not isinstance(fill, numbers.Real):
-        raise TypeError(f"fill must be a number, got {fill!r}")
+        raise TypeError(f"{name} must be a number, got {fill!r}")
     if isinstance(fill, numbers.Integral):
         return int(fill)
     try:
         return float(fill)
     except OverflowError:  # of a fraction
-        raise ValueError(f"fill must be a value of the images' dtype, got {fill!r}") from None
+        raise ValueError(f"{name} must be a value of the images' dtype, got {fill!r}") from None
 
 
 def _is_value_of(dtype: torch.dtype, fill: float) -> bool:
@@ -37,11 +37,11 @@ def _is_value_of(dtype: torch.dtype, fill: float) -> bool:
 _words: dict[tuple[float, torch.dtype], tuple[int, int]] = {}
 
 
-def _words_of(fill: float, dtype: torch.dtype) -> tuple[int, int]:
+def _words_of(fill: float, dtype: torch.dtype, name: str) -> tuple[int, int]:
     words = _words.get((fill, dtype))
     if words is None:
         if not _is_value_of(dtype, fill):
-            raise ValueError(f"fill must be a value of the images' dtype {dtype}, got {fill!r}")
+            raise ValueError(f"{name} must be a value of the images' dtype {dtype}, got {fill!r}")
         fraction = dtype.is_floating_point or dtype.is_complex
         with _disable_current_modes():  # FakeTensorMode and torch.export would make it a value that is not known
             number = float(fill) if fraction else int(fill)
@@ -54,8 +54,8 @@ def _words_of(fill: float, dtype: torch.dtype) -> tuple[int, int]:
 _words_of._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
-def fill_words(fill: float, dtype: torch.dtype) -> tuple[()] | tuple[tuple[int, int]]:
+def fill_words(fill: float, dtype: torch.dtype, name: str = "fill") -> tuple[()] | tuple[tuple[int, int]]:
     """A value of a dtype over and over, as the argument of the ops; none for 0, which is their default."""
     if fill == 0:
         return ()  # bits of 0 in every dtype; float8_e8m0fnu has no zero, and these are the bits of its least
-    return (_words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype),)
+    return (_words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype, name),)

@@ -94,11 +94,14 @@ class EraseOrder(enum.IntEnum):
 
 
 class PatchMethod(enum.IntEnum):
-    """How the patches of a sample are drawn. Mirrors patches.h::PatchMethod."""
+    """How a sample with patches is mixed: as one of the kinds, or otherwise. Mirrors patches.h::PatchMethod."""
 
-    holes = 0
-    resizemix = 1
-    ricap = 2
+    keep = 0
+    cutmix = 1
+    mixup = 2
+    cutout = 3
+    resizemix = 4
+    ricap = 5
 
 
 class MemoryFormat(enum.IntEnum):
@@ -114,6 +117,8 @@ class MemoryFormat(enum.IntEnum):
 
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
 KINDS = len(Kind) - 1  # that do something: each has a table of quantiles and a bound
+PATCH_METHODS = len(PatchMethod) - 1  # the same of them, of which the first are the kinds
+RICAP_PATCHES = 4  # of a sample. Mirrors patches.h::kRicapPatches
 
 
 class Sampling(NamedTuple):
@@ -126,13 +131,13 @@ class Sampling(NamedTuple):
 
 
 class PatchSampling(NamedTuple):
-    """The integers ``patch_sampling`` of the ops, in their order. Mirrors patches.h::PatchSampling."""
+    """The integers ``patch_sampling`` of the ops, in their order. Read by patch_ops.h::decode_patch_sampling."""
 
-    method: int  # of the enumerations above, as plain numbers
-    scope: int
-    partner: int  # of resizemix; and who share a draw of holes, with scope pair
-    placement: int  # of holes
-    patches: int  # of a sample; 1 of resizemix, 4 of ricap
+    scope: int  # of the enumerations above, as plain numbers
+    partner: int  # of all but ricap, which has four of its own
+    placement: int
+    holes: int  # of a sample that is cut out
+    patches: int  # of every sample, as many as any method may need: those behind its own are kept
 
 
 class PatchDraw(NamedTuple):
@@ -140,15 +145,15 @@ class PatchDraw(NamedTuple):
 
     Attributes:
         seed: int64 (1,), on the CPU or on the device of the images.
-        quantiles: float32 (4097,): of what a hole leaves of the image, of the scale of resizemix, or of the corner of
-            ricap.
-        prob: the probability that a sample is not kept.
+        quantiles: float32 (PATCH_METHODS, 4097), a row for each method but keep, in the order of their numbers: of
+            lambda of the kinds, of the scale of resizemix, and of the corner of ricap.
+        bounds: of a random number in [0, 1), for each of these methods, as in :class:`Draw`.
         sampling: see :class:`PatchSampling`.
     """
 
     seed: Tensor
     quantiles: Tensor
-    prob: float
+    bounds: Sequence[float]
     sampling: Sequence[int]
 
 
@@ -239,7 +244,7 @@ _OUTPUT = "ScalarType output_dtype, int memory_format"
 # and other_labels are of one dtype.
 _SAMPLES = "Tensor images, Tensor? others, Tensor? labels, Tensor? other_labels"
 _PATCHES = "Tensor rows, Tensor? sources, Tensor? masks, Tensor? weights"
-_PATCH_DRAW = "Tensor seed, Tensor quantiles, float prob, int[] patch_sampling"
+_PATCH_DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] patch_sampling"
 
 
 class Op(NamedTuple):
@@ -387,15 +392,15 @@ def patch_ops(
         return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
 
     def sample_and_paint(
-        images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+        images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
     ):
-        out, draw = torch.empty_like(images), PatchDraw(seed, quantiles, prob, patch_sampling)
+        out, draw = torch.empty_like(images), PatchDraw(seed, quantiles, bounds, patch_sampling)
         return out, *sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, out, fill)
 
     def sample_and_paint_(
-        images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+        images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
     ):
-        draw = PatchDraw(seed, quantiles, prob, patch_sampling)
+        draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
         return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
 
     return {
@@ -427,11 +432,11 @@ def _fake_paint_targets(labels, other_labels, rows, masks, weights, height, widt
     return rows.new_empty((rows.shape[0], num_classes), dtype=dtype)
 
 
-def _fake_sample_patches(seed, quantiles, prob, sampling, batch, height, width):
+def _fake_sample_patches(seed, quantiles, bounds, sampling, batch, height, width):
     return _new_patches(quantiles, batch, PatchSampling(*sampling).patches)
 
 
-def _fake_sample_and_paint_out(images, labels, seed, quantiles, prob, sampling, num_classes, smoothing, dtype, *rest):
+def _fake_sample_and_paint_out(images, labels, seed, quantiles, bounds, sampling, num_classes, smoothing, dtype, *rest):
     patches = _new_patches(images, images.shape[0], PatchSampling(*sampling).patches)
     return _new_targets(images, labels, num_classes, dtype), *patches
 

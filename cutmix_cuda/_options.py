@@ -12,7 +12,18 @@ from typing_extensions import Unpack
 from . import _validation, reference
 from ._fill import check_fill
 from ._literals import PartnerName, PlacementName, ScopeName, TargetsName
-from ._ops import KINDS, MOST_PATCHES, Partner, PatchMethod, PatchSampling, Placement, Sampling, Scope
+from ._ops import (
+    KINDS,
+    MOST_PATCHES,
+    PATCH_METHODS,
+    RICAP_PATCHES,
+    Partner,
+    PatchMethod,
+    PatchSampling,
+    Placement,
+    Sampling,
+    Scope,
+)
 from .distributions import Distribution, Uniform, check_alpha
 from .pairs import Targets, check_targets
 
@@ -93,6 +104,18 @@ class MixOptions(_Mix, SamplingOptions, TargetOptions, total=False):
     """Those of :func:`cutmix_cuda.mix`, where they are explained."""
 
 
+class _Patches(TypedDict, total=False):
+    ricap: Annotated[float, Default(0.0)]
+    ricap_beta: Annotated[float | Distribution, Default(0.3)]
+    resizemix: Annotated[float, Default(0.0)]
+    resizemix_scale: Annotated[float | Distribution, Default(Uniform(0.1, 0.8))]
+    cutout_holes: Annotated[int, Default(1)]
+
+
+class MixPatchesOptions(MixOptions, _Patches, total=False):
+    """Those of :class:`cutmix_cuda.Mix`, where they are explained."""
+
+
 class _DenseTargets(TypedDict, total=False):
     label_smoothing: Annotated[float, Default(0.0)]
     target_dtype: Annotated[torch.dtype, Default(torch.float32)]
@@ -141,6 +164,7 @@ _DEFAULTS: dict[type, dict[str, Any]] = {
         MixUpOptions,
         CutoutOptions,
         MixOptions,
+        MixPatchesOptions,
         RICAPOptions,
         ResizeMixOptions,
         FMixOptions,
@@ -190,6 +214,31 @@ def _area(name: str, area: float | Distribution) -> float | Distribution:
     return area if isinstance(area, Distribution) else _validation.check_share(name, area)
 
 
+_ROUNDING = 1e-9  # of a sum of probabilities
+
+_Drawn = tuple[tuple[float | Distribution | None, ...], tuple[float, ...]]  # distributions and bounds
+
+
+def _kinds_of_mix(options: Mapping[str, Any], otherwise: float = 0.0) -> _Drawn:
+    """Those of cutmix, mixup and cutout side by side, of samples which are mixed otherwise with a probability."""
+    cutmix, mixup = _alpha("cutmix_alpha", options["cutmix_alpha"]), _alpha("mixup_alpha", options["mixup_alpha"])
+    area = _area("cutout_area", options["cutout_area"])
+    cut_out = _validation.check_share("cutout", options["cutout"])
+    mixed = max(1.0 - cut_out - otherwise, 0.0) * _validation.check_share("prob", options["prob"])
+    switch = _validation.check_share("switch_prob", options["switch_prob"])
+    if cutmix is None or mixup is None:
+        switch = 0.0 if cutmix is None else 1.0
+    if cutmix is None and mixup is None:
+        mixed = 0.0
+    return (cutmix, mixup, area if cut_out > 0.0 else None), (mixed * switch, mixed, mixed + cut_out)
+
+
+def _only(method: PatchMethod, distribution: float | Distribution, prob: float) -> _Drawn:
+    """Those of one method, which samples are mixed by with a probability."""
+    before = int(method) - 1
+    return (None,) * before + (distribution,), (0.0,) * before + (_validation.check_share("prob", prob),)
+
+
 class Settings(NamedTuple):
     """What the options come to, checked once."""
 
@@ -232,17 +281,7 @@ class Settings(NamedTuple):
     def of_mix(cls, **given: Unpack[MixOptions]) -> Settings:
         """Those of cutmix, mixup and cutout side by side."""
         options = complete(MixOptions, given)
-        cutmix, mixup = _alpha("cutmix_alpha", options["cutmix_alpha"]), _alpha("mixup_alpha", options["mixup_alpha"])
-        area = _area("cutout_area", options["cutout_area"])
-        cut_out = _validation.check_share("cutout", options["cutout"])
-        mixed = (1.0 - cut_out) * _validation.check_share("prob", options["prob"])
-        switch = _validation.check_share("switch_prob", options["switch_prob"])
-        if cutmix is None or mixup is None:
-            switch = 0.0 if cutmix is None else 1.0
-        if cutmix is None and mixup is None:
-            mixed = 0.0
-        distributions = cutmix, mixup, area if cut_out > 0.0 else None
-        return cls._of_kinds(distributions, (mixed * switch, mixed, mixed + cut_out), options)
+        return cls._of_kinds(*_kinds_of_mix(options), options)
 
     @classmethod
     def _of_kinds(
@@ -273,55 +312,97 @@ class Settings(NamedTuple):
 class PatchSettings(NamedTuple):
     """What the options of several patches a sample come to, checked once."""
 
-    distribution: float | Distribution  # see distributions.patch_quantiles
-    prob: float
+    distributions: tuple[float | Distribution | None, ...]  # of the methods, see distributions.quantiles
+    bounds: tuple[float, ...]  # see _ops.PatchDraw
     sampling: tuple[int, ...]  # see _ops.PatchSampling; a plain tuple, which the dispatcher takes faster
+    blends: bool  # whether a kind that blends pixels can be drawn
     label_smoothing: float
     target_dtype: torch.dtype
-    fill: float = 0.0
-    targets: Targets = Targets.dense
+    fill: float
+    targets: Targets
 
     @classmethod
     def of_ricap(cls, **given: Unpack[RICAPOptions]) -> PatchSettings:
         options = complete(RICAPOptions, given)
-        scope = _validation.check_choice("scope", options["scope"], Scope)
-        if scope == Scope.pair:
-            raise ValueError(
-                "scope must be 'sample' or 'batch' for ricap, whose samples have four partners, got 'pair'"
-            )
-        return cls._of(PatchMethod.ricap, check_alpha("beta", options["beta"]), 4, options)
+        drawn = _only(PatchMethod.ricap, check_alpha("beta", options["beta"]), options["prob"])
+        return cls._of(*drawn, options)
 
     @classmethod
     def of_resizemix(cls, **given: Unpack[ResizeMixOptions]) -> PatchSettings:
         options = complete(ResizeMixOptions, given)
-        return cls._of(PatchMethod.resizemix, _area("scale", options["scale"]), 1, options)
+        drawn = _only(PatchMethod.resizemix, _area("scale", options["scale"]), options["prob"])
+        return cls._of(*drawn, options)
 
     @classmethod
     def of_holes(cls, **given: Unpack[CutoutOptions]) -> PatchSettings:
         options = complete(CutoutOptions, given)
-        return cls._of(PatchMethod.holes, _area("area", options["area"]), check_holes(options["holes"]), options)
+        drawn = _only(PatchMethod.cutout, _area("area", options["area"]), options["prob"])
+        return cls._of(*drawn, options, check_holes("holes", options["holes"]))
 
     @classmethod
     def _of(
-        cls, method: PatchMethod, distribution: float | Distribution, patches: int, options: Mapping[str, Any]
+        cls,
+        distributions: tuple[float | Distribution | None, ...],
+        bounds: tuple[float, ...],
+        options: Mapping[str, Any],
+        holes: int = 1,
     ) -> PatchSettings:
+        """Methods behind the last bound are not drawn."""
         every = {**_DEFAULTS[SamplingOptions], **_DEFAULTS[TargetOptions], **options}
+        bounds = bounds + bounds[-1:] * (PATCH_METHODS - len(bounds))
+        scope = _validation.check_choice("scope", every["scope"], Scope)
+        targets = check_targets(every["targets"], every["label_smoothing"])
+        ricap = len(distributions) >= PatchMethod.ricap and distributions[PatchMethod.ricap - 1] is not None
+        if ricap and scope == Scope.pair:
+            raise ValueError(
+                "scope must be 'sample' or 'batch' for ricap, whose samples have four partners, got 'pair'"
+            )
+        if ricap and targets == Targets.pairs:
+            raise ValueError("targets must be 'dense' for ricap, whose samples have four partners, got 'pairs'")
+        if not every["correct_lam"]:
+            raise ValueError(
+                "correct_lam must be True where a sample may have several patches, or sources, because its target is "
+                "weighted by its pixels"
+            )
         sampling = PatchSampling(
-            int(method),
-            int(_validation.check_choice("scope", every["scope"], Scope)),
+            int(scope),
             int(_validation.check_choice("partner", every["partner"], Partner)),
             int(_validation.check_choice("placement", every["placement"], Placement)),
-            patches,
+            holes,
+            max(holes, RICAP_PATCHES if ricap else 1),
         )
         return cls(
-            distribution,
-            _validation.check_share("prob", every["prob"]),
+            distributions,
+            bounds,
             tuple(sampling),
+            reference.may_blend(bounds),
             _validation.check_share("label_smoothing", every["label_smoothing"]),
             _validation.check_target_dtype("target_dtype", every["target_dtype"]),
             check_fill(every.get("fill", 0.0)),
-            check_targets(every["targets"], every["label_smoothing"]),
+            targets,
         )
+
+
+def settings_of_mix(**given: Unpack[MixPatchesOptions]) -> Settings | PatchSettings:
+    """Those of cutmix, mixup and cutout side by side, and where any may be drawn of ricap, resizemix and holes."""
+    options = complete(MixPatchesOptions, given)
+    ricap, resizemix = (_validation.check_share(name, options[name]) for name in ("ricap", "resizemix"))
+    corner = check_alpha("ricap_beta", options["ricap_beta"])
+    scale = _area("resizemix_scale", options["resizemix_scale"])
+    holes = check_holes("cutout_holes", options["cutout_holes"])
+    distributions, bounds = _kinds_of_mix(options, ricap + resizemix)
+    cut_out = options["cutout"]
+    if cut_out + ricap + resizemix > 1.0 + _ROUNDING:
+        raise ValueError(
+            "cutout, ricap and resizemix must be at most 1 together, because a sample is mixed by one of them, got "
+            f"{cut_out}, {ricap} and {resizemix}"
+        )
+    if ricap == resizemix == 0.0 and (holes == 1 or cut_out == 0.0):
+        return Settings._of_kinds(distributions, bounds, options)
+    every = *distributions, scale if resizemix > 0.0 else None, corner if ricap > 0.0 else None
+    last = bounds[-1]
+    holes = holes if cut_out > 0.0 else 1
+    return PatchSettings._of(every, (*bounds, last + resizemix, last + resizemix + ricap), options, holes)
 
 
 class MaskSettings(NamedTuple):
@@ -347,8 +428,8 @@ class MaskSettings(NamedTuple):
         )
 
 
-def check_holes(holes: int) -> int:
+def check_holes(name: str, holes: int) -> int:
     """A number of holes that a sample may have."""
-    if _validation.check_size("holes", holes, MOST_PATCHES) == 0:
-        raise ValueError("holes must be 1 or more, got 0; prob=0 cuts nothing out")
+    if _validation.check_size(name, holes, MOST_PATCHES) == 0:
+        raise ValueError(f"{name} must be 1 or more, got 0; a probability of 0 cuts nothing out")
     return holes

@@ -171,12 +171,13 @@ def check_blends(images: Tensor) -> None:
     """Raises unless mixup can blend the images."""
     if is_tv_tensor(images, "Mask"):
         raise TypeError(
-            "images must not be a tv_tensors.Mask for mixup, because the mean of two classes is neither; a mask whose "
-            "values are intensities may be passed as images.as_subclass(torch.Tensor)"
+            "images must not be a tv_tensors.Mask for mixup, because two classes have no mean; mix_images takes it for "
+            "labels, and a mask whose values are intensities may be passed as images.as_subclass(torch.Tensor)"
         )
     if images.dtype not in BLENDED_DTYPES:
         raise TypeError(
-            f"images must be of dtype {_names(BLENDED_DTYPES)} for mixup, got {images.dtype}, whose values have no mean"
+            f"images must be of dtype {_names(BLENDED_DTYPES)} for mixup, got {images.dtype}, whose values have no "
+            "mean (of masks, see mix_images with labels=True)"
         )
 
 

@@ -156,7 +156,10 @@ def _mix_settings(mix: Transform | None) -> tuple[MixSettings, int | None]:
     if mix._output is not None:
         raise ValueError("mix must not reuse its output, because there is none: give reuse_output to Augment")
     if not isinstance(mix._settings, MixSettings):
-        raise TypeError(f"mix must be of one box a sample for the batch tail, got {mix!r}")
+        raise TypeError(
+            f"mix must be of one box a sample for the batch tail, got {mix!r}; leave it out there, and give it what "
+            "Augment returns"
+        )
     return mix._settings, mix.num_classes
 
 

@@ -142,17 +142,22 @@ def constant(number: float) -> float:
     return operator.index(number) if isinstance(number, int) else float.fromhex(number.hex())
 
 
-def quantiles(distributions: Sequence[float | Distribution | None], device: torch.device) -> Tensor:
+def quantiles(
+    distributions: Sequence[float | Distribution | None], device: torch.device, methods: int = KINDS
+) -> Tensor:
     """The tables that the kinds draw lambda by, float32 (KINDS, 4097), on a device. Built once for each device.
 
     distributions are those of the kinds in their order: of lambda, where a number alpha stands for Beta(alpha, alpha),
     or, of a kind that does not mix the target, of the fraction of the image that its box covers, where a number is that
     fraction. None, or none at the end, for what is not drawn.
+
+    With methods of PATCH_METHODS they go on behind the kinds: resizemix's of the scale of its box, where a number is
+    that scale, and ricap's of its corner, where a number stands for Beta(number, number).
     """
     if torch.compiler.is_compiling():
         parts = tuple(_parts(each) for each in distributions)
-        return getattr(OfGraphs, _name_of_tables(device, *parts))
-    return _tables(device, *distributions)
+        return getattr(OfGraphs, _name_of_tables(device, methods, *parts))
+    return _tables(device, methods, *distributions)
 
 
 _ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
@@ -194,57 +199,26 @@ def knots_of(distribution: Distribution) -> np.ndarray:
     return np.clip(knots, 0.0, 1.0)
 
 
-def _knots_of_kind(kind: int, drawn: float | Distribution | None) -> np.ndarray:
+def _knots_of_method(method: int, drawn: float | Distribution | None) -> np.ndarray:
     if drawn is None:
         return np.ones(QUANTILE_INTERVALS + 1)
-    if mixes_target(kind):
+    if mixes_target(method) or method == PatchMethod.ricap:
         return knots_of(as_distribution(drawn))
-    area = drawn if isinstance(drawn, Distribution) else Constant(drawn)
-    return 1.0 - knots_of(area)[::-1]  # lambda is what is left of the image
+    knots = knots_of(drawn if isinstance(drawn, Distribution) else Constant(drawn))
+    return knots if method == PatchMethod.resizemix else 1.0 - knots[::-1]  # lambda is what is left of the image
 
 
-def _tables(device: torch.device, *distributions: float | Distribution | None) -> Tensor:
+def _tables(device: torch.device, methods: int, *distributions: float | Distribution | None) -> Tensor:
     def build() -> Tensor:
-        drawn = (*distributions, *[None] * (KINDS - len(distributions)))
-        knots = [_knots_of_kind(kind, each) for kind, each in enumerate(drawn, start=1)]
+        drawn = (*distributions, *[None] * (methods - len(distributions)))
+        knots = [_knots_of_method(method, each) for method, each in enumerate(drawn, start=1)]
         return torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
 
-    return built_once(("quantiles", device, *distributions), build)
+    return built_once(("quantiles", device, methods, *distributions), build)
 
 
-def patch_quantiles(method: int, drawn: float | Distribution, device: torch.device) -> Tensor:
-    """The table that patches are drawn by, float32 (4097,), on a device. Built once for each device.
-
-    drawn is what is drawn: of holes the area of one, or its distribution; of resizemix the scale; of ricap the corner,
-    where a number stands for Beta(number, number).
-    """
-    if torch.compiler.is_compiling():
-        return getattr(OfGraphs, _name_of_patch_table(device, int(method), _parts(drawn)))
-    return _patch_table(device, int(method), drawn)
-
-
-def _patch_table(device: torch.device, method: int, drawn: float | Distribution) -> Tensor:
-    def build() -> Tensor:
-        if method == PatchMethod.ricap:
-            knots = knots_of(as_distribution(drawn))
-        else:
-            knots = knots_of(drawn if isinstance(drawn, Distribution) else Constant(drawn))
-        if method == PatchMethod.holes:
-            knots = 1.0 - knots[::-1]  # lambda is what is left of the image
-        return torch.from_numpy(knots.astype(np.float32)).to(device)
-
-    return built_once(("patch quantiles", device, method, drawn), build)
-
-
-def _name_of_patch_table(device: torch.device, method: int, drawn: Any) -> str:
-    return name_in_graphs(_patch_table(device, method, _made_of(drawn)))
-
-
-_name_of_patch_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _name_of_tables(device: torch.device, *parts: Any) -> str:
-    return name_in_graphs(_tables(device, *[_made_of(each) for each in parts]))
+def _name_of_tables(device: torch.device, methods: int, *parts: Any) -> str:
+    return name_in_graphs(_tables(device, methods, *[_made_of(each) for each in parts]))
 
 
 _name_of_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -17,11 +17,11 @@ from ._ops import BLENDED_DTYPES, Sampling
 from ._options import CutMixOptions, MixOptions, PlanOptions, Settings, TargetOptions, complete, with_options
 from ._seed import seed_tensor
 from ._tensors import of_class, plain
-from ._tv_tensors import classes_of
+from ._tv_tensors import classes_of, is_tv_tensor
 from .distributions import quantiles
 from .features import mix_soft_labels, needs_derivative
 from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
-from .plan import MixPlan, check_plan, check_plan_batch
+from .plan import MixPlan, check_plan, check_plan_batch, plan_of_labels
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -141,7 +141,8 @@ def cutmix(
     Args:
         images: (B, ..., H, W) of any dtype and 3 to 8 dimensions, on any device, for instance (B, C, H, W) in NCHW or
             channels-last, (B, H, W), (B, T, C, H, W) or (B, C, D, H, W). A sample has one box, the same in each of its
-            slices. Views work; rows that are not dense in memory are copied first. Not changed.
+            slices; where H or W is 1, as of signals (B, C, 1, L), it is a span, 1 - lambda of the other side. Not
+            changed. Views work; rows that are not dense in memory are copied first.
         labels: class indices of any integer dtype, (B,); or soft labels, float (B, K); or None, without targets.
         num_classes: K, needed with class indices for dense targets.
         alpha: lambda, the fraction of its own pixels that a sample keeps, is drawn from Beta(alpha, alpha), or from a
@@ -278,7 +279,8 @@ def mix(
         mixup_alpha: the same of mixup. 0 or None: no mixup.
         cutout: the probability that a sample is cut out.
         cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution. The
-            paper's 16 of 32 pixels are 0.25.
+            paper's 16 of 32 pixels are 0.25. Sides below 2 / sqrt(cutout_area) pixels, and 1 / sqrt(cutout_area) with
+            placement "inside", are too small for a box of one pixel.
         fill: what its box is filled with, a value of the images' dtype.
         prob: the probability that a sample which is not cut out is mixed.
         switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
@@ -523,20 +525,59 @@ def apply_plan_(
     return _follow(images, labels, plan, num_classes, fill=fill, inplace=True, out=None, backend=backend, **options)
 
 
+def _mix_images(
+    images: Tensor,
+    plan: MixPlan,
+    labels: bool,
+    ignore_index: int | None,
+    fill: float,
+    *,
+    inplace: bool,
+    out: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    if not isinstance(labels, bool):
+        raise TypeError(f"labels must be True or False, whether images are labels, got {type(labels).__name__}")
+    if not (labels or is_tv_tensor(images, "Mask")):
+        if ignore_index is not None:
+            raise ValueError(f"ignore_index must be None without labels=True, got {ignore_index!r}; see fill")
+        return _follow(images, None, plan, None, fill=fill, inplace=inplace, out=out, backend=backend)[0]
+    if fill != 0:
+        raise ValueError(f"fill must be left out of masks of labels, got {fill!r}; see ignore_index")
+    _validation.check_images(plain(images))
+    check_plan(plan, images, in_place=inplace, of_labels=True)
+    plan = plan_of_labels(plan, cut_out=ignore_index is not None)
+    index = 0 if ignore_index is None else check_fill(ignore_index, "ignore_index")
+    fill_words(index, images.dtype, "ignore_index")  # raises by its name; what follows calls it fill
+    return _follow(images, None, plan, None, fill=index, inplace=inplace, out=out, backend=backend)[0]
+
+
 def mix_images(
-    images: Tensor, plan: MixPlan, *, fill: float = 0.0, out: Tensor | None = None, backend: BackendName | None = None
+    images: Tensor,
+    plan: MixPlan,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    fill: float = 0.0,
+    out: Tensor | None = None,
+    backend: BackendName | None = None,
 ) -> Tensor:
     """Images mixed by a plan, without targets: masks, a second camera, or the same images again.
 
     >>> masks = torch.randint(5, (4, 16, 16))
-    >>> mix_images(masks, sample_plan(4, 16, 16)).shape
+    >>> mix_images(masks, sample_plan(4, 16, 16), labels=True).shape
     torch.Size([4, 16, 16])
 
     Args:
-        images: (B, ..., H, W) of any dtype, H and W those of the plan. Not changed. Where a plan blends (mixup), plain
-            uint8 and float tensors are taken for intensities.
+        images: (B, ..., H, W) of any dtype, H and W those of the plan. Not changed. Where a plan blends (mixup), they
+            are of a dtype that mixup blends, unless they are masks of labels.
         plan: on the device of the images.
-        fill: what the boxes of samples that are cut out are filled with, a value of the images' dtype.
+        labels: whether the images are masks whose pixels are labels, of which there is no mean. They are never blended,
+            whatever their dtype: where the plan blends two images, all labels are those of the larger weight, the
+            sample's own at lam = 0.5. So are ``torchvision.tv_tensors.Mask`` without being told.
+        ignore_index: of masks of labels, what the boxes of samples that are cut out are filled with, a value of the
+            masks' dtype, so that a loss leaves them out; by default they keep their labels.
+        fill: of other images, what the boxes of samples that are cut out are filled with, a value of the images' dtype.
         out: a tensor like images to write to, which must not overlap it.
         backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
 
@@ -544,22 +585,31 @@ def mix_images(
         New images like those given, or out.
 
     Raises:
-        TypeError: a plan that blends is given a mask, of another integer dtype or ``torchvision.tv_tensors.Mask`` of
-            any dtype, because class indices have no mean. On a GPU, where looking at the plan would make the host wait,
-            samples that would be blended are left as they were instead.
+        TypeError: a plan that blends is given images of another dtype, which have no mean, without labels=True. On a
+            GPU, where looking at the plan would make the host wait, samples that would be blended are left as they were
+            instead.
+        ValueError: ignore_index is given for images that are no masks of labels, or fill for masks.
         TypeError, ValueError, RuntimeError: as :func:`apply_plan`.
     """
-    return _follow(images, None, plan, None, fill=fill, inplace=False, out=out, backend=backend)[0]
+    return _mix_images(images, plan, labels, ignore_index, fill, inplace=False, out=out, backend=backend)
 
 
-def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: BackendName | None = None) -> Tensor:
+def mix_images_(
+    images: Tensor,
+    plan: MixPlan,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    fill: float = 0.0,
+    backend: BackendName | None = None,
+) -> Tensor:
     """:func:`mix_images` in place: reads and writes only the boxes' bytes, or all of a sample that is blended.
 
     >>> mix_images_(images, sample_plan(4, 16, 16)) is images
     True
 
     Args:
-        images, fill, backend: as for :func:`mix_images`.
+        images, labels, ignore_index, fill, backend: as for :func:`mix_images`.
         plan: on the device of the images, and its own inverse, ``partner[partner[i]] == i``.
 
     Returns:
@@ -568,7 +618,7 @@ def mix_images_(images: Tensor, plan: MixPlan, *, fill: float = 0.0, backend: Ba
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`mix_images` and :func:`apply_plan_`.
     """
-    return _follow(images, None, plan, None, fill=fill, inplace=True, out=None, backend=backend)[0]
+    return _mix_images(images, plan, labels, ignore_index, fill, inplace=True, out=None, backend=backend)
 
 
 def mix_targets(

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import masks
 from .demo import ACCENT, CLASSES, INK, make_batch, words_of
 from .patches import mix_by_masks
-from .transforms import RICAP, CutMix, Cutout, FMix, MixUp, ResizeMix
+from .transforms import RICAP, CutMix, Cutout, FMix, Mix, MixUp, ResizeMix
 
 BATCH = len(CLASSES)
 GAP, NAME_WIDTH, TEXT, LINE = 10, 104, 13, 16  # pixels
@@ -56,6 +56,9 @@ METHODS: dict[str, Method] = {
     "Cutout,\n3 holes": _all(Cutout, area=0.08, holes=3),
     "RICAP": _all(RICAP, beta=1.0),
     "ResizeMix": _all(ResizeMix),
+    "Mix of\nthose": _all(
+        Mix, cutout=0.15, cutout_area=0.08, cutout_holes=3, ricap=0.2, resizemix=0.15, mixup_alpha=4.0
+    ),
     "FMix": _all(FMix),
     "cow masks": _by_masks(masks.cow, sigma=(0.125, 0.2)),
     "grid masks": _by_masks(masks.grid),

@@ -17,9 +17,9 @@ from ._ops import (
     LONGEST_SIDE,
     MOST_MASKED_PIXELS,
     MOST_PATCHES,
+    PATCH_METHODS,
     PLAN_COLUMNS,
     Kind,
-    PatchSampling,
 )
 from ._options import MaskSettings, PatchSettings
 from ._seed import seed_tensor
@@ -27,7 +27,7 @@ from ._serialization import register
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
 from .boxes import MixedBoxes
-from .distributions import patch_quantiles, quantiles
+from .distributions import quantiles
 from .functional import _labels_of_op, _mark_written
 from .masks import fmix
 from .pairs import PairTargets, pairs_of
@@ -871,6 +871,8 @@ def run_patches(
     """
     given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
+    if settings.blends:
+        _validation.check_blends(given)
     device, (height, width) = images.device, images.shape[-2:]
     _check_sides(height, width)
     op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
@@ -883,8 +885,8 @@ def run_patches(
     arguments = (
         op_labels,
         seed_tensor(seed, generator, device, like=images),
-        patch_quantiles(PatchSampling(*settings.sampling).method, settings.distribution, device),
-        settings.prob,
+        quantiles(settings.distributions, device, PATCH_METHODS),
+        settings.bounds,
         settings.sampling,
         classes,
         settings.label_smoothing,
@@ -904,7 +906,7 @@ def run_patches(
     plan = PatchPlan._unchecked(rows, height, width, sources)
     if labels is None:
         return mixed, None, plan
-    # A sample of holes keeps its target, whichever of its patches says so.
+    # Without ricap there is at most one patch that mixes the target, the first.
     return mixed, dense if op_labels is not None else pairs_of(labels, rows[:, 0]), plan
 
 
@@ -921,12 +923,10 @@ def draw_patches(
 ) -> PatchPlan:
     """The plan that :func:`run_patches` with the same arguments would follow."""
     sizes = _validation.check_size("batch_size", batch_size, _validation.MAX_BATCH), *_check_sides(height, width)
-    table = patch_quantiles(
-        PatchSampling(*settings.sampling).method, settings.distribution, torch.empty(0, device=device).device
-    )
-    ops = _backends.ops_for(backend, table.device)
-    drawn = seed_tensor(seed, generator, table.device)
-    rows, sources = ops.sample_patches(drawn, table, settings.prob, settings.sampling, *sizes)
+    tables = quantiles(settings.distributions, torch.empty(0, device=device).device, PATCH_METHODS)
+    ops = _backends.ops_for(backend, tables.device)
+    drawn = seed_tensor(seed, generator, tables.device)
+    rows, sources = ops.sample_patches(drawn, tables, settings.bounds, settings.sampling, *sizes)
     return PatchPlan._unchecked(rows, height, width, sources)
 
 

@@ -307,13 +307,28 @@ def _plainly_valid(packed: Tensor, height: int, width: int) -> bool:
     return within and bool((rows[:, 1:3] <= rows[:, 3:5]).all())
 
 
-def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False) -> None:
-    """Raises unless the plan fits the images."""
+def plan_of_labels(plan: MixPlan, *, cut_out: bool) -> MixPlan:
+    """The plan that masks of labels follow: where images are blended, the label of the larger weight is taken.
+
+    Rows that may not be followed still may not. Without cut_out, samples that are cut out keep their labels.
+    """
+    partner, y0, x0, y1, x1, lam, kind, rest = plan.packed.unbind(1)
+    blended = reference.blends(kind) & reference.valid_rows(plan.packed, plan.height, plan.width)
+    taken = blended & (plan.lam < 0.5)
+    kept = blended if cut_out else blended | (kind == int(Kind.cutout))
+    kind = torch.where(taken, int(Kind.cutmix), torch.where(kept, int(Kind.keep), kind))
+    whole = zip((y0, x0, y1, x1), (0, 0, plan.height, plan.width), strict=True)
+    box = [torch.where(taken, edge_of_all, edge) for edge, edge_of_all in whole]
+    return MixPlan._unchecked(torch.stack([partner, *box, lam, kind, rest], dim=1), plan.height, plan.width)
+
+
+def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False, of_labels: bool = False) -> None:
+    """Raises unless the plan fits the images, or masks of labels, which are not blended."""
     check_plan_batch(plan, images.shape[0], images.device, "images")
     check_plan_size(plan, images, "; use plan.rescaled({}, {})")
     plan.check(in_place=in_place)
     classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
-    if classes and _validation.has_values(plan.packed) and reference.blends(plan.kind).any():
+    if classes and not of_labels and _validation.has_values(plan.packed) and reference.blends(plan.kind).any():
         _validation.check_blends(images)
 
 

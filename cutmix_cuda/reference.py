@@ -7,7 +7,7 @@ contracted into a fused multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -28,7 +28,7 @@ from ._ops import (
 )
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
-_PER_BATCH, _PER_DRAW = 0, 1  # streams
+_PER_BATCH, PER_DRAW = 0, 1  # streams
 
 
 def mulhi(a: Tensor, b: int | Tensor) -> Tensor:
@@ -88,10 +88,21 @@ def part_of(share: Tensor, length: int) -> Tensor:
     return torch.where(part < all_of_it, part.to(torch.int64), length)
 
 
+def sides_of(lam: Tensor, scale: float, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Height and width of a box times a scale, of a span in an image of one row or column.
+
+    Mirrors mix_math.h::sides_of.
+    """
+    share = 1.0 - lam
+    row, column = height == 1, width == 1 and height != 1
+    ratio = scale * (share if row or column else sqrt_rn(share))
+    one = torch.ones_like(ratio, dtype=torch.int64)
+    return one if row else part_of(ratio, height), one if column else part_of(ratio, width)
+
+
 def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
-    ratio = 0.5 * sqrt_rn(1.0 - lam)
-    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
+    half_height, half_width = sides_of(lam, 0.5, height, width)
     x, y = mulhi(word_x, width), mulhi(word_y, height)
     return (
         (y - half_height).clamp(min=0),
@@ -103,8 +114,7 @@ def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width:
 
 def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    ratio = sqrt_rn(1.0 - lam)
-    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
+    box_height, box_width = sides_of(lam, 1.0, height, width)
     x0 = mulhi(word_x, width - box_width + 1)
     y0 = mulhi(word_y, height - box_height + 1)
     return y0, x0, y0 + box_height, x0 + box_width
@@ -190,7 +200,7 @@ def mixes_target(kind: _Kinds) -> _Kinds:
 
 
 def can_draw(kind: int, bounds: Sequence[float]) -> bool:
-    """Whether the bounds leave room for a kind. Mirrors mix_math.h::can_draw."""
+    """Whether the bounds leave room for a kind, or whatever else they are of. Mirrors mix_math.h::can_draw."""
     bound = bounds[kind - 1]
     for other in bounds[: kind - 1]:  # any() would cost each call of mix half a microsecond
         if other >= bound:
@@ -206,13 +216,14 @@ def may_blend(bounds: Sequence[float]) -> bool:
     return any(kind <= len(bounds) and can_draw(kind, bounds) for kind in _BLENDING)
 
 
-def kind_of(bounds: Sequence[float], word: Tensor) -> Tensor:
-    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of."""
+def first_below(bounds: Sequence[float], word: Tensor) -> Tensor:
+    """Which bound, from 1, is the first that a random number is below; 0 where there is none. Mirrors
+    mix_math.h::first_below."""
     number = unit_float(word)
-    kind = torch.full_like(word, int(Kind.keep))
-    for each in reversed(range(KINDS)):  # the first bound comes last, and prevails
-        kind = torch.where(number < torch.full_like(number, bounds[each]), each + 1, kind)
-    return kind
+    first = torch.zeros_like(word)
+    for each in reversed(range(len(bounds))):  # the first bound comes last, and prevails
+        first = torch.where(number < torch.full_like(number, bounds[each]), each + 1, first)
+    return first
 
 
 def sample_plan(
@@ -231,8 +242,8 @@ def sample_plan(
         return index.new_empty((0, PLAN_COLUMNS), dtype=torch.int32)
     seed = seed.to(quantiles.device).reshape(1)
     partners = partner_of(partner_map(partner, seed, batch), index, batch)
-    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), _PER_DRAW)
-    kind = kind_of(bounds, word_kind)
+    word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partners), PER_DRAW)
+    kind = first_below(bounds, word_kind)
     kind = torch.where((partners == index) & has_partner(kind), int(Kind.keep), kind)
     if height == 0 or width == 0:
         kind = torch.full_like(kind, int(Kind.keep))
@@ -286,11 +297,11 @@ def mixed_value(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     return lam * own + (1.0 - lam) * partner
 
 
-def blended(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """Blended pixels, rounded once to their dtype. Mirrors values.h::blended."""
+def computed(kind: Kind, lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+    """Changed pixels of a kind that reads its own, rounded once to their dtype. Mirrors values.h::computed."""
     value = torch.float64 if own.dtype == torch.float64 else torch.float32
-    mixed = mixed_value(lam.to(value), own.to(value), partner.to(value))
-    return mixed.round().to(torch.uint8) if own.dtype == torch.uint8 else mixed.to(own.dtype)
+    changed = mixed_value(lam.to(value), own.to(value), partner.to(value))  # mixup, the only one
+    return changed.round().to(torch.uint8) if own.dtype == torch.uint8 else changed.to(own.dtype)
 
 
 def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
@@ -299,15 +310,24 @@ def _fill_of(images: Tensor, fill: Sequence[int]) -> Tensor:
     return _as_bits(pattern.view(images.dtype)[:1]).squeeze(0)
 
 
-def changed_pixels(own: Tensor, kind: Tensor, in_box: Tensor, changed: dict[Kind, Tensor]) -> Tensor:
-    """Pixels as mixing leaves them: what a changed one becomes, by kind, in the sample's box if the kind has one.
+def changed_pixels(
+    own: Tensor,
+    partner: Tensor,
+    fill: Tensor,
+    kind: Tensor,
+    in_box: Tensor,
+    compute: Callable[[Kind], Tensor],
+) -> Tensor:
+    """Pixels as mixing leaves them: what each kind makes of them, in the sample's box if the kind has one.
 
-    kind and in_box are broadcast to the pixels.
+    kind and in_box are broadcast to the pixels; compute gives what becomes of those that a kind reads.
     """
-    for each, pixels in changed.items():
+    mixed = own
+    for each in tuple(Kind)[1:]:  # without keep
+        pixels = compute(each) if reads_own(each) else partner if has_partner(each) else fill
         changes = kind == int(each)
-        own = torch.where(changes & in_box if has_box(each) else changes, pixels, own)
-    return own
+        mixed = torch.where(changes & in_box if has_box(each) else changes, pixels, mixed)
+    return mixed
 
 
 def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: Sequence[int]) -> None:
@@ -329,12 +349,15 @@ def _mix_pixels(images: Tensor, plan: Tensor, valid: Tensor, out: Tensor, fill: 
     partner = torch.where(valid, partner, 0).long()
     own = _as_bits(images)
     others = own[partner]
+    lam = per_sample(plan[:, 5].view(torch.float32))
+    computes = images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any())  # a GPU is not asked
 
-    changed = {Kind.cutmix: others, Kind.cutout: _fill_of(images, fill)}
-    if images.dtype in BLENDED_DTYPES and (images.is_cuda or blends(kind).any()):  # a GPU is not asked
-        lam = per_sample(plan[:, 5].view(torch.float32))
-        changed[Kind.mixup] = _as_bits(blended(lam, images, images[partner]))
-    _as_bits(out).copy_(changed_pixels(own, per_sample(kind), in_box, changed))
+    def compute(each: Kind) -> Tensor:
+        return _as_bits(computed(each, lam, images, images[partner])) if computes else own
+
+    filled = _fill_of(images, fill)
+    mixed = changed_pixels(own, others, filled, per_sample(kind), in_box, compute)
+    _as_bits(out).copy_(mixed)
 
 
 def smoothing_of(label_smoothing: float, num_classes: int) -> tuple[float, float, float]:

@@ -15,13 +15,12 @@ from ._ops import (
     EraseOrder,
     EraseValue,
     Erasing,
-    Kind,
     TargetFormat,
     ViewChoices,
     ViewParameters,
     new_images,
 )
-from .reference import mixed_value, mulhi, philox, quantile, sqrt_rn, unit_float
+from .reference import mulhi, philox, quantile, sqrt_rn, unit_float
 
 _PER_VIEW, _PER_ERASING, _PER_TRY, _PER_NOISE, _PER_COLOUR = 2, 3, 4, 5, 6  # streams, after those of reference.py
 _TRIES = 10  # of a box that fits
@@ -201,8 +200,7 @@ def followed(plan: Tensor, views: Tensor, height: int, width: int) -> Tensor:
     valid, seen = reference.valid_rows(plan, height, width), valid_views(views, height, width)
     if plan.shape[0] == 0:
         return valid
-    has_partner = (plan[:, 6] == int(Kind.cutmix)) | (plan[:, 6] == int(Kind.mixup))
-    return valid & seen & (~has_partner | seen[torch.where(valid, plan[:, 0], 0).long()])
+    return valid & seen & (~reference.has_partner(plan[:, 6]) | seen[torch.where(valid, plan[:, 0], 0).long()])
 
 
 def coloured_value(row: Tensor, red: Tensor, green: Tensor, blue: Tensor, white: float) -> Tensor:
@@ -327,12 +325,14 @@ def apply_views_out(
         others = values[torch.where(valid, plan[:, 0], 0).long()]
         in_box = _in_boxes(plan[:, None, 1:5], height, width)
         lam = plan[:, 5].view(torch.float32)[:, None, None, None]
-        changed = {
-            Kind.cutmix: others,
-            Kind.mixup: mixed_value(lam, values, others),
-            Kind.cutout: _per_channel(fill),
-        }
-        mixed = reference.changed_pixels(values, plan[:, 6, None, None, None], in_box, changed)
+        mixed = reference.changed_pixels(
+            values,
+            others,
+            _per_channel(fill),
+            plan[:, 6, None, None, None],
+            in_box,
+            lambda kind: reference.computed(kind, lam, values, others),
+        )
         if how.order == EraseOrder.after:
             mixed = _erase(mixed, own, erase, how, seed)
         out.copy_(cast(torch.where(valid[:, None, None, None], mixed, plain), out.dtype))

@@ -12,11 +12,36 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._ops import BLENDED_DTYPES, NO_FILL, Kind, PatchMethod, PatchSampling, Placement, TargetFormat, patch_ops
-from .reference import blends, has_partner, is_kind, mixed_value, mixes_target, mulhi, philox, quantile, unit_float
+from ._ops import (
+    BLENDED_DTYPES,
+    KINDS,
+    NO_FILL,
+    RICAP_PATCHES,
+    Kind,
+    PatchMethod,
+    PatchSampling,
+    Placement,
+    Sampling,
+    TargetFormat,
+    patch_ops,
+)
+from .reference import (
+    PER_DRAW,
+    blends,
+    has_box,
+    has_partner,
+    is_kind,
+    mixed_value,
+    mixes_target,
+    mulhi,
+    philox,
+    quantile,
+)
 
 _PER_PATCH_BATCH, PER_PATCH = 8, 9  # streams. Mirrors patches.h::PatchStream
 _UNITS = 1 << 24  # of a pixel's weight
+_METHODS_OF_KINDS = PatchMethod.cutmix, PatchMethod.mixup, PatchMethod.cutout
+_KEEP_AND_CUTOUT = PatchMethod.keep, PatchMethod.cutout
 
 
 class Patches(NamedTuple):
@@ -44,60 +69,100 @@ def nearest_part_of(share: Tensor, length: int) -> Tensor:
     return part.to(torch.int64).clamp(max=length)
 
 
+def draws_holes_alone(bounds: Sequence[float]) -> bool:
+    """Whether no method but cutout can be drawn. Mirrors patches.h::draws_holes_alone."""
+    return not any(reference.can_draw(method, bounds) for method in PatchMethod if method not in _KEEP_AND_CUTOUT)
+
+
+_Columns = tuple[Tensor, ...]  # of a patch of each sample: partner, box, lam, kind, source
+
+
+def _patch_of_kind(row: Tensor, height: int, width: int) -> _Columns:
+    """What is mixed as one of the kinds: its box is painted, or where the kind has none all of the image."""
+    partner, kind = row[:, 0].long(), row[:, 6].long()
+    whole = torch.tensor([0, 0, height, width], device=row.device)
+    everywhere = (kind != int(Kind.keep)) & ~has_box(kind)
+    box = torch.where(everywhere[:, None], whole, row[:, 1:5].long()).unbind(1)
+    return partner, *box, row[:, 5].view(torch.float32), kind, *box
+
+
+def _resized_partner(partner: Tensor, table: Tensor, words: tuple[Tensor, ...], height: int, width: int) -> _Columns:
+    """The patch of resizemix."""
+    box = scaled_box(quantile(table, words[0]), words[1], words[2], height, width)
+    zero = torch.zeros_like(partner)
+    kind = zero + int(Kind.cutmix)
+    return partner, *box, reference.share_outside(box, height, width), kind, zero, zero, zero + height, zero + width
+
+
+def _corner(
+    partner: Tensor,
+    table: Tensor,
+    patch: int,
+    of_sample: tuple[Tensor, ...],
+    words: tuple[Tensor, ...],
+    height: int,
+    width: int,
+) -> _Columns:
+    """A patch of ricap."""
+    zero = torch.zeros_like(partner)
+    corner_y = nearest_part_of(quantile(table, of_sample[0]), height)
+    corner_x = nearest_part_of(quantile(table, of_sample[1]), width)
+    right, lower = patch % 2 == 1, patch // 2 == 1
+    y0, y1 = (corner_y, zero + height) if lower else (zero, corner_y)
+    x0, x1 = (corner_x, zero + width) if right else (zero, corner_x)
+    box = y0, x0, y1, x1
+    y, x = mulhi(words[2], height - (y1 - y0) + 1), mulhi(words[1], width - (x1 - x0) + 1)
+    kind = zero + int(Kind.cutmix)
+    return partner, *box, reference.share_outside(box, height, width), kind, y, x, y + (y1 - y0), x + (x1 - x0)
+
+
 def sample_patches(
     seed: Tensor,
     quantiles: Tensor,
-    prob: float,
+    bounds: Sequence[float],
     patch_sampling: Sequence[int],
     batch: int,
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:
     """Rows, int32 (batch, patches, 8), and sources, int32 (batch, patches, 4). Mirrors patches.h::sample_patch."""
-    method, scope, rule, placement, patches = PatchSampling(*patch_sampling)
+    scope, rule, placement, holes, patches = PatchSampling(*patch_sampling)
     index = torch.arange(batch, device=quantiles.device)
     if batch == 0:
         return index.new_empty((0, patches, 8), dtype=torch.int32), index.new_empty((0, patches, 4), dtype=torch.int32)
     seed = seed.to(quantiles.device).reshape(1)
     mapped = reference.partner_of(reference.partner_map(rule, seed, batch), index, batch)
     draw = reference.draw_index(scope, index, mapped)
-    of_sample = philox(seed, draw, PER_PATCH)
-    number = unit_float(of_sample[3])
-    drawn = number < torch.full_like(number, prob)
+    method = reference.first_below(bounds, philox(seed, draw, PER_DRAW)[3])
+    method = torch.where((method == int(PatchMethod.resizemix)) & (mapped == index), 0, method)
     if height == 0 or width == 0:
-        drawn = torch.zeros_like(drawn)
+        method = torch.zeros_like(method)
+    sampling = Sampling(scope, rule, placement, correct_lam=1)
+    of_kinds = reference.sample_plan(seed, quantiles[:KINDS], bounds[:KINDS], sampling, batch, height, width)
+    of_sample = philox(seed, draw, PER_PATCH)
+    place = reference.clipped_box if placement == Placement.clip else reference.inside_box
 
     rows, sources = [], []
-    zero = torch.zeros_like(index)
+    zero, one = torch.zeros_like(index), torch.ones(batch, device=index.device)
     for patch in range(patches):
-        word_share, word_x, word_y, _ = philox(seed, draw, PER_PATCH, 1 + patch)
-        partner, lam, kind = mapped, torch.ones(batch, device=index.device), zero + int(Kind.cutmix)
-        changes = drawn
-        if method == PatchMethod.holes:
-            place = reference.clipped_box if placement == Placement.clip else reference.inside_box
-            box = source = place(quantile(quantiles, word_share), word_x, word_y, height, width)
-            kind = zero + int(Kind.cutout)
-        elif method == PatchMethod.resizemix:
-            box = scaled_box(quantile(quantiles, word_share), word_x, word_y, height, width)
-            source = zero, zero, zero + height, zero + width
-            changes = drawn & (partner != index)
-        else:
+        words = philox(seed, draw, PER_PATCH, 1 + patch)
+        made = mapped, *[zero] * 4, one, zero, *[zero] * 4
+        drawn: dict[PatchMethod, _Columns] = {}
+        if patch == 0:
+            drawn |= dict.fromkeys(_METHODS_OF_KINDS, _patch_of_kind(of_kinds, height, width))
+            table = quantiles[PatchMethod.resizemix - 1]
+            drawn[PatchMethod.resizemix] = _resized_partner(mapped, table, words, height, width)
+        if holes > 1 and patch < holes:
+            box = place(quantile(quantiles[PatchMethod.cutout - 1], words[0]), words[1], words[2], height, width)
+            drawn[PatchMethod.cutout] = mapped, *box, one, zero + int(Kind.cutout), *box
+        if patch < RICAP_PATCHES:
             shift = mulhi(philox(seed, torch.zeros_like(seed), _PER_PATCH_BATCH, patch)[0], batch)
-            partner = (index + shift) % batch
-            corner_y = nearest_part_of(quantile(quantiles, of_sample[0]), height)
-            corner_x = nearest_part_of(quantile(quantiles, of_sample[1]), width)
-            right, lower = patch % 2 == 1, patch // 2 == 1
-            y0, y1 = (corner_y, zero + height) if lower else (zero, corner_y)
-            x0, x1 = (corner_x, zero + width) if right else (zero, corner_x)
-            box = y0, x0, y1, x1
-            sy, sx = mulhi(word_y, height - (y1 - y0) + 1), mulhi(word_x, width - (x1 - x0) + 1)
-            source = sy, sx, sy + (y1 - y0), sx + (x1 - x0)
-        if method != PatchMethod.holes and height * width > 0:
-            lam = reference.share_outside(box, height, width)
-        lam = torch.where(changes, lam, torch.ones_like(lam))
-        box, source = (tuple(torch.where(changes, edge, 0) for edge in edges) for edges in (box, source))
-        kind = torch.where(changes, kind, int(Kind.keep))
-        integers = [column.to(torch.int32) for column in (partner, *box)]
+            partner, table = (index + shift) % batch, quantiles[PatchMethod.ricap - 1]
+            drawn[PatchMethod.ricap] = _corner(partner, table, patch, of_sample, words, height, width)
+        for each, columns in drawn.items():
+            made = tuple(torch.where(method == int(each), *both) for both in zip(columns, made, strict=True))
+        partner, y0, x0, y1, x1, lam, kind, *source = made
+        integers = [column.to(torch.int32) for column in (partner, y0, x0, y1, x1)]
         rows.append(torch.stack([*integers, lam.view(torch.int32), kind.to(torch.int32), zero.to(torch.int32)], dim=1))
         sources.append(torch.stack(source, dim=1).to(torch.int32))
     return torch.stack(rows, dim=1), torch.stack(sources, dim=1)
@@ -330,9 +395,9 @@ def paint_targets(
 
 
 def sample_and_paint_out(
-    images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
+    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
 ):
-    rows, sources = sample_patches(seed, quantiles, prob, patch_sampling, images.shape[0], *images.shape[-2:])
+    rows, sources = sample_patches(seed, quantiles, bounds, patch_sampling, images.shape[0], *images.shape[-2:])
     given = images, None, labels, None, rows, sources, None, None
     return paint_out(*given, num_classes, label_smoothing, dtype, out, fill), rows, sources
 

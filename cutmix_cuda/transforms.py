@@ -18,7 +18,7 @@ from ._options import (
     CutoutOptions,
     FMixOptions,
     MaskSettings,
-    MixOptions,
+    MixPatchesOptions,
     MixUpOptions,
     PatchSettings,
     ResizeMixOptions,
@@ -26,6 +26,7 @@ from ._options import (
     Settings,
     check_holes,
     complete,
+    settings_of_mix,
     with_options,
 )
 from ._output import check_reuse
@@ -33,6 +34,7 @@ from ._seed import counted_seed
 from ._tensors import plain
 from .functional import draw_plan, returned, run
 from .patches import draw_masks, draw_patches, follow_patches, run_patches
+from .reference_patches import draws_holes_alone
 
 
 class Transform(nn.Module):
@@ -57,6 +59,10 @@ class Transform(nn.Module):
             _validation.check_num_classes(num_classes)
         if inplace and isinstance(settings, Settings):
             _validation.check_own_inverse(Sampling(*settings.sampling).partner)
+        if inplace and isinstance(settings, PatchSettings) and not draws_holes_alone(settings.bounds):
+            raise ValueError(
+                "inplace must be False where ricap or resizemix may be drawn, or several holes beside other kinds"
+            )
         if inplace and isinstance(settings, MaskSettings):
             _validation.check_own_inverse(settings.partner)
         self.seeds = counted_seed(seed, generator)
@@ -275,7 +281,8 @@ class Cutout(Transform):
     Args:
         num_classes: K, needed with class indices for dense targets.
         area: the fraction of the image that a box covers before it is clipped, or its distribution. The paper's 16 of
-            32 pixels are 0.25.
+            32 pixels are 0.25. Sides below 2 / sqrt(area) pixels, and 1 / sqrt(area) with placement "inside", are too
+            small for a box of one pixel.
         prob: the probability that a sample (with scope "batch", the batch) is cut out.
         fill: what boxes are filled with, a value of the images' dtype.
         scope: who has a box in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
@@ -304,20 +311,25 @@ class Cutout(Transform):
         **options: Unpack[CutoutOptions],
     ) -> None:
         every = complete(CutoutOptions, options)
-        several = check_holes(every["holes"]) > 1
+        several = check_holes("holes", every["holes"]) > 1
         settings = PatchSettings.of_holes(**options) if several else Settings.of_cutout(**options)
         super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 
 class Mix(Transform):
-    """CutMix, MixUp, Cutout and nothing, side by side in one batch and one launch.
+    """CutMix, MixUp, Cutout, RICAP, ResizeMix and nothing, side by side in one batch and one launch.
 
-    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1)
+    >>> mix = Mix(num_classes=1000, cutmix_alpha=1.0, mixup_alpha=0.2, cutout=0.1, resizemix=0.2)
     >>> mixed, targets = mix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
-    Each sample is cut out with probability cutout; else it is mixed with probability prob, by cutmix with probability
-    switch_prob and by mixup otherwise, as timm's ``Mixup``; else it is kept. With scope "pair" or "batch" the draw is
-    that of the pair or the batch. It mixes in eval mode as well: call it in the training loop and not in validation.
+    Each sample is cut out, or mixed by :class:`RICAP` or :class:`ResizeMix`, with the probabilities cutout, ricap and
+    resizemix; else it is mixed with probability prob, by cutmix with probability switch_prob and by mixup otherwise, as
+    timm's ``Mixup``; else it is kept. With scope "pair" or "batch" the draw is that of the pair or the batch. It mixes
+    in eval mode as well: call it in the training loop and not in validation.
+
+    With ricap, resizemix or several holes the plan is a :class:`PatchPlan`, of as many patches a sample as any of them
+    needs, targets are weighted by the pixels, and mixing is in place of holes alone. What is drawn to be cutmix, mixup
+    or cutout of one hole is what it would be without them.
 
     Args:
         num_classes: K, needed with class indices for dense targets.
@@ -327,10 +339,18 @@ class Mix(Transform):
         cutout: the probability that a sample is cut out.
         cutout_area: the fraction of the image that its box covers before it is clipped, or its distribution.
         fill: what its box is filled with, a value of the images' dtype.
-        prob: the probability that a sample which is not cut out is mixed.
-        switch_prob: the probability that a sample which is mixed is mixed by cutmix, where there are both.
-        scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`.
-        label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`.
+        cutout_holes: boxes of a sample that is cut out, as of :class:`Cutout`, up to 64.
+        ricap: the probability that a sample is mixed by ricap; cutout, ricap and resizemix are at most 1 together.
+        ricap_beta: the parameter of the distribution of its corner, or a distribution, as of :class:`RICAP`.
+        resizemix: the probability that a sample is mixed by resizemix.
+        resizemix_scale: of its box's sides to the image's, or its distribution, as of :class:`ResizeMix`.
+        prob: the probability that a sample which is none of these is mixed by cutmix or mixup.
+        switch_prob: the probability that a sample which is mixed by one of the two is mixed by cutmix, where there are
+            both.
+        scope, partner, placement, correct_lam: of boxes and draws, as for :class:`CutMix`. ricap has partners of its
+            own, and none in pairs: scope "pair" is an error with it. correct_lam has to be True with a
+            :class:`PatchPlan`.
+        label_smoothing, target_dtype, targets: of targets, as for :class:`CutMix`; with ricap they are "dense".
         inplace, reuse_output, seed, generator, backend: as for :class:`CutMix`.
 
     Raises:
@@ -347,9 +367,9 @@ class Mix(Transform):
         seed: int | Tensor | None = None,
         generator: torch.Generator | None = None,
         backend: BackendName | None = None,
-        **options: Unpack[MixOptions],
+        **options: Unpack[MixPatchesOptions],
     ) -> None:
-        settings, every = Settings.of_mix(**options), complete(MixOptions, options)
+        settings, every = settings_of_mix(**options), complete(MixPatchesOptions, options)
         super().__init__(settings, every, num_classes, inplace, reuse_output, seed, generator, backend)
 
 

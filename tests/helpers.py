@@ -220,13 +220,23 @@ def oracle_box(lam: np.float32, word_x: int, word_y: int, height: int, width: in
         part = share * np.float32(length)  # beyond 2^24 float32(length) may be more than length
         return int(part) if part < np.float32(length) else length
 
-    side = np.sqrt(np.float32(1) - lam)
+    share = np.float32(1) - lam
+    if height == 1 or width == 1:  # a span along the one side, across all of the other
+        word, length = (word_x, width) if height == 1 else (word_y, height)
+        if placement == "inside":
+            span = whole_pixels(share, length)
+            start = word * (length - span + 1) >> 32
+            end = start + span
+        else:
+            half, centre = whole_pixels(np.float32(0.5) * share, length), word * length >> 32
+            start, end = max(centre - half, 0), min(centre + half, length)
+        return (0, start, 1, end) if height == 1 else (start, 0, end, 1)
+    side = np.sqrt(share)
     if placement == "inside":
         box_height, box_width = whole_pixels(side, height), whole_pixels(side, width)
         y0, x0 = word_y * (height - box_height + 1) >> 32, word_x * (width - box_width + 1) >> 32
         return y0, x0, y0 + box_height, x0 + box_width
-    half = np.float32(0.5) * side
-    half_height, half_width = whole_pixels(half, height), whole_pixels(half, width)
+    half_height, half_width = whole_pixels(np.float32(0.5) * side, height), whole_pixels(np.float32(0.5) * side, width)
     y, x = word_y * height >> 32, word_x * width >> 32
     return max(y - half_height, 0), max(x - half_width, 0), min(y + half_height, height), min(x + half_width, width)
 

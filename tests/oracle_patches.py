@@ -5,13 +5,14 @@ It imports nothing of the implementation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .helpers import generator, oracle_box, oracle_lambda, oracle_partners, philox4x32, share_left
+from .helpers import generator, oracle_box, oracle_lambda, oracle_plan, philox4x32, share_left
 
 KEEP, PASTE, BLEND, FILL = range(4)
 
@@ -189,57 +190,87 @@ def oracle_painted_targets(labels: Tensor, plan: Plan, shares: np.ndarray, num_c
 
 # ---- How patches are drawn, in Python integers and numpy's float32
 
-HOLES, RESIZEMIX, RICAP = range(3)
+METHODS = ("keep", "cutmix", "mixup", "cutout", "resizemix", "ricap")  # in the order of their numbers
 SCOPES, PARTNERS, PLACEMENTS = ("sample", "pair", "batch"), ("roll", "flip", "shift", "mirror"), ("clip", "inside")
+
+
+def only(method: str, prob: float = 1.0) -> tuple[float, ...]:
+    """The bounds of which one method has a share."""
+    before = METHODS.index(method) - 1
+    return (0.0,) * before + (prob,) * (len(METHODS) - 1 - before)
 
 
 def _words(seed: int, index: int, stream: int, position: int = 0) -> list[int]:
     return philox4x32((index, position, stream, 0), (seed % (1 << 32), seed >> 32 & 0xFFFFFFFF))
 
 
+Columns = tuple[list[int], list[int]]  # of a patch: its row and its source
+
+
+def _columns(partner: int, box: tuple[int, ...], lam: np.float32, kind: int, source: tuple[int, ...]) -> Columns:
+    return [partner, *box, int(lam.view(np.int32)), kind, 0], list(source)
+
+
 def oracle_patches(
-    seed: int, table: np.ndarray, prob: float, sampling: tuple[int, ...], batch: int, height: int, width: int
+    seed: int,
+    tables: np.ndarray,
+    bounds: Sequence[float],
+    sampling: Sequence[int],
+    batch: int,
+    height: int,
+    width: int,
 ) -> tuple[Tensor, Tensor]:
     """Rows and sources that every backend has to draw."""
-    method, scope, rule, placement, patches = sampling
-    partners = oracle_partners(PARTNERS[rule], seed, batch)
-    rows, sources = [], []
-    for i in range(batch):
-        draw = {"sample": i, "pair": min(i, partners[i]), "batch": 0}[SCOPES[scope]]
-        corner_y, corner_x, _, kept = _words(seed, draw, 9)
-        for k in range(patches):
-            word, word_x, word_y, _ = _words(seed, draw, 9, 1 + k)
-            partner = (i + (_words(seed, 0, 8, k)[0] * batch >> 32)) % batch if method == RICAP else partners[i]
-            number = np.float32(kept >> 8) * np.float32(2.0**-24)
-            keeps = not number < np.float32(prob) or height * width == 0 or (method == RESIZEMIX and partner == i)
-            if keeps:
-                rows.append([partner, 0, 0, 0, 0, int(np.float32(1).view(np.int32)), KEEP, 0])
-                sources.append([0, 0, 0, 0])
-                continue
-            lam, kind = np.float32(1), PASTE
-            size = oracle_lambda(table, word)
-            if method == HOLES:
-                source = box = oracle_box(size, word_x, word_y, height, width, PLACEMENTS[placement])
-                kind = FILL
-            elif method == RESIZEMIX:
-                tall, wide = int(size * np.float32(height)), int(size * np.float32(width))
-                y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
-                box, source = (y0, x0, y0 + tall, x0 + wide), (0, 0, height, width)
-            else:
-                y, x = (
-                    int(oracle_lambda(table, corner) * np.float32(length) + np.float32(0.5))
-                    for corner, length in ((corner_y, height), (corner_x, width))
-                )
-                box = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)][k]
-                tall, wide = box[2] - box[0], box[3] - box[1]
-                y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
-                source = (y0, x0, y0 + tall, x0 + wide)
-            if method != HOLES:
-                lam = share_left(box, height, width)
-            rows.append([partner, *box, int(lam.view(np.int32)), kind, 0])
-            sources.append(list(source))
-    shape = batch, patches
+    scope, rule, placement, holes, patches = sampling
+    names = SCOPES[scope], PARTNERS[rule], PLACEMENTS[placement]
+    options: dict[str, Any] = dict(zip(("scope", "partner", "placement"), names, strict=True))
+    of_kinds = oracle_plan(seed, tables[:3], batch, height, width, bounds=bounds[:3], **options)
+    every = []
+    for i, planned in enumerate(of_kinds):
+        draw = {"sample": i, "pair": min(i, planned.partner), "batch": 0}[names[0]]
+        number = np.float32(_words(seed, draw, 1)[3] >> 8) * np.float32(2.0**-24)
+        below = (method for method, bound in zip(METHODS[1:], bounds, strict=True) if number < np.float32(bound))
+        method = next(below, "keep") if height * width > 0 else "keep"
+        made: list[Columns] = []
+        box: tuple[int, ...]
+        if method == "ricap":
+            made = [_corner(seed, i, draw, k, tables[4], batch, height, width) for k in range(4)]
+        elif method == "resizemix" and planned.partner != i:
+            word, word_x, word_y, _ = _words(seed, draw, 9, 1)
+            scale = oracle_lambda(tables[3], word)
+            tall, wide = int(scale * np.float32(height)), int(scale * np.float32(width))
+            y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
+            box = y0, x0, y0 + tall, x0 + wide
+            made = [_columns(planned.partner, box, share_left(box, height, width), PASTE, (0, 0, height, width))]
+        elif method == "cutout" and holes > 1:
+            for k in range(holes):
+                word, word_x, word_y, _ = _words(seed, draw, 9, 1 + k)
+                box = oracle_box(oracle_lambda(tables[2], word), word_x, word_y, height, width, names[2])
+                made.append(_columns(planned.partner, box, np.float32(1), FILL, box))
+        elif planned.kind != "keep":
+            box = (0, 0, height, width) if planned.kind == "mixup" else planned.box
+            kind = {"cutmix": PASTE, "mixup": BLEND, "cutout": FILL}[planned.kind]
+            made = [_columns(planned.partner, box, planned.lam, kind, box)]
+        kept = _columns(planned.partner, (0, 0, 0, 0), np.float32(1), KEEP, (0, 0, 0, 0))
+        every += [*made, *[kept] * (patches - len(made))]
+    rows, sources = zip(*every, strict=True) if every else ((), ())
     return (
-        torch.tensor(rows, dtype=torch.int32).reshape(*shape, 8),
-        torch.tensor(sources, dtype=torch.int32).reshape(*shape, 4),
+        torch.tensor(rows, dtype=torch.int32).reshape(batch, patches, 8),
+        torch.tensor(sources, dtype=torch.int32).reshape(batch, patches, 4),
     )
+
+
+def _corner(
+    seed: int, index: int, draw: int, patch: int, table: np.ndarray, batch: int, height: int, width: int
+) -> Columns:
+    """A patch of ricap."""
+    partner = (index + (_words(seed, 0, 8, patch)[0] * batch >> 32)) % batch
+    y, x = (
+        int(oracle_lambda(table, word) * np.float32(length) + np.float32(0.5))
+        for word, length in zip(_words(seed, draw, 9)[:2], (height, width), strict=True)
+    )
+    box = [(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)][patch]
+    _, word_x, word_y, _ = _words(seed, draw, 9, 1 + patch)
+    tall, wide = box[2] - box[0], box[3] - box[1]
+    y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
+    return _columns(partner, box, share_left(box, height, width), PASTE, (y0, x0, y0 + tall, x0 + wide))

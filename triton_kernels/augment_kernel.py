@@ -41,9 +41,9 @@ from .kernel import (
     write_row,
     write_targets,
 )
-from .kinds import CUTMIX, CUTOUT, KEEP, MIXUP, blends, has_partner, reads_own
+from .kinds import KEEP, computed, has_box, has_partner, pastes, reads_both, reads_own
 from .mix_math import partner_map, partner_of, sample_row
-from .values import element_bits, element_value, mixed_value
+from .values import element_bits, element_value
 from .views import (
     coloured_value,
     contains,
@@ -441,23 +441,34 @@ def store_values(out, offset, values, mask, VECTOR: tl.constexpr, ELEMENT: tl.co
 
 
 @triton.jit
+def computed_in_box(change, own, theirs, place):
+    """The values of a sample of a kind that reads its own."""
+    kind, lam, box = change
+    values = computed(kind, lam, own, theirs, tl.float32).to(tl.float32, bitcast=True)
+    return tl.where(is_within(box, place) | ~has_box(kind), values, own)
+
+
+@triton.jit
 def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample with those of its partner, as its row of the plan says."""
-    kind, lam, box = change
-    values = tl.where(is_within(box, place) & (kind == CUTMIX), theirs, own)
+    kind, _, box = change
+    values = tl.where(is_within(box, place) & pastes(kind), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
-        if kind == MIXUP:
-            values = mixed_value(lam, own, theirs)
+        if reads_both(kind):
+            values = computed_in_box(change, own, theirs, place)
     return values
 
 
 @triton.jit
-def cut_out(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
-    """The values of a sample with its box filled, if its row of the plan says so."""
+def changed_alone(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
+    """The values of a sample as a kind without a partner changes them, if its row of the plan says so."""
     kind, _, box = change
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
-        if kind == CUTOUT:
-            values = tl.where(is_within(box, place), fill, values)
+        if ~has_partner(kind) & (kind != KEEP):
+            if reads_own(kind):
+                values = computed_in_box(change, values, values, place)
+            else:
+                values = tl.where(is_within(box, place), fill, values)
     return values
 
 
@@ -594,7 +605,7 @@ def augment_kernel(
                 their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
                 their_valid = their_valid & valid_row_of_theirs
             together = (index != partner) & (their_row[0] == index) & valid & their_valid
-            together = together & (blends(row[3]) | blends(their_row[3]))
+            together = together & (reads_both(row[3]) | reads_both(their_row[3]))
             their_change = change_of(their_row, their_valid, height, width)
 
     # The pixels.
@@ -688,7 +699,7 @@ def augment_kernel(
                     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the plan
                         if together:
                             other = mixed(their_change, theirs, own, place, ONLY_CUTMIX)
-                            other = cut_out(other, their_change, place, fill, ONLY_CUTMIX)
+                            other = changed_alone(other, their_change, place, fill, ONLY_CUTMIX)
                             if not ERASE_BEFORE:
                                 other = erase(
                                     other, their_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE
@@ -696,7 +707,7 @@ def augment_kernel(
                             store_values(their_out, offset, other, mask, VECTOR, OUT_ELEMENT)
                 if CHOOSES_FIRST:
                     values = normalized(values, mean, scale_of)
-                values = cut_out(values, change, place, fill, ONLY_CUTMIX)
+                values = changed_alone(values, change, place, fill, ONLY_CUTMIX)
                 if not ERASE_BEFORE:
                     values = erase(values, own_view, packed, seed, place, erased, SAMPLED, BOXES, ERASE_VALUE)
                 store_values(own_out, offset, values, mask, VECTOR, OUT_ELEMENT)

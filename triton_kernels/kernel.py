@@ -245,6 +245,7 @@ def exchange_rows(
         own_mask = own_mask | (own_inside & reads_own(own_kind)) | (their_inside & has_partner(their_kind))
         their_mask = their_mask | (their_inside & reads_own(their_kind)) | (own_inside & has_partner(own_kind))
     own_words = tl.load(word_pointers(own, WIDTH), mask=own_mask)
+    # own + to_partner is written out at each use: a bug in the compiler of Triton 3.6 takes no name for it.
     their_words = tl.load(word_pointers(own + to_partner, WIDTH), mask=their_mask)
     following = next_row(place, walk, False)
     if ROWS > 1:

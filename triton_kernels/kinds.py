@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .._ops import KINDS, Kind
-from .values import blended_words
+from .values import element_bits, element_value, mixed_value
 
 KEEP = tl.constexpr(int(Kind.keep))
 CUTMIX = tl.constexpr(int(Kind.cutmix))
@@ -52,12 +52,58 @@ def mixes_target(kind):
 
 
 @triton.jit
+def pastes(kind):
+    """Whether changed pixels are the partner's as they are. Mirrors mix_math.h::pastes."""
+    return has_partner(kind) & ~reads_own(kind)
+
+
+@triton.jit
+def reads_both(kind):
+    """Whether they follow from the sample's own and its partner's. Mirrors mix_math.h::reads_both."""
+    return has_partner(kind) & reads_own(kind)
+
+
+@triton.jit
+def computed(kind, lam, own, partner, ELEMENT: tl.constexpr):
+    """Changed elements, as unsigned integers, of a kind that reads its own. Mirrors values.h::computed."""
+    own, partner = element_value(own, ELEMENT), element_value(partner, ELEMENT)
+    return element_bits(mixed_value(lam, own, partner), ELEMENT)  # mixup, the only one
+
+
+@triton.jit
+def in_pairs(words):
+    """Words of 32 bits as words of 64, half as many."""
+    low, high = tl.split(words.reshape(words.shape[0], words.shape[1] // 2, 2))
+    return (high.to(tl.uint64) << 32) | low
+
+
+@triton.jit
+def computed_words(kind, lam, own, partner, ELEMENT: tl.constexpr):
+    """Words of computed elements, of which a word holds several, or half of one."""
+    WORD: tl.constexpr = own.dtype
+    WORD_BITS: tl.constexpr = WORD.primitive_bitwidth
+    BITS: tl.constexpr = ELEMENT.primitive_bitwidth
+    if BITS > WORD_BITS:
+        new = computed(kind, lam, in_pairs(own), in_pairs(partner), ELEMENT)
+        return tl.join(new.to(WORD), (new >> WORD_BITS).to(WORD)).reshape(own.shape)
+    elif BITS == WORD_BITS:
+        return computed(kind, lam, own, partner, ELEMENT)
+    else:
+        UNIT: tl.constexpr = tl.uint8 if BITS == 8 else tl.uint16
+        words = own ^ own
+        for part in tl.static_range(WORD_BITS // BITS):
+            new = computed(kind, lam, (own >> (BITS * part)).to(UNIT), (partner >> (BITS * part)).to(UNIT), ELEMENT)
+            words |= new.to(WORD) << (BITS * part)
+        return words
+
+
+@triton.jit
 def changed(kind, lam, own, partner, fill, ELEMENT: tl.constexpr):
     """What the words of a sample become where it is changed. Without fill there is no kind but cutmix."""
     words = partner
     if fill is not None:
-        words = tl.where(kind == CUTOUT, fill, words)
+        words = tl.where(has_partner(kind), words, fill)
     if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the kind
-        if kind == MIXUP:
-            words = blended_words(lam, own, partner, ELEMENT)
+        if reads_own(kind):
+            words = computed_words(kind, lam, own, partner, ELEMENT)
     return words

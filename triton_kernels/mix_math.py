@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from .._ops import QUANTILE_INTERVALS, Partner, Placement, Scope
-from .kinds import CUTMIX, KEEP, blends, has_box, has_partner, is_kind, mixes_target
+from .kinds import KEEP, blends, has_box, has_partner, is_kind, mixes_target
 
 PER_BATCH = tl.constexpr(0)  # streams
 PER_DRAW = tl.constexpr(1)
@@ -65,10 +65,22 @@ def part_of(share, length):
 
 
 @triton.jit
+def sides_of(lam, scale, height, width):
+    """Height and width of a box times a scale, of a span in an image of one row or column.
+
+    Mirrors mix_math.h::sides_of.
+    """
+    share = 1.0 - lam
+    row = height == 1
+    column = (width == 1) & (height != 1)
+    ratio = scale * tl.where(row | column, share, tl.sqrt_rn(share))
+    return tl.where(row, 1, part_of(ratio, height)), tl.where(column, 1, part_of(ratio, width))
+
+
+@triton.jit
 def clipped_box(lam, word_x, word_y, height, width):
     """A box centred anywhere and clipped at the border. Mirrors mix_math.h::clipped_box."""
-    ratio = 0.5 * tl.sqrt_rn(1.0 - lam)
-    half_width, half_height = part_of(ratio, width), part_of(ratio, height)
+    half_height, half_width = sides_of(lam, 0.5, height, width)
     x = mulhi(word_x, width).to(tl.int32)
     y = mulhi(word_y, height).to(tl.int32)
     return (
@@ -82,8 +94,7 @@ def clipped_box(lam, word_x, word_y, height, width):
 @triton.jit
 def inside_box(lam, word_x, word_y, height, width):
     """A box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    ratio = tl.sqrt_rn(1.0 - lam)
-    box_width, box_height = part_of(ratio, width), part_of(ratio, height)
+    box_height, box_width = sides_of(lam, 1.0, height, width)
     x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
     y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
     return y0, x0, y0 + box_height, x0 + box_width
@@ -137,17 +148,18 @@ def draw_index(scope, index, partner):
 
 
 @triton.jit
-def kind_of(bounds, word, ONLY_CUTMIX: tl.constexpr):
-    """What becomes of a sample, by a random word. Mirrors mix_math.h::kind_of.
+def first_below(bounds, word, ONLY_CUTMIX: tl.constexpr):
+    """Which bound, from 1, is the first that a random number is below; 0 where there is none. Mirrors
+    mix_math.h::first_below.
 
     With ONLY_CUTMIX the first bound alone counts.
     """
     number = unit_float(word)
-    kind = KEEP
+    first = 0
     if not ONLY_CUTMIX:
         for each in tl.static_range(len(bounds) - 1, 0, -1):  # the first bound comes last, and prevails
-            kind = tl.where(number < bounds[each], each + 1, kind)
-    return tl.where(number < bounds[0], CUTMIX, kind)
+            first = tl.where(number < bounds[each], each + 1, first)
+    return tl.where(number < bounds[0], 1, first)
 
 
 @triton.jit
@@ -158,7 +170,7 @@ def sample_row(draw, seed, index, partner, ONLY_CUTMIX: tl.constexpr):
     """
     quantiles, bounds, scope, placement, correct_lam, height, width = draw
     word_lam, word_x, word_y, word_kind = philox(seed, draw_index(scope, index, partner), PER_DRAW)
-    kind = kind_of(bounds, word_kind, ONLY_CUTMIX)
+    kind = first_below(bounds, word_kind, ONLY_CUTMIX)
     mixed = ((partner != index) | ~has_partner(kind)) & (height != 0) & (width != 0)
     kind = tl.where(mixed, kind, KEEP)
 

@@ -19,6 +19,7 @@ from .mix_math import partner_map
 from .patches_math import (
     mate_of,
     patch_of,
+    sample_method,
     share_of,
     source_of,
     target_below,
@@ -30,7 +31,7 @@ from .patches_math import (
 from .values import element_bits, element_value, float_to_bfloat16, mixed_value
 
 RUN_TIME = [
-    *("prob", "method", "scope", "partner_rule", "placement", "seed_low", "seed_high"),
+    *("bounds", "scope", "partner_rule", "placement", "holes", "seed_low", "seed_high"),
     *("mask_count", "mask_channels", "mask_height", "mask_width", "samples", "batch", "other_count", "height", "width"),
     *("images_sample", "images_slice", "images_row", "others_sample", "others_slice", "others_row"),
     *("out_sample", "out_slice", "out_row", "elements", "row_elements", "row_magic", "row_shift", "height_magic"),
@@ -287,11 +288,11 @@ def patches_kernel(
     rows,
     sources,
     quantiles,
-    prob: tl.float32,
-    method: tl.int32,
+    bounds,  # a tuple of float32, of which Triton specialises on none
     scope: tl.int32,
     partner_rule: tl.int32,
     placement: tl.int32,
+    holes: tl.int32,
     seed_low: tl.int32,
     seed_high: tl.int32,
     device_seed,
@@ -361,15 +362,19 @@ def patches_kernel(
     SOURCES: tl.constexpr = sources is not None
     HAS_MASKS: tl.constexpr = masks is not None
     WEIGHTS: tl.constexpr = weights is not None
-    table, mapping, seed = rows, (index > 0, index), index
+    table, drawn, seed = rows, (index, index, index), index
     if DRAWN:
         table = quantiles
         seed = seed_of(seed_low, seed_high, device_seed)
         mapping = partner_map(partner_rule, seed, batch)
+        drawn = sample_method(quantiles, bounds, scope, placement, mapping, seed, index, batch, height, width)
     source_rows = rows
     if SOURCES:
         source_rows = sources
-    plan = (rows, source_rows, table, prob, method, scope, placement, mapping, seed, index, batch, height, width)
+    method, of_kind, of_sample = drawn
+    plan = (
+        rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width
+    )  # fmt: skip
     cells = (mask_channels, mask_height, mask_width)
     valid, mate = samples > 0, index
     if not DRAWN:
@@ -401,7 +406,8 @@ def patches_kernel(
             y0, y1 = rows_that_change(plan, valid, PATCHES, DRAWN, SOURCES)
             if not DRAWN:
                 mate_plan = (
-                    rows, source_rows, table, prob, method, scope, placement, mapping, seed, mate, batch, height, width
+                    rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, mate, batch, height,
+                    width,
                 )  # fmt: skip
                 mate_valid = (mate > index) & every_valid(
                     mate_plan, index, weights, partners, mask_count, CAN_BLEND, True, PATCHES, SOURCES, SOFT, WEIGHTS

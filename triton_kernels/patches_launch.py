@@ -11,12 +11,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._ops import BLENDED_DTYPES, PatchDraw, PatchSampling
+from .._ops import BLENDED_DTYPES, PATCH_METHODS, PatchDraw, PatchSampling
 from .._validation import MAX_INT32
+from ..reference import may_blend
 from .augment_launch import MAX_FAST_DIVISION, divider
 from .launch import (
     BLENDED_ELEMENTS,
     MAX_GRID_Y,
+    NO_SEED,
     Labels,
     Launch,
     clamp,
@@ -101,9 +103,9 @@ def pixel_arguments(pixels: PatchPixels | None, of_channels: bool) -> tuple[tupl
 
 def draw_arguments(draw: PatchDraw | None) -> tuple:
     if draw is None:
-        return None, 0.0, 0, 0, 0, 0, 0, 0, None
-    method, scope, partner, placement, _ = PatchSampling(*draw.sampling)
-    return draw.quantiles, float(draw.prob), method, scope, partner, placement, *seed_arguments(draw.seed)
+        return None, (0.0,) * PATCH_METHODS, 0, 0, 0, 0, *NO_SEED
+    *options, _ = PatchSampling(*draw.sampling)
+    return draw.quantiles, tuple(map(float, draw.bounds)), *options, *seed_arguments(draw.seed)
 
 
 def mask_arguments(masks: Tensor | None) -> tuple:
@@ -156,7 +158,7 @@ def patches_launch(
         "SOFT": soft,
         "OF_CHANNELS": of_channels,
         "CAN_BLEND": can_blend,
-        "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None else None,  # nothing that is drawn is blended
+        "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None or may_blend(draw.bounds) else None,
         **walk.constants,
         "COLUMNS": clamp(next_power_of_2(max(width, 1)), THREADS, 8 * THREADS),
         "TARGET_BLOCK": clamp(next_power_of_2(classes), THREADS, 8 * THREADS),

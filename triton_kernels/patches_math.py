@@ -1,7 +1,7 @@
 """Several patches a sample in Triton: twins of the functions in ``csrc/patches.h``, with the same names and bits.
 
 A patch is a tuple (partner, box, lam, kind, mask, source), of scalars. What it is read or drawn from is a tuple PLAN:
-(rows, sources, quantiles, prob, method, scope, placement, mapping, seed, index, batch, height, width, DRAWN, SOURCES).
+(rows, sources, quantiles, holes, placement, *sample_method(...), seed, index, batch, height, width).
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._ops import PatchMethod
-from .kinds import CUTMIX, CUTOUT, KEEP, blends, has_partner, is_kind, mixes_target
+from .._ops import RICAP_PATCHES, PatchMethod
+from .kinds import CUTMIX, CUTOUT, KEEP, LAST_KIND, blends, has_box, has_partner, is_kind, mixes_target
 from .mix_math import (
+    KNOTS,
+    PER_DRAW,
     PLACEMENT_CLIP,
     clipped_box,
     draw_index,
+    first_below,
     inside_box,
     mulhi,
     part_of,
     partner_of,
     philox,
     quantile,
+    sample_row,
     share_outside,
-    unit_float,
 )
 
 PER_PATCH_BATCH = tl.constexpr(8)  # streams
 PER_PATCH = tl.constexpr(9)
-HOLES = tl.constexpr(int(PatchMethod.holes))
 RESIZEMIX = tl.constexpr(int(PatchMethod.resizemix))
 RICAP = tl.constexpr(int(PatchMethod.ricap))
+CORNERS = tl.constexpr(RICAP_PATCHES)
 UNITS = tl.constexpr(2.0**24)  # of a pixel's weight
 
 
@@ -49,39 +52,67 @@ def scaled_box(scale, word_x, word_y, height, width):
 
 
 @triton.jit
-def sample_patch(plan, patch):
-    """A patch of a sample. Mirrors patches.h::sample_patch."""
-    _, _, quantiles, prob, method, scope, placement, mapping, seed, index, batch, height, width = plan
+def sample_method(quantiles, bounds, scope, placement, mapping, seed, index, batch, height, width):
+    """What the patches of a sample that is drawn have in common: its method; its patch, where it is mixed as one of the
+    kinds; and the index of its draw, its mapped partner and the corner of ricap. For sample_patch."""
     mapped = partner_of(mapping, index, batch)
     drawn = draw_index(scope, index, mapped)
-    word_y, word_x, _, word_kept = philox(seed, drawn, PER_PATCH)
-    share, place_x, place_y, _ = philox(seed, drawn, PER_PATCH, 1 + patch)
-    partner = mapped
-    size = quantile(quantiles, share)
-    kind = tl.where(method == HOLES, CUTOUT, CUTMIX)
-    if method == HOLES:
-        if placement == PLACEMENT_CLIP:
-            y0, x0, y1, x1 = clipped_box(size, place_x, place_y, height, width)
+    method = first_below(bounds, philox(seed, drawn, PER_DRAW)[3], False)
+    alone = (method == RESIZEMIX) & (mapped == index)
+    method = tl.where(alone | (height == 0) | (width == 0), 0, method)
+    draw = (quantiles, bounds[:LAST_KIND], scope, placement, 1, height, width)
+    partner, box, lam, kind = sample_row(draw, seed, index, mapped, False)
+    everywhere = (kind != KEEP) & ~has_box(kind)
+    bottom, right = tl.where(everywhere, height, box[2]), tl.where(everywhere, width, box[3])
+    corner_y, corner_x = height * 0, width * 0
+    if method == RICAP:
+        words = philox(seed, drawn, PER_PATCH)
+        corners = quantiles + (RICAP - 1) * KNOTS
+        corner_y = nearest_part_of(quantile(corners, words[0]), height)
+        corner_x = nearest_part_of(quantile(corners, words[1]), width)
+    return method, (partner, (box[0], box[1], bottom, right), lam, kind), (drawn, mapped, corner_y, corner_x)
+
+
+@triton.jit
+def sample_patch(plan, patch):
+    """A patch of a sample. Mirrors patches.h::sample_patch."""
+    _, _, quantiles, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width = plan
+    drawn, mapped, corner_y, corner_x = of_sample
+    partner, box, lam, kind = of_kind
+    y0, x0, y1, x1 = box
+    sy0, sx0, sy1, sx1 = box
+    changes = patch == 0
+    several_holes = (method == CUTOUT) & (holes > 1)
+    if several_holes | (method > LAST_KIND):
+        table = quantiles + (method - 1) * KNOTS
+        words = philox(seed, drawn, PER_PATCH, 1 + patch)
+        size, place_x, place_y = quantile(table, words[0]), words[1], words[2]
+        lam, kind = size * 0 + 1.0, holes * 0 + CUTMIX
+        if method == CUTOUT:
+            if placement == PLACEMENT_CLIP:
+                y0, x0, y1, x1 = clipped_box(size, place_x, place_y, height, width)
+            else:
+                y0, x0, y1, x1 = inside_box(size, place_x, place_y, height, width)
+            sy0, sx0, sy1, sx1 = y0, x0, y1, x1
+            kind = holes * 0 + CUTOUT
+            changes = patch < holes
+        elif method == RESIZEMIX:
+            y0, x0, y1, x1 = scaled_box(size, place_x, place_y, height, width)
+            sy0, sx0, sy1, sx1 = height * 0, width * 0, height * 1, width * 1
         else:
-            y0, x0, y1, x1 = inside_box(size, place_x, place_y, height, width)
-        sy0, sx0, sy1, sx1 = y0, x0, y1, x1
-    elif method == RESIZEMIX:
-        y0, x0, y1, x1 = scaled_box(size, place_x, place_y, height, width)
-        sy0, sx0, sy1, sx1 = height * 0, width * 0, height * 1, width * 1
-    else:
-        total = index + mulhi(philox(seed, 0, PER_PATCH_BATCH, patch)[0], batch).to(tl.int32)
-        partner = tl.where(total >= batch, total - batch, total)
-        corner_y = nearest_part_of(quantile(quantiles, word_y), height)
-        corner_x = nearest_part_of(quantile(quantiles, word_x), width)
-        lower, right = patch // 2 == 1, patch % 2 == 1
-        y0, y1 = tl.where(lower, corner_y, 0), tl.where(lower, height, corner_y)
-        x0, x1 = tl.where(right, corner_x, 0), tl.where(right, width, corner_x)
-        sy0 = mulhi(place_y, (height - (y1 - y0)).to(tl.uint32) + 1).to(tl.int32)
-        sx0 = mulhi(place_x, (width - (x1 - x0)).to(tl.uint32) + 1).to(tl.int32)
-        sy1, sx1 = sy0 + (y1 - y0), sx0 + (x1 - x0)
-    changes = (unit_float(word_kept) < prob) & (height != 0) & (width != 0)
-    changes = changes & ((method != RESIZEMIX) | (partner != index))
-    lam = tl.where(changes & (method != HOLES), share_outside((y0, x0, y1, x1), height, width), 1.0)
+            total = index + mulhi(philox(seed, 0, PER_PATCH_BATCH, patch)[0], batch).to(tl.int32)
+            partner = tl.where(total >= batch, total - batch, total)
+            lower, right = patch // 2 == 1, patch % 2 == 1
+            y0, y1 = tl.where(lower, corner_y, 0), tl.where(lower, height, corner_y)
+            x0, x1 = tl.where(right, corner_x, 0), tl.where(right, width, corner_x)
+            sy0 = mulhi(place_y, (height - (y1 - y0)).to(tl.uint32) + 1).to(tl.int32)
+            sx0 = mulhi(place_x, (width - (x1 - x0)).to(tl.uint32) + 1).to(tl.int32)
+            sy1, sx1 = sy0 + (y1 - y0), sx0 + (x1 - x0)
+            changes = patch < CORNERS
+        if method != CUTOUT:
+            lam = share_outside((y0, x0, y1, x1), height, width)
+    changes = changes & (method != 0)
+    lam = tl.where(changes, lam, 1.0)
     box = (tl.where(changes, y0, 0), tl.where(changes, x0, 0), tl.where(changes, y1, 0), tl.where(changes, x1, 0))
     source = (
         tl.where(changes, sy0, 0),
@@ -89,7 +120,7 @@ def sample_patch(plan, patch):
         tl.where(changes, sy1, 0),
         tl.where(changes, sx1, 0),
     )
-    return partner, box, lam, tl.where(changes, kind, KEEP), 0, source
+    return tl.where(changes, partner, mapped), box, lam, tl.where(changes, kind, KEEP), 0, source
 
 
 @triton.jit

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from .._ops import (
+    BLENDED_DTYPES,
     LONGEST_SIDE,
     MOST_MASKED_PIXELS,
     MOST_PATCHES,
     NO_FILL,
+    PATCH_METHODS,
     PLAN_COLUMNS,
     QUANTILE_INTERVALS,
+    RICAP_PATCHES,
     Partner,
     PatchDraw,
     PatchMethod,
@@ -24,6 +27,8 @@ from .._ops import (
     patch_ops,
 )
 from .._validation import FLOAT_DTYPES, MAX_BATCH
+from ..reference import can_draw, may_blend
+from ..reference_patches import draws_holes_alone
 from .augment_ops import check_seed
 from .launch import Labels
 from .ops import check, dense, is_aligned, new_targets
@@ -36,19 +41,28 @@ def check_patch_extent(batch: int, height: int, width: int) -> None:
     check(min(height, width) >= 0 and max(height, width) <= LONGEST_SIDE, "height and width must be in 0..32768")
 
 
-def check_draw(draw: PatchDraw) -> None:
-    seed, quantiles, _, sampling = draw
+def check_draw(draw: PatchDraw, dtype: torch.dtype = torch.float32) -> None:
+    """Raises unless patches can be drawn for images of a dtype."""
+    seed, quantiles, bounds, sampling = draw
     check_seed(seed, quantiles.device)
     check(
-        quantiles.shape == (QUANTILE_INTERVALS + 1,) and quantiles.dtype == torch.float32 and quantiles.is_contiguous(),
-        "quantiles must be a contiguous float32 tensor of 4097 knots",
+        quantiles.shape == (PATCH_METHODS, QUANTILE_INTERVALS + 1)
+        and quantiles.dtype == torch.float32
+        and quantiles.is_contiguous(),
+        "quantiles must be a contiguous float32 tensor of a row of 4097 knots for each method",
     )
-    choices = PatchSampling(len(PatchMethod), len(Scope), len(Partner), len(Placement), MOST_PATCHES + 1)
+    check(len(bounds) == PATCH_METHODS, "bounds must be a number for each method")
+    choices = PatchSampling(len(Scope), len(Partner), len(Placement), MOST_PATCHES + 1, MOST_PATCHES + 1)
     known = len(sampling) == len(choices) and all(0 <= a < b for a, b in zip(sampling, choices, strict=True))
-    patches = {PatchMethod.resizemix: 1, PatchMethod.ricap: 4}
+    least = RICAP_PATCHES if can_draw(PatchMethod.ricap, bounds) else 1
     check(
-        known and sampling[-1] == patches.get(PatchMethod(sampling[0]), max(sampling[-1], 1)),
-        "patch_sampling must be a known method, scope, partner and placement, and a number of patches",
+        known and sampling[-2] >= 1 and sampling[-1] >= max(sampling[-2], least),
+        "patch_sampling must be a known scope, partner and placement, a number of holes, and one of patches that is "
+        "enough, at most 64",
+    )
+    check(
+        dtype in BLENDED_DTYPES or not may_blend(bounds),
+        "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only",
     )
 
 
@@ -159,10 +173,9 @@ def run(
     in_place = out is images
     draw = given if isinstance(given, PatchDraw) else None
     if isinstance(given, PatchDraw):
-        check_draw(given)
+        check_draw(given, images.dtype)
         check(given.quantiles.device == images.device, "quantiles must be on the device of the images")
-        holes = PatchSampling(*given.sampling).method == PatchMethod.holes
-        check(holes or not in_place, "in place, patches that are drawn must be holes")
+        check(not in_place or draws_holes_alone(given.bounds), "in place, patches that are drawn must be holes")
         given = new_patches(given, batch)
     else:
         given = checked_patches(given, batch, height, width, images.device)
@@ -225,9 +238,9 @@ def paint_targets(
     return targets
 
 
-def sample_patches(seed, quantiles, prob, patch_sampling, batch, height, width):
+def sample_patches(seed, quantiles, bounds, patch_sampling, batch, height, width):
     check_patch_extent(batch, height, width)
-    draw = PatchDraw(seed, quantiles, prob, patch_sampling)
+    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
     check_draw(draw)
     drawn = new_patches(draw, batch)
     if batch > 0:
@@ -236,9 +249,9 @@ def sample_patches(seed, quantiles, prob, patch_sampling, batch, height, width):
 
 
 def sample_and_paint_out(
-    images, labels, seed, quantiles, prob, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
+    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
 ):
-    draw = PatchDraw(seed, quantiles, prob, patch_sampling)
+    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
     format_ = TargetFormat(num_classes, label_smoothing, dtype)
     targets, drawn = run(images, None, labels, None, draw, format_, out, fill)
     return targets, drawn.rows, drawn.sources

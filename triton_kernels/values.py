@@ -1,4 +1,4 @@
-"""Values by type: how pixels are read, blended and rounded. Twins of functions in ``csrc/values.h``."""
+"""Values by type: how pixels are read, mixed and rounded. Twins of functions in ``csrc/values.h``."""
 
 from __future__ import annotations
 
@@ -62,36 +62,3 @@ def element_bits(value, ELEMENT: tl.constexpr):
         return value.to(tl.uint32, bitcast=True)
     else:
         return value.to(tl.uint64, bitcast=True)
-
-
-@triton.jit
-def blended(lam, own, partner, ELEMENT: tl.constexpr):
-    """Blended elements, as unsigned integers. Mirrors values.h::blended."""
-    return element_bits(mixed_value(lam, element_value(own, ELEMENT), element_value(partner, ELEMENT)), ELEMENT)
-
-
-@triton.jit
-def in_pairs(words):
-    """Words of 32 bits as words of 64, half as many."""
-    low, high = tl.split(words.reshape(words.shape[0], words.shape[1] // 2, 2))
-    return (high.to(tl.uint64) << 32) | low
-
-
-@triton.jit
-def blended_words(lam, own, partner, ELEMENT: tl.constexpr):
-    """Words of blended elements, of which a word holds several, or half of one."""
-    WORD: tl.constexpr = own.dtype
-    WORD_BITS: tl.constexpr = WORD.primitive_bitwidth
-    BITS: tl.constexpr = ELEMENT.primitive_bitwidth
-    if BITS > WORD_BITS:
-        mixed = blended(lam, in_pairs(own), in_pairs(partner), ELEMENT)
-        return tl.join(mixed.to(WORD), (mixed >> WORD_BITS).to(WORD)).reshape(own.shape)
-    elif BITS == WORD_BITS:
-        return blended(lam, own, partner, ELEMENT)
-    else:
-        UNIT: tl.constexpr = tl.uint8 if BITS == 8 else tl.uint16
-        words = own ^ own
-        for part in tl.static_range(WORD_BITS // BITS):
-            mixed = blended(lam, (own >> (BITS * part)).to(UNIT), (partner >> (BITS * part)).to(UNIT), ELEMENT)
-            words |= mixed.to(WORD) << (BITS * part)
-        return words

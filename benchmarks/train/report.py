@@ -124,32 +124,23 @@ def where_and_when(runs: list[dict]) -> str:
 
 
 def overview(runs: list[dict]) -> str:
-    """The README's table."""
-    box, noise = (1, runs[0]["occluder_sides"][1]), (1, runs[0]["noise"][1])
+    """The README's table: a row an arm, and the same columns for each number of training images."""
+    side = runs[0]["occluder_sides"][1]
     others = {
-        "calibration error, %": CALIBRATION,
-        **{
-            f"accuracy, {box[1]} x {box[1]} grey box {place}, %": _under_box(key, *box) for key, place in PLACES.items()
-        },
-        f"accuracy, noise of {noise[1]}, %": _under_noise(*noise),
-        "training accuracy - accuracy, points": GAP,
+        "calibration error": CALIBRATION,
+        f"accuracy behind a {side} x {side} box": _under_box("occluded_at_centre", 1, side),
     }
-    header = (
-        "training images",
-        "training with",
-        "accuracy, %",
-        "gain over no mixing, points (95 % interval)",
-        *others,
-    )
-    rows = []
+    header, columns = ["training with"], []
     for size, arms in by_size_and_arm(runs).items():
         accuracy = summaries(arms, ACCURACY)
-        further = [summaries(arms, measure) for measure in others.values()]
-        rows += [
-            (f"{size:,}", arm, level(accuracy[arm]), gain(accuracy[arm]), *(level(other[arm]) for other in further))
-            for arm in arms
+        header += [f"{size:,} images: accuracy", "gain over no mixing (95 % interval)", *others]
+        columns += [
+            {arm: level(row) for arm, row in accuracy.items()},
+            {arm: gain(row) for arm, row in accuracy.items()},
+            *({arm: level(row) for arm, row in summaries(arms, measure).items()} for measure in others.values()),
         ]
-    return f"{where_and_when(runs)}\n\n" + table(header, rows, numbers_from=2)
+    rows = [(arm, *(column[arm] for column in columns)) for arm in ARMS]
+    return f"In % and points, means ± standard deviations; {where_and_when(runs)}\n\n" + table(header, rows)
 
 
 def everything(runs: list[dict]) -> str:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -133,6 +134,21 @@ struct Work {
         }
 
         order = {call.images.out_strides.channel == 1 && call.images.channels > 1, call.images.channels, plan.width};
+        repeat_constants();
+#if CUTMIX_X86
+        if (call.images.in_dtype != Dtype::kU8 || call.views.coloured || !has_avx512_vbmi()) return;
+        if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
+        if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
+#endif
+    }
+
+    // The same with rows of so many rows of the image, one behind the other.
+    Work(const Work& of, int32_t rows) : Work(of) {
+        order.width *= rows;
+        repeat_constants();
+    }
+
+    void repeat_constants() {
         for (Floats* row : {&mean, &scale}) row->resize(static_cast<size_t>(order.size()));
         for (int32_t channel = 0; channel < order.channels; ++channel)
             for (int32_t x = 0; x < order.width; ++x) {
@@ -140,11 +156,6 @@ struct Work {
                 mean[at] = constant(kMean, channel);
                 scale[at] = constant(kScale, channel);
             }
-#if CUTMIX_X86
-        if (call.images.in_dtype != Dtype::kU8 || call.views.coloured || !has_avx512_vbmi()) return;
-        if (call.images.out_dtype == Dtype::kF16) make_tables<ElementF16>();
-        if (call.images.out_dtype == Dtype::kBF16) make_tables<ElementBF16>();
-#endif
     }
 
 #if CUTMIX_X86
@@ -271,16 +282,17 @@ inline void normalize_line(const typename In::Bits* __restrict raw, const float*
 }
 
 template <typename In, typename Out>
-inline void blend_normalized_line(float lam, const typename In::Bits* __restrict own,
-                                  const typename In::Bits* __restrict partner, const float* __restrict mean,
-                                  const float* __restrict scale, typename Out::Bits* __restrict out, int64_t count) {
+inline void compute_normalized_line(Kind kind, float lam, const typename In::Bits* __restrict own,
+                                    const typename In::Bits* __restrict partner, const float* __restrict mean,
+                                    const float* __restrict scale, typename Out::Bits* __restrict out, int64_t count) {
     for (int64_t k = 0; k < count; ++k)
-        out[k] = Out::of(mixed_value(lam, normalized(In::value(own[k]), mean[k], scale[k]),
-                                     normalized(In::value(partner[k]), mean[k], scale[k])));
+        out[k] = Out::of(computed<ElementF32>(kind, lam, normalized(In::value(own[k]), mean[k], scale[k]),
+                                              normalized(In::value(partner[k]), mean[k], scale[k])));
 }
 
-inline void blend_line(float lam, const float* __restrict partner, float* __restrict values, int64_t count) {
-    for (int64_t k = 0; k < count; ++k) values[k] = mixed_value(lam, values[k], partner[k]);
+inline void compute_line(Kind kind, float lam, const float* __restrict partner, float* __restrict values,
+                         int64_t count) {
+    for (int64_t k = 0; k < count; ++k) values[k] = computed<ElementF32>(kind, lam, values[k], partner[k]);
 }
 
 template <typename Element>
@@ -621,9 +633,10 @@ struct OutputRow {
     const Followed& sample;
     const Seen& seen;
     int32_t y;
+    int32_t width;  // pixels: of several rows where they are gone through together
 
     // The pixels that are others after mixing.
-    Span changed(int32_t width) const {
+    Span changed() const {
         const Kind kind = sample.kind();
         if (kind == Kind::kKeep) return {0, 0};
         const Box& box = sample.row.box;
@@ -644,8 +657,8 @@ struct Part {
 template <typename Out>
 inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
     const Kind kind = row.sample.kind();
-    const int32_t width = work.order.width;
-    const Span changed = row.changed(width);
+    const int32_t width = row.width;
+    const Span changed = row.changed();
     Part<Out> parts[3] = {{&row.seen, {0, width}, values}, {}, {}};
     if (changed.size() > 0 && !reads_own(kind)) {
         parts[0].span = {0, changed.begin};
@@ -658,15 +671,14 @@ inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, ty
     }
     for (const Part<Out>& part : parts)
         if (part.span.size() > 0) see_span<Out>(work, *part.seen, row.y, part.span, scratch, part.values);
-    if (pastes(kind) || changed.size() == 0) return;
+    if (changed.size() == 0) return;
+    if (fills(kind))
+        fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
     if constexpr (kFloats<Out>)
-        if (reads_own(kind)) {
+        if (reads_own(kind))
             each_line(work.order, changed, [&](int64_t at, int64_t elements, int64_t) {
-                blend_line(row.sample.row.lam, &scratch.partner[at], values + at, elements);
+                compute_line(kind, row.sample.row.lam, &scratch.partner[at], values + at, elements);
             });
-            return;
-        }
-    fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
 }
 
 // Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
@@ -680,14 +692,14 @@ bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
 // How the elements of a row of the output are made.
 enum class Way {
     kStored,   // of bytes, stored as soon as they are normalised, without arithmetic in between
-    kBlended,  // of the bytes of two samples that are blended and nothing else, in one pass over them
+    kBlended,  // of the bytes of two samples that are computed with and nothing else, in one pass over them
     kValues,   // of floats, which are rounded in the end
 };
 
 Way way_of(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
     if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
-    if (has_partner(kind) && reads_own(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
+    if (reads_both(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
         is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
     return blends(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
@@ -699,20 +711,22 @@ inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way w
                                    const Lines<uint8_t>& partner, Scratch& scratch) {
     using Bits = typename Out::Bits;
     const RowOrder& order = work.order;
-    const Span all = {0, order.width};
+    const Span all = {0, row.width};
     Bits* out = room<Bits>(scratch.out);
     if (way == Way::kBlended)
         each_line(order, all, [&](int64_t at, int64_t elements, int64_t line) {
-            blend_normalized_line<ElementU8, Out>(row.sample.row.lam, own.first + line * own.apart,
-                                                  partner.first + line * partner.apart, &work.mean[at], &work.scale[at],
-                                                  out + at, elements);
+            compute_normalized_line<ElementU8, Out>(row.sample.kind(), row.sample.row.lam, own.first + line * own.apart,
+                                                    partner.first + line * partner.apart, &work.mean[at],
+                                                    &work.scale[at], out + at, elements);
         });
     else if constexpr (kFloats<Out>)
         out = scratch.values.data();
     else if (way == Way::kStored)
         mix_row<Out>(work, row, scratch, out);
     else
-        cast_line<Out>(scratch.values.data(), out, order.size());
+        each_line(order, all, [&](int64_t at, int64_t elements, int64_t) {
+            cast_line<Out>(&scratch.values[at], out + at, elements);
+        });
     if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, out);
     return reinterpret_cast<const uint8_t*>(out);
 }
@@ -722,7 +736,7 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
     const Way way = way_of(work, row);
     Lines<uint8_t> own = {}, partner = {};
     if (way == Way::kBlended) {
-        const Span all = {0, work.order.width};
+        const Span all = {0, row.width};
         const Seen& theirs = work.seen[row.sample.row.partner];
         own =
             ordered_lines<uint8_t>(work, row.seen, source_y(row.seen.geometry, row.y), all, scratch.raw, scratch.lines);
@@ -758,34 +772,70 @@ CUTMIX_AVX512 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx512(const Work& work
 
 inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kF32 ? 4 : 2; }
 
-// Rows [begin, end) of all samples' rows, each of all channels. A line of the output that goes on in the next row of
-// the sample, without a gap, is written by one writer.
+// Narrow images are gone through several rows at a time where nothing tells one from the next: a row costs some dozens
+// of instructions before its first pixel.
+constexpr int64_t kElementsTogether = 1 << 10;
+
+int32_t rows_together(const AugmentCall& call) {
+    const Strides &in = call.images.in_strides, &out = call.images.out_strides;
+    const int32_t width = call.plan.width;
+    if (!call.images.out || in.row != in.pixel * width || out.row != out.pixel * width) return 1;
+    return static_cast<int32_t>(std::max<int64_t>(1, kElementsTogether / (int64_t{width} * call.images.channels)));
+}
+
+// How many rows from y on, at most so many, are seen as they lie in the image.
+int32_t plain_rows(const Seen& seen, int32_t y, int32_t most) {
+    const Geometry& geometry = seen.geometry;
+    if (seen.colour || geometry.flip || geometry.dy != 0 || geometry.dx != 0) return 0;
+    for (int32_t number = 0; number < seen.boxes; ++number)
+        if (seen.erased[number].y1 > y) most = std::min(most, std::max(0, seen.erased[number].y0 - y));
+    return most;
+}
+
+// How many are, and become of samples what becomes of the first.
+int32_t rows_alike(const Work& work, const OutputRow& row, int64_t most) {
+    const Kind kind = row.sample.kind();
+    const Box& box = row.sample.row.box;
+    int32_t rows = static_cast<int32_t>(std::min<int64_t>(most, work.call.plan.height - row.y));
+    rows = plain_rows(row.seen, row.y, rows);
+    if (has_box(kind)) return box.y1 > row.y ? std::min(rows, std::max(0, box.y0 - row.y)) : rows;
+    return has_partner(kind) ? plain_rows(work.seen[row.sample.row.partner], row.y, rows) : rows;
+}
+
+// Rows [begin, end) of all samples' rows, each of all channels; `together` is for as many as are alike. A line
+// of the output that goes on in the next row of the sample, without a gap, is written by one writer.
 template <typename LineWriter, BytesOfRow make_bytes>
-void augment_rows(const Work& work, int64_t begin, int64_t end) {
+void augment_rows(const Work& work, const Work& together, int64_t begin, int64_t end) {
     const AugmentedImages& images = work.call.images;
     const Strides& strides = images.out_strides;
     const RowOrder& order = work.order;
     const int64_t bytes = bytes_of(images.out_dtype), lines = order.packed ? 1 : order.channels;
     const int64_t line_bytes = order.size() / lines * bytes;
+    const int32_t most = together.order.width / order.width;
     const bool goes_on = strides.row * bytes == line_bytes;
-    Scratch scratch(order, work.call.views.coloured);
+    Scratch scratch(together.order, work.call.views.coloured);
     std::vector<LineWriter> writers;
     const auto finish = [&] {
         for (LineWriter& writer : writers) writer.finish();
         writers.clear();
     };
-    for (int64_t row = begin; row < end; ++row) {
+    for (int64_t row = begin, count; row < end; row += count) {
         const int64_t sample = row / work.call.plan.height;
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
         const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        const uint8_t* from = make_bytes(work, {followed, seen, y}, scratch);
+        OutputRow output = {followed, seen, y, order.width};
+        count = most > 1 ? std::max(1, rows_alike(work, output, std::min<int64_t>(most, end - row))) : 1;
+        output.width *= static_cast<int32_t>(count);
+        const Work& of = count > 1 ? together : work;
+        const uint8_t* from = make_bytes(of, output, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {
             uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;
             for (int64_t line = 0; line < lines; ++line) writers.emplace_back(out + line * strides.channel * bytes);
         }
-        for (int64_t line = 0; line < lines; ++line) writers[line].put(from + line * line_bytes, line_bytes);
+        for (int64_t line = 0; line < lines; ++line)
+            writers[line].put(from + line * of.order.width * bytes, count * line_bytes);
     }
     finish();
 }
@@ -816,6 +866,8 @@ struct Cpu {
         const Targets& targets = call.targets;
         if (!call.images.out && !targets.out) return;
         const Work work(call);
+        std::optional<Work> together;
+        if (const int32_t rows = rows_together(call); rows > 1) together.emplace(work, rows);
         // Rows and targets in one parallel region, so that threads wait for each other once.
         const int64_t batch = call.plan.batch, rows = call.images.out ? batch * call.plan.height : 0;
         const int64_t target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
@@ -824,7 +876,7 @@ struct Cpu {
         AugmentRows* augment = rows > 0 ? augment_rows_for(call) : nullptr;
         parallel(0, all, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, row_elements)),
                  [&](int64_t begin, int64_t end) {
-                     if (augment) augment(work, begin, end);
+                     if (augment) augment(work, together ? *together : work, begin, end);
                      for (int64_t i = share_of(target_rows, begin, all); i < share_of(target_rows, end, all); ++i)
                          write_target_row(targets, target_row(targets, work.samples[i].row, work.samples[i].valid,
                                                               static_cast<int32_t>(i)));

@@ -267,21 +267,21 @@ CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
 
 // out overlaps neither own nor partner.
 template <typename Element>
-void blend_elements(float lam, const uint8_t* __restrict own, const uint8_t* __restrict partner,
-                    uint8_t* __restrict out, int64_t bytes) {
+void compute_elements(Kind kind, float lam, const uint8_t* __restrict own, const uint8_t* __restrict partner,
+                      uint8_t* __restrict out, int64_t bytes) {
     using Bits = typename Element::Bits;
     for (int64_t k = 0; k < bytes / static_cast<int64_t>(sizeof(Bits)); ++k) {
         Bits own_bits, partner_bits;  // of images at any address
         std::memcpy(&own_bits, own + k * sizeof(Bits), sizeof(Bits));
         std::memcpy(&partner_bits, partner + k * sizeof(Bits), sizeof(Bits));
-        const Bits mixed = blended<Element>(lam, own_bits, partner_bits);
-        std::memcpy(out + k * sizeof(Bits), &mixed, sizeof(Bits));
+        const Bits changed = computed<Element>(kind, lam, own_bits, partner_bits);
+        std::memcpy(out + k * sizeof(Bits), &changed, sizeof(Bits));
     }
 }
 
 #if CUTMIX_X86
 // Half precision by the processor's own conversions, which round alike and are ten times as fast. Bits are those of
-// blend_elements<ElementF16>, but for which NaN a NaN becomes.
+// compute_elements<ElementF16>, but for which NaN a NaN becomes.
 CUTMIX_AVX2 void blend_halves(float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t bytes) {
     constexpr int64_t kVector = 16;  // bytes: eight halves
     const __m256 weight = _mm256_set1_ps(lam), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), weight);
@@ -292,26 +292,28 @@ CUTMIX_AVX2 void blend_halves(float lam, const uint8_t* own, const uint8_t* part
         const __m256 mixed = _mm256_add_ps(_mm256_mul_ps(weight, a), _mm256_mul_ps(rest, b));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), _mm256_cvtps_ph(mixed, _MM_FROUND_TO_NEAREST_INT));
     }
-    blend_elements<ElementF16>(lam, own + k, partner + k, out + k, bytes - k);
+    compute_elements<ElementF16>(Kind::kMixUp, lam, own + k, partner + k, out + k, bytes - k);
 }
 #endif
 
-void blend(Dtype dtype, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out, int64_t bytes) {
+// Of a kind that reads its own: what becomes of bytes of an image.
+void compute(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
+             int64_t bytes) {
+#if CUTMIX_X86
+    if (kind == Kind::kMixUp && dtype == Dtype::kF16 && has_avx2()) return blend_halves(lam, own, partner, out, bytes);
+#endif
     switch (dtype) {
         case Dtype::kU8:
-            return blend_elements<ElementU8>(lam, own, partner, out, bytes);
+            return compute_elements<ElementU8>(kind, lam, own, partner, out, bytes);
         case Dtype::kF16:
-#if CUTMIX_X86
-            if (has_avx2()) return blend_halves(lam, own, partner, out, bytes);
-#endif
-            return blend_elements<ElementF16>(lam, own, partner, out, bytes);
+            return compute_elements<ElementF16>(kind, lam, own, partner, out, bytes);
         case Dtype::kBF16:
-            return blend_elements<ElementBF16>(lam, own, partner, out, bytes);
+            return compute_elements<ElementBF16>(kind, lam, own, partner, out, bytes);
         case Dtype::kF32:
-            return blend_elements<ElementF32>(lam, own, partner, out, bytes);
+            return compute_elements<ElementF32>(kind, lam, own, partner, out, bytes);
         case Dtype::kF64:
-            return blend_elements<ElementF64>(lam, own, partner, out, bytes);
-        default:  // a plan that blends is not valid for any other
+            return compute_elements<ElementF64>(kind, lam, own, partner, out, bytes);
+        default:  // a plan that computes is not valid for any other
             return;
     }
 }
@@ -333,9 +335,7 @@ struct PixelWork {
     CopyRows* copy;  // out of place
 };
 
-bool fills(Kind kind) { return kind == Kind::kCutout; }
-
-// What a kind puts into its region: copies of these rows, or, if it reads its own, what `compute` makes.
+// What a kind puts into its region, if it does not read its own: copies of these rows.
 Source source_of(const PixelWork& work, Kind kind, const uint8_t* partner) {
     if (fills(kind)) return {work.fill_row.data(), 0};
     return {partner, work.images.in_rows.row_bytes()};
@@ -343,12 +343,7 @@ Source source_of(const PixelWork& work, Kind kind, const uint8_t* partner) {
 
 void compute(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner, uint8_t* out,
              int64_t bytes) {
-    switch (checked.kind) {
-        case Kind::kMixUp:
-            return blend(work.images.dtype, checked.row.lam, own, partner, out, bytes);
-        default:  // reads nothing of its own
-            return;
-    }
+    compute(work.images.dtype, checked.kind, checked.row.lam, own, partner, out, bytes);
 }
 
 Run run_at(const Box& region, const Rows& rows, int64_t y) {

@@ -19,13 +19,13 @@ constexpr int32_t kCanvas = -1;  // the owner of a pixel that no patch brings
 
 void sample_patches(const PatchCall& call) {
     const uint32_t batch = static_cast<uint32_t>(call.batch);
-    const PartnerMap map = partner_map(call.draw.sampling.partner, call.seed, batch);
+    const PartnerMap map = partner_map(call.draw.kinds.sampling.partner, call.seed, batch);
     const int64_t patches = call.patches;
     parallel(0, call.samples * patches, kPatchesPerTask, [&](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) {
             const uint32_t sample = static_cast<uint32_t>(k / patches);
             const Patch patch = sample_patch(call.draw, call.seed, sample, partner_of(map, sample, batch),
-                                             static_cast<uint32_t>(k % patches), batch, call.height, call.width);
+                                             static_cast<uint32_t>(k % patches), batch);
             call.sampled_rows[k] = patch.row;
             call.sampled_sources[k] = patch.source;
         }

@@ -99,10 +99,13 @@ inline bool fits_vectors(const Plan& plan, const AugmentedImages& images) {
            has_aligned_rows(plan, channels, images.out, images.out_strides, blended_bytes(images.out_dtype));
 }
 
-// Whether a kind that fills its box can be drawn.
-inline bool may_fill(const float (&bounds)[kKinds]) {
+// Whether a kind changes pixels otherwise than by the partner's in their place, or by all that is computed of both.
+CUTMIX_HD constexpr bool takes_parts(Kind kind) { return !has_partner(kind) || computes_in_box(kind); }
+
+// Whether such a kind can be drawn.
+inline bool may_take_parts(const float (&bounds)[kKinds]) {
     for (int32_t k = 1; k <= kKinds; ++k)
-        if (!has_partner(static_cast<Kind>(k)) && can_draw(static_cast<Kind>(k), bounds)) return true;
+        if (takes_parts(static_cast<Kind>(k)) && can_draw(static_cast<Kind>(k), bounds)) return true;
     return false;
 }
 
@@ -112,7 +115,8 @@ inline Path path_of(const AugmentCall& call) {
     const ViewSampling& sampling = call.views.sampling;
     const bool moves = sampling.flip_below > 0.0f || sampling.translate_y != 0 || sampling.translate_x != 0;
     const bool given = call.plan.given || call.views.given;
-    return given || moves || call.views.boxes > 0 || may_fill(call.plan.draw.bounds) ? Path::kViewed : Path::kPlain;
+    return given || moves || call.views.boxes > 0 || may_take_parts(call.plan.draw.bounds) ? Path::kViewed
+                                                                                           : Path::kPlain;
 }
 
 // Cuts the pixels into blocks and says how large blocks are; returns how many.

@@ -187,7 +187,7 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     if (!own.valid) pair.seen[0] = {sample, behind + vectors_of_sample(params), 0, nullptr};
     // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
     pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
-                other.row.partner == static_cast<int32_t>(sample) && (blends(own.kind()) || blends(other.kind()));
+                other.row.partner == static_cast<int32_t>(sample) && (reads_own(own.kind()) || reads_own(other.kind()));
     return pair;
 }
 
@@ -285,8 +285,8 @@ CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_
     const AugmentedImages& images = params.images;
     const CheckedRow &own_row = pair.rows[0], &other_row = pair.rows[1];
     const bool mixed = is_mixed(own_row, y, x), other_mixed = pair.both && is_mixed(other_row, y, x);
-    const bool reads_other = pair.both || (mixed && has_partner(own_row.kind()));
-    const bool reads_own = pair.both || !mixed || blends(own_row.kind());
+    const bool needs_other = pair.both || (mixed && has_partner(own_row.kind()));
+    const bool needs_own = pair.both || !mixed || reads_own(own_row.kind());
     auto own = seen_pixel<kColoured>(params, pair.seen[0], y, x);
     auto other = seen_pixel<kColoured>(params, pair.seen[1], y, x);
 
@@ -296,7 +296,7 @@ CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_
                            float partner, int32_t channel) {
         if (is_mixed) {
             const Kind kind = checked.kind();
-            value = blends(kind)        ? mixed_value(checked.row.lam, value, partner)
+            value = reads_own(kind)     ? computed<ElementF32>(kind, checked.row.lam, value, partner)
                     : has_partner(kind) ? partner
                                         : constant_of(params, kFill, channel);
         }
@@ -307,8 +307,8 @@ CUTMIX_HD void write_pixel(const AugmentParams& params, const Pair& pair, int32_
     };
     CUTMIX_NO_UNROLL
     for (int32_t channel = 0; channel < images.channels; ++channel) {
-        const float own_value = reads_own ? own.value(params, pair.seed, channel) : 0.0f;
-        const float other_value = reads_other ? other.value(params, pair.seed, channel) : 0.0f;
+        const float own_value = needs_own ? own.value(params, pair.seed, channel) : 0.0f;
+        const float other_value = needs_other ? other.value(params, pair.seed, channel) : 0.0f;
         write(own_row, mixed, own, own_value, other_value, channel);
         if (pair.both) write(other_row, other_mixed, other, other_value, own_value, channel);
     }
@@ -626,12 +626,12 @@ CUTMIX_HD Needs<kPixels> needs_of(const CheckedRow& checked, int32_t y, int32_t 
     Needs<kPixels> needs = {{0, 0}, true, false};
     if (kind == Kind::kKeep) return needs;
     needs.mixed = has_box(kind) ? span_of<kPixels>(checked.row.box, y, x) : Span<kPixels>{0, kPixels};
-    needs.own = blends(kind) || !needs.mixed.whole();
+    needs.own = reads_own(kind) || !needs.mixed.whole();
     needs.partner = has_partner(kind) && !needs.mixed.empty();
     return needs;
 }
 
-// ---- Units of which pixels are erased or cut out, in parts of as many pixels as elements in a vector
+// ---- Units of which pixels are erased, cut out or the like, in parts of as many pixels as elements in a vector
 
 // The noise of the erased pixels of a part, as sums of bytes, two in a word.
 template <int kChannels, int kPixels>
@@ -710,16 +710,18 @@ struct Mixing {
     Span<kPixels> mixed;
 };
 
-// Writes a unit of which nothing is erased or cut out. Where samples are coloured, it is mixed as a whole, or blended.
+// Writes a unit of which nothing is erased, of a kind that does not take parts. Where samples are coloured, it is mixed
+// as a whole.
 template <typename Element, bool kColoured, int kChannels, int kPixels>
 CUTMIX_HD void mix_unit(const AugmentParams& params, const Mixing<kChannels, kPixels>& unit, int32_t y, int32_t x) {
     const Raw<kChannels, kPixels>&raw = unit.raw, &partner = unit.partner;
     const Vector<16>*colour = unit.seen.colour, *colour_partner = unit.seen_partner.colour;
-    if (blends(unit.checked.kind())) {
+    const Kind kind = unit.checked.kind();
+    if (reads_own(kind)) {
         const float lam = unit.checked.row.lam;
         store_unit<Element, kChannels, kPixels>(params.images, unit.seen.sample, y, x, [&](int channel, int pixel) {
-            return mixed_value(lam, raw.template value<kColoured>(params, colour, channel, pixel),
-                               partner.template value<kColoured>(params, colour_partner, channel, pixel));
+            return computed<ElementF32>(kind, lam, raw.template value<kColoured>(params, colour, channel, pixel),
+                                        partner.template value<kColoured>(params, colour_partner, channel, pixel));
         });
         return;
     }
@@ -745,7 +747,7 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
     const bool constant = params.erasing.value == EraseValue::kConstant;
     uint32_t mixed = pixels_in(unit.mixed), erased = erased_pixels<kUnit>(seen, y, x);
     uint32_t erased_partner = before && has_partner(kind) ? erased_pixels<kUnit>(seen_partner, y, x) & mixed : 0;
-    if (before && !blends(kind)) erased &= ~mixed;
+    if (before && !reads_own(kind)) erased &= ~mixed;
     auto* out = unit_out<Element>(params.images, seen.sample, y, x);
     const auto value = [&](const Part& part, const Vector<16>* rows, int channel, int pixel) {
         return part.template value<kColoured>(params, rows, channel, pixel);
@@ -759,7 +761,7 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
         const auto noise_in = [&](uint32_t of_own, uint32_t of_partner) {
             return part_noise<kChannels, kPixels>(params, seed, seen, seen_partner, y, x + first, of_own, of_partner);
         };
-        if (blends(kind)) {
+        if (reads_own(kind)) {
             const Noise noise = noise_in(erased, 0), noise_partner = noise_in(0, erased_partner);
             store_part<Element, kChannels>(params.images, out, first, [&](int channel, int pixel) {
                 const bool is_erased = has_pixel(erased, pixel);
@@ -768,8 +770,9 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
                       theirs = value(partner, colour_partner, channel, pixel);
                 mine = before && is_erased ? instead : mine;
                 theirs = has_pixel(erased_partner, pixel) ? erased_value(noise_partner, channel, pixel) : theirs;
-                const float blend = mixed_value(lam, mine, theirs);
-                return !before && is_erased ? instead : blend;
+                if (!computes_in_box(kind) || has_pixel(mixed, pixel))
+                    mine = computed<ElementF32>(kind, lam, mine, theirs);
+                return !before && is_erased ? instead : mine;
             });
         } else {
             const Noise noise = noise_in(erased, erased_partner);
@@ -802,11 +805,11 @@ CUTMIX_HD bool any_of_warp(bool value) {
 
 // Whether a unit takes more than mix_unit.
 template <bool kColoured, int kPixels>
-CUTMIX_HD bool takes_parts(const CheckedRow& checked, const Needs<kPixels>& needs, const Seen& seen,
-                           const Seen& seen_partner, int32_t y, int32_t x) {
-    const bool filled = !has_partner(checked.kind()) && !needs.mixed.empty();
+CUTMIX_HD bool unit_takes_parts(const CheckedRow& checked, const Needs<kPixels>& needs, const Seen& seen,
+                                const Seen& seen_partner, int32_t y, int32_t x) {
+    const bool in_parts = takes_parts(checked.kind()) && !needs.mixed.empty();
     const bool two_colours = kColoured && !needs.mixed.empty() && !needs.mixed.whole();
-    return filled || two_colours || erased_pixels<kPixels>(seen, y, x) ||
+    return in_parts || two_colours || erased_pixels<kPixels>(seen, y, x) ||
            (needs.partner && erased_pixels<kPixels>(seen_partner, y, x));
 }
 
@@ -835,7 +838,7 @@ struct VectorUnits {
             const Seen one = first ? seen : seen_partner, another = first ? seen_partner : seen;
             const auto needs = first ? own : other;
             const Mixing<kChannels, kPixels> mixing = {checked, one, another, raw, partner, needs.mixed};
-            if (kPath != Path::kPlain && any_of_warp(takes_parts<kColoured>(checked, needs, one, another, y, x)))
+            if (kPath != Path::kPlain && any_of_warp(unit_takes_parts<kColoured>(checked, needs, one, another, y, x)))
                 mix_parts<Element, kColoured>(params, pair.seed, mixing, y, x);
             else
                 mix_unit<Element, kColoured>(params, mixing, y, x);

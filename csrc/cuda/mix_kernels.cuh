@@ -80,7 +80,8 @@ CUTMIX_HD Vector<kBytes> fill_of(const Pixels& pixels, uint32_t vector) {
 
 // launch_geometry.h sees to it that a vector holds whole elements.
 template <typename Element, int kBytes>
-CUTMIX_HD Vector<kBytes> blended_elements(float lam, const Vector<kBytes>& own, const Vector<kBytes>& partner) {
+CUTMIX_HD Vector<kBytes> computed_elements(Kind kind, float lam, const Vector<kBytes>& own,
+                                           const Vector<kBytes>& partner) {
     using Bits = typename Element::Bits;
     Vector<kBytes> mixed = {};
     if constexpr (sizeof(Bits) <= kBytes) {
@@ -88,26 +89,26 @@ CUTMIX_HD Vector<kBytes> blended_elements(float lam, const Vector<kBytes>& own, 
         memcpy(own_bits, &own, kBytes);
         memcpy(partner_bits, &partner, kBytes);
         for (size_t k = 0; k < kBytes / sizeof(Bits); ++k)
-            mixed_bits[k] = blended<Element>(lam, own_bits[k], partner_bits[k]);
+            mixed_bits[k] = computed<Element>(kind, lam, own_bits[k], partner_bits[k]);
         memcpy(&mixed, mixed_bits, kBytes);
     }
     return mixed;
 }
 
 template <int kBytes>
-CUTMIX_HD Vector<kBytes> blended_vector(Dtype dtype, float lam, const Vector<kBytes>& own,
-                                        const Vector<kBytes>& partner) {
+CUTMIX_HD Vector<kBytes> computed_vector(Dtype dtype, Kind kind, float lam, const Vector<kBytes>& own,
+                                         const Vector<kBytes>& partner) {
     switch (dtype) {
         case Dtype::kU8:
-            return blended_elements<ElementU8>(lam, own, partner);
+            return computed_elements<ElementU8>(kind, lam, own, partner);
         case Dtype::kF16:
-            return blended_elements<ElementF16>(lam, own, partner);
+            return computed_elements<ElementF16>(kind, lam, own, partner);
         case Dtype::kBF16:
-            return blended_elements<ElementBF16>(lam, own, partner);
+            return computed_elements<ElementBF16>(kind, lam, own, partner);
         case Dtype::kF32:
-            return blended_elements<ElementF32>(lam, own, partner);
-        default:  // a plan that blends is not valid for any other
-            return blended_elements<ElementF64>(lam, own, partner);
+            return computed_elements<ElementF32>(kind, lam, own, partner);
+        default:  // a plan that computes is not valid for any other
+            return computed_elements<ElementF64>(kind, lam, own, partner);
     }
 }
 
@@ -118,13 +119,23 @@ struct PixelRule {
     Vector<kBytes> fill;
 
     // own and partner count for the kinds alone that read them; kMasked: of a kind with a box only the masked bytes
-    // change, else all.
-    template <bool kMasked>
+    // change, else all. A kind that reads its own is a constant where it is computed: kNumber goes through them.
+    template <bool kMasked, int32_t kNumber = 1>
     CUTMIX_HD Vector<kBytes> changed(Kind kind, float lam, const Vector<kBytes>& mask, const Vector<kBytes>& own,
                                      const Vector<kBytes>& partner) const {
         const auto in_box = [&](const Vector<kBytes>& inside) { return kMasked ? select(mask, own, inside) : inside; };
-        if (kind == Kind::kMixUp) return blended_vector(dtype, lam, own, partner);
-        return has_partner(kind) ? in_box(partner) : in_box(fill);
+        if constexpr (kNumber > kKinds) {
+            return has_partner(kind) ? in_box(partner) : in_box(fill);
+        } else {
+            constexpr Kind kKind = static_cast<Kind>(kNumber);
+            if constexpr (reads_own(kKind)) {
+                if (kind == kKind) {
+                    const Vector<kBytes> computed = computed_vector(dtype, kKind, lam, own, partner);
+                    return has_box(kKind) ? in_box(computed) : computed;
+                }
+            }
+            return changed<kMasked, kNumber + 1>(kind, lam, mask, own, partner);
+        }
     }
 };
 

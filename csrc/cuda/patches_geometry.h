@@ -86,7 +86,8 @@ inline PatchLaunch patch_geometry(const PatchCall& call) {
     PatchParams& params = launch.params;
     params.call = call;
     if (call.sampled_rows && !call.device_seed)
-        params.partner_map = partner_map(call.draw.sampling.partner, call.seed, static_cast<uint32_t>(call.batch));
+        params.partner_map =
+            partner_map(call.draw.kinds.sampling.partner, call.seed, static_cast<uint32_t>(call.batch));
     params.front_blocks = call.sampled_rows || (call.targets.out && call.targets.num_classes > 0) ? 1 : 0;
     int64_t blocks = params.front_blocks;
     if (call.images.out) {

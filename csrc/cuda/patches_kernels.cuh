@@ -58,9 +58,8 @@ __device__ __forceinline__ bool load_patches(const PatchParams& params, uint32_t
             const uint32_t batch = static_cast<uint32_t>(call.batch);
             const uint64_t seed = call.device_seed ? static_cast<uint64_t>(*call.device_seed) : call.seed;
             const PartnerMap map =
-                call.device_seed ? partner_map(call.draw.sampling.partner, seed, batch) : params.partner_map;
-            patch = sample_patch(call.draw, seed, sample, partner_of(map, sample, batch), thread, batch, call.height,
-                                 call.width);
+                call.device_seed ? partner_map(call.draw.kinds.sampling.partner, seed, batch) : params.partner_map;
+            patch = sample_patch(call.draw, seed, sample, partner_of(map, sample, batch), thread, batch);
         } else {
             patch.row = call.rows[at];
             patch.source = call.sources ? call.sources[at] : patch.row.box;

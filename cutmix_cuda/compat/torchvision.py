@@ -6,7 +6,8 @@
 
 Called in the same way they mix the same things. With the same box and lambda, pixels and targets are equal. The random
 numbers are not torchvision's, because they come from another generator: the same seed draws another box, of the same
-distribution. ``torch.manual_seed`` reproduces them, on every device alike. As in torchvision, ranks that were seeded
+distribution; but in images one pixel high or wide, where torchvision's box is empty, it is a span of the other side.
+``torch.manual_seed`` reproduces the numbers, on every device alike. As in torchvision, ranks that were seeded
 alike draw alike; with ``seed=`` they draw apart.
 
 A subclass may override ``make_params`` and ``transform``, torchvision's hooks: they are given and return what they are

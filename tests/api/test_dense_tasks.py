@@ -23,7 +23,15 @@ from torch import Tensor
 import cutmix_cuda
 from cutmix_cuda import Mix, MixedBoxes, MixPlan, mix_images, mix_targets
 
-from ..helpers import assert_same_bits, every_backend, generator, label_coded_images, random_images, soft_labels
+from ..helpers import (
+    INTEGERS,
+    assert_same_bits,
+    every_backend,
+    generator,
+    label_coded_images,
+    random_images,
+    soft_labels,
+)
 
 FILLED = -1  # the source of a pixel that was cut out
 
@@ -99,8 +107,116 @@ def test_a_segmentation_step():
 
 def test_a_mask_of_classes_cannot_be_blended():
     plan = Mix(cutmix_alpha=None).sample_plan(4, 12, 16, seed=1)
-    with pytest.raises(TypeError, match="images must be of dtype .* for mixup, got torch.int64"):
+    with pytest.raises(TypeError, match="images must be of dtype .* for mixup, got torch.int64.*labels=True"):
         mix_images(torch.zeros(4, 12, 16, dtype=torch.int64), plan)
+
+
+LABEL_DTYPES = [*INTEGERS, torch.bool, torch.float16, torch.float32, torch.float64, torch.complex64]
+
+
+def plan_of_every_kind(device: str = "cpu") -> MixPlan:
+    """Of pairs: each kind, and mixup with the larger, the smaller and half of the weight, and neither of its own."""
+    kind = torch.tensor([2, 2, 2, 2, 1, 3, 3, 0, 2, 1])
+    lam = torch.tensor([0.75, 0.25, 0.5, 0.4999, 0.9, 1.0, 1.0, 1.0, 0.0, 0.2])
+    box = torch.tensor([[2, 3, 7, 12]]).expand(10, 4)
+    return MixPlan.from_boxes(torch.arange(10) ^ 1, box, 12, 16, lam=lam, kind=kind).to(device)
+
+
+def labels_after(mask: Tensor, ignore_index: int | None) -> Tensor:
+    """What that plan leaves of a mask."""
+    mixed = mask.clone()
+    for sample in (1, 3, 8):  # the partner's
+        mixed[sample] = mask[sample ^ 1]
+    for sample in (4, 9):
+        mixed[sample, ..., 2:7, 3:12] = mask[sample ^ 1, ..., 2:7, 3:12]
+    if ignore_index is not None:
+        mixed[5:7, ..., 2:7, 3:12] = torch.tensor(ignore_index).to(mask.dtype)
+    return mixed
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", LABEL_DTYPES, ids=str)
+def test_masks_of_labels(backend, dtype):
+    """Whatever their dtype: those of the larger weight, pasted ones, and ignore_index if asked for."""
+    mask, plan = random_images((10, 2, 12, 16), dtype), plan_of_every_kind(backend.device)
+    there, how = mask.to(backend.device), {"labels": True, "backend": backend.name}
+    for ignore_index in (None, 1):
+        expected = labels_after(mask, ignore_index)
+        mixed = mix_images(there, plan, ignore_index=ignore_index, **how)
+        assert_same_bits(mixed, expected)
+        assert_same_bits(there, mask)
+        out = torch.zeros_like(there)
+        assert mix_images(there, plan, ignore_index=ignore_index, out=out, **how) is out
+        assert_same_bits(out, expected)
+        own = there.clone()
+        assert cutmix_cuda.mix_images_(own, plan, ignore_index=ignore_index, **how) is own
+        assert_same_bits(own, expected)
+
+
+@every_backend
+def test_a_mask_of_bytes_keeps_its_classes_under_any_plan(backend):
+    mask = random_images((64, 12, 16), torch.uint8) % 2 * 20
+    plan = Mix(cutout=0.2).sample_plan(64, 12, 16, seed=1, device=backend.device)
+    assert set(plan.kind.tolist()) == {1, 2, 3}
+    mixed = mix_images(mask.to(backend.device), plan, labels=True, ignore_index=255, backend=backend.name)
+    assert set(mixed.unique().tolist()) == {0, 20, 255}
+    assert len(mix_images(mask.to(backend.device), plan, backend=backend.name).unique()) > 3, "what was to be shown"
+
+
+@every_backend
+def test_rows_of_labels_that_lead_astray(backend, monkeypatch):
+    """As on a GPU, where looking at the plan would make the host wait: the sample keeps its labels."""
+    monkeypatch.setattr(cutmix_cuda.functional, "check_plan", lambda *_, **__: None)
+    good = [1, 0, 0, 12, 16, 0.25, 2]
+    wrong = [[0, -1], [0, 9], [1, -1], [3, 13], [4, 17], [5, -0.5], [5, torch.nan], [6, 4]]
+    rows = torch.tensor([good] * 9)
+    for row, (column, value) in enumerate(wrong, start=1):
+        rows[row, column] = value
+    packed = torch.cat([rows, torch.zeros(9, 1)], dim=1).to(torch.int32)
+    packed[:, 5] = rows[:, 5].view(torch.int32)
+    mask = random_images((9, 12, 16), torch.uint8)
+    expected = mask.clone()
+    expected[0] = mask[1]
+    plan = MixPlan(packed, 12, 16).to(backend.device)
+    for ignore_index in (None, 255):
+        how = {"labels": True, "ignore_index": ignore_index, "backend": backend.name}
+        assert_same_bits(mix_images(mask.to(backend.device), plan, **how), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
+def test_masks_of_labels_in_a_compiled_graph():
+    def step(images, masks):
+        plan = Mix(cutout=0.3).sample_plan(len(images), *images.shape[-2:], seed=3)
+        return cutmix_cuda.apply_plan(images, None, plan)[0], mix_images(masks, plan, labels=True, ignore_index=255)
+
+    images, masks = torch.rand(16, 3, 12, 16), random_images((16, 12, 16), torch.uint8)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(compiled(images, masks), step(images, masks), strict=True):
+        assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"labels": torch.zeros(10).long()}, TypeError, "^labels must be True or False, .* got Tensor$"),
+        ({"labels": None}, TypeError, "^labels must be True or False, .* got NoneType$"),
+        ({"ignore_index": 255}, ValueError, "^ignore_index must be None without labels=True, got 255; see fill$"),
+        ({"labels": True, "ignore_index": 256}, ValueError, "^ignore_index must be a value of .*uint8, got 256$"),
+        ({"labels": True, "ignore_index": -100}, ValueError, "^ignore_index must be a value of .*uint8, got -100$"),
+        ({"labels": True, "ignore_index": "x"}, TypeError, "^ignore_index must be a number, got 'x'$"),
+        ({"labels": True, "fill": 255}, ValueError, "^fill must be left out of masks .* got 255; see ignore_index$"),
+    ],
+    ids=str,
+)
+def test_errors_of_masks_of_labels(arguments, error, says):
+    mask = torch.zeros(10, 12, 16, dtype=torch.uint8)
+    for function in (mix_images, cutmix_cuda.mix_images_):
+        with pytest.raises(error, match=says):
+            function(mask, plan_of_every_kind(), **arguments)
+    with pytest.raises(ValueError, match="^plan must be for the 4 samples"):
+        mix_images(mask[:4], plan_of_every_kind(), labels=True)
+    with pytest.raises(TypeError, match="^images must be a tensor"):
+        mix_images([mask], plan_of_every_kind(), labels=True)
 
 
 MASK_DTYPES = [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]
@@ -115,24 +231,25 @@ def torchvisions_mask(dtype: torch.dtype) -> Tensor:
 @every_backend
 @pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
 def test_torchvisions_masks_are_of_classes_whatever_their_dtype(backend, dtype):
-    """They follow boxes that are pasted and filled, and are never blended."""
+    """They follow boxes that are pasted and filled without being told to be labels, and are never blended."""
     mask, plan = torchvisions_mask(dtype).to(backend.device), boxed_plan(backend.device)
     expected = followed(mask.cpu().as_subclass(Tensor), sources(plan), 10)
     out = torch.empty_like(mask)
-    how = {"fill": 10, "backend": backend.name}
     for mixed in (
-        mix_images(mask, plan, **how),
-        mix_images(mask, plan, out=out, **how),
-        cutmix_cuda.mix_images_(mask.clone(), plan, **how),
-        cutmix_cuda.apply_plan(mask, None, plan, **how)[0],
+        mix_images(mask, plan, ignore_index=10, backend=backend.name),
+        mix_images(mask, plan, ignore_index=10, out=out, backend=backend.name),
+        cutmix_cuda.mix_images_(mask.clone(), plan, ignore_index=10, backend=backend.name),
+        cutmix_cuda.apply_plan(mask, None, plan, fill=10, backend=backend.name)[0],
     ):
         assert_same_bits(mixed.as_subclass(Tensor), expected)
     before = mask.clone()
     blended = Mix(cutmix_alpha=None).sample_plan(16, 12, 16, seed=1, device=backend.device)
+    plain = mix_images(mask.as_subclass(Tensor), blended, labels=True, backend=backend.name)
+    assert_same_bits(mix_images(mask, blended, backend=backend.name).as_subclass(Tensor), plain)
     # Where a GPU's plan is not looked at, the sample stays as it is: the next test.
-    for function in (mix_images, cutmix_cuda.mix_images_) if backend.device == "cpu" else ():
+    for function in (cutmix_cuda.apply_plan, cutmix_cuda.apply_plan_) if backend.device == "cpu" else ():
         with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
-            function(mask, blended, backend=backend.name)
+            function(mask, None, blended, backend=backend.name)
     with pytest.raises(TypeError, match=r"^images must (not be a tv_tensors.Mask|be of dtype .*) for mixup"):
         cutmix_cuda.mix(mask, backend=backend.name)
     assert torch.equal(mask, before)

@@ -24,13 +24,20 @@ KINDS = {
     "prob": 1.0,
     "switch_prob": 0.5,
 }
+PATCHES = {
+    "ricap": 0.0,
+    "ricap_beta": 0.3,
+    "resizemix": 0.0,
+    "resizemix_scale": cutmix_cuda.distributions.Uniform(0.1, 0.8),
+    "cutout_holes": 1,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "cutmix": {**CUTMIX, **TARGETS},
     "cutmix_": {**CUTMIX, **TARGETS},
     "mix": {**KINDS, **SAMPLING, **TARGETS},
     "mix_": {**KINDS, **SAMPLING, **TARGETS},
     "CutMix": {**CUTMIX, **TARGETS},
-    "Mix": {**KINDS, **SAMPLING, **TARGETS},
+    "Mix": {**KINDS, **SAMPLING, **TARGETS, **PATCHES},
     "MixUp": {"alpha": 1.0, "prob": 1.0, "scope": "sample", "partner": "mirror", **TARGETS},
     "Cutout": {"area": 0.25, "prob": 1.0, "fill": 0.0, "holes": 1, "scope": "sample", "placement": "clip", **TARGETS},
     "sample_plan": CUTMIX,
@@ -95,13 +102,20 @@ def test_every_option_counts():
             "fill": 7.0,
             "holes": 3,
             "switch_prob": 0.0,
+            "ricap": 0.5,
+            "ricap_beta": 4.0,
+            "resizemix": 0.5,
+            "resizemix_scale": 0.5,
+            "cutout_holes": 3,
         },
     }
+    needed = {**dict.fromkeys(["cutout_area", "fill", "cutout_holes"], "cutout"), "ricap_beta": "ricap"}
+    needed |= {"resizemix_scale": "resizemix"}
     for name, options in OPTIONS.items():
         for option in options:
             if name in ("cutmix_", "mix_") and option == "partner":
                 continue
-            base = {"cutout": 0.5} if "cutout" in options and option in ("cutout_area", "fill") else {}
+            base = {needed[option]: 0.5} if needed.get(option) in options else {}
             before, after = results_of(name, **base), results_of(name, **base, **{option: other[option]})
             same = len(before) == len(after) and all(
                 isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)

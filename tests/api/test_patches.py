@@ -17,6 +17,8 @@ from cutmix_cuda import (
     CutMix,
     Cutout,
     FMix,
+    Mix,
+    MixPlan,
     PatchPlan,
     ResizeMix,
     masks,
@@ -28,18 +30,21 @@ from cutmix_cuda import (
     reference_patches,
 )
 from cutmix_cuda._backends import ops_for
-from cutmix_cuda.distributions import Uniform, patch_quantiles
+from cutmix_cuda._ops import PATCH_METHODS
+from cutmix_cuda.distributions import Uniform, quantiles
 
 from ..helpers import assert_same_bits, every_backend, random_images, random_labels, soft_labels
-from ..oracle_patches import FILL, PASTE, in_pairs, random_plan
+from ..oracle_patches import FILL, PASTE, in_pairs, only, random_plan
 
 IMAGES, LABELS = random_images((8, 3, 16, 20)), random_labels(8, 5)
-MAKES: dict[str, Any] = {
+ALONE: dict[str, Any] = {
     "ricap": RICAP,
     "resizemix": ResizeMix,
     "holes": lambda **options: Cutout(holes=3, **options),
     "fmix": FMix,
 }
+SHARES: dict[str, Any] = {"cutout": 0.1, "ricap": 0.2, "resizemix": 0.3, "cutout_holes": 2}
+MAKES = ALONE | {"mix": lambda **options: Mix(**SHARES, **options)}
 every_transform = pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 
 
@@ -51,6 +56,7 @@ def test_what_a_transform_gives_is_what_its_plan_says(make):
     transform = make(num_classes=5, label_smoothing=0.1, seed=3)
     for mode in (transform.train(), transform.eval()):
         mixed, targets, plan = mode(IMAGES, LABELS, return_plan=True)
+        assert isinstance(plan, PatchPlan)
         again, again_targets = paint(IMAGES, LABELS, plan, 5, label_smoothing=0.1)
         assert_same_bits(mixed, again)
         assert_same_bits(targets, again_targets)
@@ -90,7 +96,7 @@ def test_a_plan_is_drawn_as_a_batch_is(make):
     assert isinstance(drawn, PatchPlan) and len(drawn) == 8
 
 
-@every_transform
+@pytest.mark.parametrize("make", ALONE.values(), ids=ALONE)
 def test_prob_zero_changes_nothing(make):
     mixed, targets = make(num_classes=5, prob=0.0)(IMAGES, LABELS)
     assert_same_bits(mixed, IMAGES)
@@ -124,6 +130,7 @@ def test_repr_says_the_arguments():
     assert repr(RICAP(beta=1.0)) == f"RICAP(num_classes=None, {options})"
     assert "inplace=True, reuse_output=False" in repr(FMix(inplace=True))
     assert "holes=3" in repr(Cutout(holes=3)) and "inplace=False" in repr(Cutout(holes=3))
+    assert "ricap=0.2" in repr(Mix(ricap=0.2)) and "reuse_output=False" in repr(Mix(ricap=0.2))
 
 
 @pytest.mark.parametrize("make", [MAKES["holes"], MAKES["fmix"]], ids=["holes", "fmix"])
@@ -175,6 +182,44 @@ def test_autograd_is_told_of_what_is_written():
 def test_pairs_of_samples_with_holes():
     _, pairs = Cutout(holes=2, targets="pairs")(IMAGES, LABELS)
     assert torch.equal(pairs.y_a, LABELS) and (pairs.lam == 1).all()
+
+
+def test_mix_without_others_is_what_it_was():
+    """Its plan and its pixels, in place too; and so where nothing is cut out by however many holes."""
+    options: dict[str, Any] = {"mixup_alpha": 0.2, "num_classes": 5}
+    expected = Mix(**options, seed=3)(IMAGES, LABELS, return_plan=True)
+    by_name = Mix(**options, seed=3, ricap=0.0, resizemix=0.0, cutout_holes=3)
+    mixed, targets, plan = by_name(IMAGES, LABELS, return_plan=True)
+    assert isinstance(plan, MixPlan)
+    for actual, wanted in zip((mixed, targets, plan.packed), (*expected[:2], expected[2].packed), strict=True):
+        assert_same_bits(actual, wanted)
+    assert_same_bits(Mix(**options, seed=3, inplace=True)(IMAGES.clone(), LABELS)[0], mixed)
+
+
+def test_holes_of_mix_in_place():
+    options: dict[str, Any] = {"cutmix_alpha": None, "mixup_alpha": None, "cutout": 0.6, "cutout_holes": 3, "seed": 3}
+    own = IMAGES.clone()
+    mixed = Mix(**options, inplace=True)(own)[0]
+    assert mixed is own
+    assert_same_bits(mixed, Mix(**options)(IMAGES)[0])
+
+
+def test_mix_takes_what_its_methods_do():
+    """Pixels of any dtype but where mixup is drawn; pairs of labels but where a sample has four partners; and the
+    memory of the last batch."""
+    integers = random_images((8, 3, 16, 20), torch.int64)
+    assert not torch.equal(Mix(**SHARES, mixup_alpha=None)(integers)[0], integers)
+    fails(TypeError, "for mixup", lambda: Mix(**SHARES)(integers))
+    fails(ValueError, "targets must be 'dense' for ricap", lambda: Mix(**SHARES, targets="pairs"))
+    shares = {**SHARES, "ricap": 0.0}
+    _, pairs, plan = Mix(**shares, targets="pairs", seed=1)(IMAGES, LABELS, return_plan=True)
+    dense = Mix(**shares, num_classes=5, seed=1)(IMAGES, LABELS)[1]
+    assert torch.equal(pairs.y_a, LABELS) and plan.rows.shape[1] == 2
+    hot, lam = torch.eye(5), pairs.lam[:, None]
+    assert torch.allclose(lam * hot[pairs.y_a] + (1 - lam) * hot[pairs.y_b], dense, atol=1e-6)
+    transform = Mix(**SHARES, reuse_output=True)
+    first = transform(IMAGES)[0]
+    assert transform(IMAGES)[0].data_ptr() == first.data_ptr()
 
 
 # ---- Plans made by hand
@@ -412,6 +457,17 @@ def test_errors_of_plans():
 
 def test_errors_of_transforms_and_masks():
     fails(ValueError, "scope must be 'sample' or 'batch'", lambda: RICAP(scope="pair"))
+    fails(ValueError, "scope must be 'sample' or 'batch'", lambda: Mix(ricap=0.1, scope="pair"))
+    fails(ValueError, "correct_lam must be True", lambda: Mix(resizemix=0.1, correct_lam=False))
+    fails(ValueError, "must be at most 1 together", lambda: Mix(ricap=0.5, resizemix=0.3, cutout=0.3))
+    fails(ValueError, "ricap must be in [0, 1]", lambda: Mix(ricap=1.5))
+    fails(ValueError, "ricap_beta must be positive", lambda: Mix(ricap_beta=0.0))
+    fails(ValueError, "resizemix_scale must be in [0, 1]", lambda: Mix(resizemix_scale=2.0))
+    fails(ValueError, "cutout_holes must be 1 or more", lambda: Mix(cutout_holes=0))
+    fails(ValueError, "inplace must be False", lambda: Mix(resizemix=0.1, inplace=True))
+    fails(TypeError, "give it what Augment returns", lambda: cutmix_cuda.Augment(Mix(ricap=0.1)))
+    fails(TypeError, "unexpected keyword argument 'ricap'", lambda: cutmix_cuda.mix(IMAGES, ricap=0.1))
+    Mix(cutout=0.1, ricap=0.2, resizemix=0.7)  # 1 together, but for the rounding of a sum
     fails(ValueError, "scale must be in [0, 1]", lambda: ResizeMix(scale=1.5))
     fails(ValueError, "holes must be 1 or more", lambda: Cutout(holes=0))
     fails(ValueError, "holes must be at most 64", lambda: Cutout(holes=65))
@@ -436,8 +492,9 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     parts = tuple(None if part is None else part.to(images.device) for part in plan)
     pairs = in_pairs(random_plan(batch, 2, batch, height, width, kinds=(PASTE, FILL), masks=(images.shape[1], 3, 3)))
     pairs = tuple(None if part is None else part.to(images.device) for part in pairs)
-    table = patch_quantiles(2, 0.3, images.device)
-    draw = torch.tensor([3]), table, 0.8, (2, 0, 3, 0, 4)
+    tables = quantiles((1.0, 0.2, 0.25, 0.5, 0.3), images.device, PATCH_METHODS)
+    draw = torch.tensor([3]), tables, (0.2, 0.4, 0.6, 0.7, 0.9), (0, 3, 0, 2, 4)
+    holes = torch.tensor([3]), tables, only("cutout", 0.8), (0, 3, 0, 4, 4)
     targets = 5, 0.1, torch.float32
     given = images, None, labels, None, *parts
     return {
@@ -447,7 +504,7 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
         "paint_targets": (labels, None, parts[0], parts[2], None, height, width, *targets),
         "sample_patches": (*draw, batch, height, width),
         "sample_and_paint": (images, labels, *draw, *targets, (0, 0)),
-        "sample_and_paint_": (images.clone(), labels, draw[0], table, 0.8, (0, 0, 3, 0, 4), *targets, (0, 0)),
+        "sample_and_paint_": (images.clone(), labels, *holes, *targets, (0, 0)),
         "sample_and_paint_out": (images, labels, *draw, *targets, torch.zeros_like(images), (0, 0)),
     }[op]
 

@@ -101,6 +101,95 @@ def test_a_kept_sample_has_no_box():
     assert (partner == np.roll(np.arange(1000), 1)).all()
 
 
+THIN = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (1, 16_000), (300, 1)]
+
+
+@helpers.every_backend
+@pytest.mark.parametrize("placement", helpers.PLACEMENTS)
+@pytest.mark.parametrize("extent", THIN, ids=str)
+def test_spans_are_the_oracles(backend, placement, extent):
+    """Of every kind, with lambda from the span and as it was drawn."""
+    mix = Mix(mixup_alpha=1.0, cutout=0.3, prob=0.9, placement=placement)
+    tables = quantiles(mix._settings.distributions, torch.device("cpu")).numpy()
+    for seed, correct_lam in itertools.product(range(4), (True, False)):
+        how = {"placement": placement, "correct_lam": correct_lam}
+        drawn = Mix(mixup_alpha=1.0, cutout=0.3, prob=0.9, backend=backend.name, **how)
+        plan = drawn.sample_plan(32, *extent, seed=seed, device=backend.device)
+        expected = helpers.oracle_plan(seed, tables, 32, *extent, bounds=mix._settings.bounds, **how)
+        helpers.assert_same_bits(plan.packed, helpers.packed(expected))
+
+
+@pytest.mark.parametrize("extent", [(1, 40), (40, 1)], ids=str)
+def test_a_span_takes_the_share_of_its_side(extent):
+    """A quarter of 40 pixels, anywhere; and all of the side of one pixel."""
+    across, along = (0, 1) if extent[0] == 1 else (1, 0)
+    for placement in helpers.PLACEMENTS:
+        _, boxes, lam, _ = plan_as_numpy(MANY, *extent, placement=placement, alpha=Constant(0.75))
+        starts, ends = boxes[:2], boxes[2:]
+        assert (starts[across] == 0).all() and (ends[across] == 1).all()
+        length = ends[along] - starts[along]
+        np.testing.assert_array_equal(lam, np.float32(1) - length.astype(np.float32) / np.float32(40))
+        if placement == "inside":
+            assert (length == 10).all()
+            assert_uniform(starts[along], 40 - 10 + 1)
+        else:
+            assert_uniform(np.where(starts[along] > 0, starts[along] + 5, ends[along] - 5), 40)
+            assert set(length) == set(range(5, 11))
+
+
+@pytest.mark.parametrize(("placement", "expected"), [("clip", 5 / 12), ("inside", 1 / 2)])
+def test_mean_share_of_spans(placement, expected):
+    """u = 1 - lambda is uniform and the span's share of its side; clipping takes u^2 / 4 of it on the average."""
+    for extent in ((1, 8192), (8192, 1)):
+        _, _, lam, _ = plan_as_numpy(MANY, *extent, placement=placement)
+        share = 1 - lam.astype(np.float64)
+        assert abs(share.mean() - expected) < SIGMAS * share.std() / math.sqrt(MANY) + 2 / 8192
+
+
+def test_one_pixel_is_a_span_of_nothing_or_of_all():
+    """Whole where lambda is 0 and nothing is clipped, and else as it was, target and all."""
+    for placement, alpha, lam in (("clip", 1.0, 1), ("clip", Constant(0.0), 1), ("inside", Constant(0.0), 0)):
+        assert (plan_as_numpy(1000, 1, 1, placement=placement, alpha=alpha)[2] == lam).all()
+    assert (plan_as_numpy(1000, 1, 1, placement="inside", alpha=Uniform(0.01, 1.0))[2] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("extent", "placement", "area", "least"),
+    [
+        ((2, 2), "clip", 0.25, 4),
+        ((2, 2), "inside", 0.25, 2),
+        ((2, 2), "clip", 0.1, 7),
+        ((1, 2), "clip", 0.25, 8),
+        ((1, 2), "inside", 0.25, 4),
+        ((2, 1), "clip", 0.1, 20),
+        ((2, 1), "inside", 0.1, 10),
+    ],
+)
+def test_the_smallest_side_that_cutout_cuts(extent, placement, area, least):
+    """2 / sqrt(area) where boxes are clipped, half of it inside; 2 / area and 1 / area where they are spans."""
+    for side, cuts in ((least - 1, False), (least, True)):
+        size = [side if each > 1 else 1 for each in extent]
+        mix = Mix(cutout=1.0, cutout_area=area, placement=placement)
+        y0, x0, y1, x1 = mix.sample_plan(1000, *size, seed=0).boxes.unbind(1)
+        assert torch.equal((y1 > y0) & (x1 > x0), torch.full((1000,), cuts))
+
+
+@pytest.mark.parametrize(
+    ("placement", "extent", "boxes"),
+    [
+        ("clip", (32, 32), [[0, 19, 12, 32], [8, 20, 22, 32], [0, 0, 0, 0]]),
+        ("clip", (2, 40), [[0, 24, 0, 40], [0, 25, 0, 40], [0, 0, 0, 0]]),
+        ("clip", (40, 2), [[0, 1, 15, 1], [10, 1, 28, 1], [0, 0, 0, 0]]),
+        ("inside", (32, 32), [[0, 10, 22, 32], [9, 16, 23, 30], [0, 0, 0, 0]]),
+        ("inside", (2, 40), [[0, 13, 1, 40], [1, 19, 1, 37], [0, 0, 0, 0]]),
+        ("inside", (40, 2), [[0, 1, 27, 2], [11, 2, 29, 2], [0, 0, 0, 0]]),
+    ],
+)
+def test_images_of_two_rows_have_the_boxes_they_had(placement, extent, boxes):
+    """What this seed drew before there were spans."""
+    assert sample_plan(3, *extent, placement=placement, seed=0).boxes.tolist() == boxes
+
+
 @pytest.mark.parametrize(
     ("placement", "expected"),
     [

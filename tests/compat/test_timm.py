@@ -421,6 +421,18 @@ def test_minmax_leaves_the_rest_of_a_plan(plans):
     assert torch.equal(with_minmax.lam[others], without.lam[others])
 
 
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)], ids=str)
+def test_spans_of_minmax(size, plans):
+    """Of one pixel high or wide all of that side, and of the other as much as ever; timm's boxes are empty."""
+    compat.Mixup(0.0, cutmix_minmax=(0.25, 0.8), mode="elem", num_classes=1)(
+        torch.zeros(1600, 1, *size), torch.zeros(1600, dtype=torch.int64)
+    )
+    sides = plans[0].boxes[:, 2:] - plans[0].boxes[:, :2]
+    assert (sides[:, size.index(1)] == 1).all()
+    assert set(sides[:, size.index(40)].tolist()) == set(range(10, 32))
+    assert torch.equal(plans[0].lam, 1 - sides.amax(dim=1) / 40)
+
+
 def test_minmax_of_one_length(plans):
     """timm's raises where the range is empty, as on small images."""
     for minmax, side in (((0.5, 0.5), 4), ((0.0, 0.0), 0), ((1.0, 1.0), 8), ((0.5, 0.51), 4)):

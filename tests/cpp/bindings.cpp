@@ -115,11 +115,16 @@ void bind_mix_math(py::module_& module) {
                }));
     module.attr("kinds") = kKinds;
     module.def("is_kind", py::vectorize(is_kind));
-    module.def("has_partner", py::vectorize([](int32_t kind) { return has_partner(static_cast<Kind>(kind)); }));
-    module.def("has_box", py::vectorize([](int32_t kind) { return has_box(static_cast<Kind>(kind)); }));
-    module.def("reads_own", py::vectorize([](int32_t kind) { return reads_own(static_cast<Kind>(kind)); }));
-    module.def("blends", py::vectorize([](int32_t kind) { return blends(static_cast<Kind>(kind)); }));
-    module.def("mixes_target", py::vectorize([](int32_t kind) { return mixes_target(static_cast<Kind>(kind)); }));
+    const auto bind_need = [&](const char* name, bool (*need)(Kind)) {
+        module.def(name, py::vectorize([need](int32_t kind) { return need(static_cast<Kind>(kind)); }));
+    };
+    bind_need("has_partner", has_partner);
+    bind_need("has_box", has_box);
+    bind_need("reads_own", reads_own);
+    bind_need("pastes", pastes);
+    bind_need("reads_both", reads_both);
+    bind_need("blends", blends);
+    bind_need("mixes_target", mixes_target);
     module.def("can_draw", [](int32_t kind, const Bounds& bounds) {
         return can_draw(static_cast<Kind>(kind), draw_of(nullptr, bounds, {0, 0, 0, 0}, 0, 0).bounds);
     });
@@ -146,6 +151,16 @@ void bind_rows(py::module_& module) {
                                    "sample_stride"_a = rows.sample_stride, "slice_stride"_a = rows.slice_stride,
                                    "row_stride"_a = rows.row_stride, "dense"_a = rows.dense(),
                                    "empty"_a = rows.empty());
+               });
+    module.def("channel_place",
+               [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, int64_t element_bytes) {
+                   const auto dims = static_cast<int64_t>(sizes.size());
+                   Rows rows;
+                   if (sizes.size() != strides.size() || dims < 4 ||
+                       !rows_of(dims, sizes.data(), strides.data(), element_bytes, &rows))
+                       throw std::invalid_argument("rows of images with channels");
+                   const ChannelPlace place = channel_place(dims, sizes.data(), strides.data(), element_bytes, rows);
+                   return std::pair(place.in_pixel, place.step);
                });
     module.def("same_order", [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                                 const std::vector<int64_t>& other) {
@@ -190,6 +205,56 @@ Rows rows_or_throw(const TensorArgs& tensor, int64_t element_bytes) {
     return rows;
 }
 
+Plan plan_of(int32_t batch, int32_t height, int32_t width, uint64_t plan, const std::optional<DrawArgs>& draw,
+             uint64_t seed, uint64_t device_seed) {
+    Plan made = {};
+    made.batch = batch;
+    made.height = height;
+    made.width = width;
+    made.can_blend = true;
+    made.seed = seed;
+    made.device_seed = at<const int64_t>(device_seed);
+    if (draw) {
+        const auto& [quantiles, bounds, sampling] = *draw;
+        made.sampled = at<PlanRow>(plan);
+        made.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
+    } else {
+        made.given = at<const PlanRow>(plan);
+    }
+    return made;
+}
+
+Images images_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, bool in_place,
+                 const std::string& dtype, std::pair<int64_t, int64_t> fill) {
+    Images made = {at<const uint8_t>(std::get<0>(images)),
+                   at<uint8_t>(std::get<0>(out)),
+                   rows_or_throw(images, element_bytes),
+                   rows_or_throw(out, element_bytes),
+                   in_place,
+                   dtype_named(dtype),
+                   {}};
+    std::memcpy(made.fill, &fill.first, 8);
+    std::memcpy(made.fill + 8, &fill.second, 8);
+    return made;
+}
+
+Targets targets_of(const LabelArgs& labels, const LabelArgs& targets, int32_t num_classes, double label_smoothing) {
+    return {at<const void>(std::get<0>(labels)),
+            at<void>(std::get<0>(targets)),
+            dtype_named(std::get<1>(labels)),
+            dtype_named(std::get<1>(targets)),
+            num_classes,
+            smoothing_of(label_smoothing, num_classes)};
+}
+
+// What every launch says of itself, and what one kind of it adds.
+template <typename Launch, typename... More>
+py::dict launched(const Launch& launch, More&&... more) {
+    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
+                    "params"_a = py::bytes(reinterpret_cast<const char*>(&launch.params), sizeof launch.params),
+                    std::forward<More>(more)...);
+}
+
 py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64_t plan,
                             const std::optional<DrawArgs>& draw, uint64_t seed, uint64_t device_seed,
                             const std::optional<TensorArgs>& images, const std::optional<TensorArgs>& out,
@@ -197,41 +262,12 @@ py::dict launch_geometry_of(int32_t batch, int32_t height, int32_t width, uint64
                             const std::optional<LabelArgs>& targets, int32_t num_classes, double label_smoothing,
                             const std::string& dtype, std::pair<int64_t, int64_t> fill) {
     MixCall call = {};
-    call.plan.batch = batch;
-    call.plan.height = height;
-    call.plan.width = width;
-    call.plan.seed = seed;
-    call.plan.device_seed = at<const int64_t>(device_seed);
-    if (draw) {
-        const auto& [quantiles, bounds, sampling] = *draw;
-        call.plan.sampled = at<PlanRow>(plan);
-        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
-    } else {
-        call.plan.given = at<const PlanRow>(plan);
-    }
+    call.plan = plan_of(batch, height, width, plan, draw, seed, device_seed);
     call.plan.can_blend = !images || can_blend(dtype_named(dtype));
-    if (images && out) {
-        call.images = {at<const uint8_t>(std::get<0>(*images)),
-                       at<uint8_t>(std::get<0>(*out)),
-                       rows_or_throw(*images, element_bytes),
-                       rows_or_throw(*out, element_bytes),
-                       in_place,
-                       dtype_named(dtype),
-                       {}};
-        std::memcpy(call.images.fill, &fill.first, 8);
-        std::memcpy(call.images.fill + 8, &fill.second, 8);
-    }
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (images && out) call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     const Launch launch = launch_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
-                    "params"_a = params);
+    return launched(launch);
 }
 
 AugmentedImages augmented_images(const TensorArgs& images, const std::string& dtype, const TensorArgs& out,
@@ -262,19 +298,7 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
                              const std::optional<LabelArgs>& labels, const std::optional<LabelArgs>& targets,
                              int32_t num_classes, double label_smoothing) {
     AugmentCall call = {};
-    call.plan.batch = batch;
-    call.plan.height = height;
-    call.plan.width = width;
-    call.plan.can_blend = true;
-    call.plan.seed = seed;
-    call.plan.device_seed = at<const int64_t>(device_seed);
-    if (draw) {
-        const auto& [quantiles, bounds, sampling] = *draw;
-        call.plan.sampled = at<PlanRow>(plan);
-        call.plan.draw = draw_of(at<const float>(quantiles), bounds, sampling, height, width);
-    } else {
-        call.plan.given = at<const PlanRow>(plan);
-    }
+    call.plan = plan_of(batch, height, width, plan, draw, seed, device_seed);
     call.views.boxes = boxes;
     call.views.coloured = coloured;
     if (view_parameters) {
@@ -293,17 +317,9 @@ py::dict augment_geometry_of(int32_t batch, int32_t height, int32_t width, uint6
             for (int channel = 0; channel < few_constants.shape(1); ++channel)
                 call.constants.few[row][channel] = few_constants.at(row, channel);
     if (images && out) call.images = augmented_images(*images, dtype, *out, out_dtype);
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     const AugmentLaunch launch = augment_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block,
-                    "shared_bytes"_a = launch.shared_bytes, "params"_a = params);
+    return launched(launch, "shared_bytes"_a = launch.shared_bytes);
 }
 
 void bind_augment_geometry(py::module_& module) {
@@ -331,9 +347,7 @@ py::dict adjoint_geometry_of(uint64_t plan, uint64_t links, const TensorArgs& gr
                               rows_or_throw(out, element_bytes),
                               at<Link>(links)};
     const AdjointLaunch launch = adjoint_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "link_grid"_a = launch.link_grid, "grid"_a = launch.grid,
-                    "block"_a = launch.block, "params"_a = params);
+    return launched(launch, "link_grid"_a = launch.link_grid);
 }
 
 void bind_adjoint_geometry(py::module_& module) {
@@ -342,13 +356,7 @@ void bind_adjoint_geometry(py::module_& module) {
 }
 
 bool fits_launch_of(const TensorArgs& images, const TensorArgs& out, int64_t element_bytes, const std::string& dtype) {
-    return fits_launch({at<const uint8_t>(std::get<0>(images)),
-                        at<uint8_t>(std::get<0>(out)),
-                        rows_or_throw(images, element_bytes),
-                        rows_or_throw(out, element_bytes),
-                        false,
-                        dtype_named(dtype),
-                        {}});
+    return fits_launch(images_of(images, out, element_bytes, false, dtype, {0, 0}));
 }
 
 void bind_launch_geometry(py::module_& module) {
@@ -364,7 +372,7 @@ void bind_launch_geometry(py::module_& module) {
     });
 }
 
-using PatchDrawArgs = std::tuple<uint64_t, double, Options>;  // address of the quantiles, then as in the schemas
+using PatchDrawArgs = std::tuple<uint64_t, Bounds, Options>;  // address of the quantiles, then as in the schemas
 using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, four sizes, whether they are floats
 
 py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int32_t others, int32_t height,
@@ -385,13 +393,14 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     call.seed = seed;
     call.device_seed = at<const int64_t>(device_seed);
     if (draw) {
-        const auto& [quantiles, prob, sampling] = *draw;
+        const auto& [quantiles, bounds, sampling] = *draw;
         call.sampled_rows = at<PlanRow>(rows);
         call.sampled_sources = at<Box>(sources);
-        call.draw = {at<const float>(quantiles),
-                     static_cast<float>(prob),
-                     {static_cast<PatchMethod>(sampling.at(0)), static_cast<Scope>(sampling.at(1)),
-                      static_cast<Partner>(sampling.at(2)), static_cast<Placement>(sampling.at(3)), patches}};
+        if (bounds.size() != kPatchMethods) throw std::invalid_argument("a bound for each method");
+        std::copy(bounds.begin(), bounds.end(), call.draw.bounds);
+        call.draw.kinds = draw_of(at<const float>(quantiles), Bounds(bounds.begin(), bounds.begin() + kKinds),
+                                  {sampling.at(0), sampling.at(1), sampling.at(2), 1}, height, width);
+        call.draw.holes = static_cast<int32_t>(sampling.at(3));
     } else {
         call.rows = at<const PlanRow>(rows);
         call.sources = at<const Box>(sources);
@@ -408,15 +417,7 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     call.weights = at<const float>(weights);
     call.can_blend = !images || can_blend(dtype_named(dtype));
     if (images && out) {
-        call.images = {at<const uint8_t>(std::get<0>(*images)),
-                       at<uint8_t>(std::get<0>(*out)),
-                       rows_or_throw(*images, element_bytes),
-                       rows_or_throw(*out, element_bytes),
-                       in_place,
-                       dtype_named(dtype),
-                       {}};
-        std::memcpy(call.images.fill, &fill.first, 8);
-        std::memcpy(call.images.fill + 8, &fill.second, 8);
+        call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
         const auto& [_, image_sizes, image_strides] = *images;
         call.channel_place = channel_place(static_cast<int64_t>(image_sizes.size()), image_sizes.data(),
                                            image_strides.data(), element_bytes, call.images.in_rows);
@@ -425,18 +426,10 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
             call.other_rows = rows_or_throw(*other_images, element_bytes);
         }
     }
-    if (labels && targets)
-        call.targets = {at<const void>(std::get<0>(*labels)),
-                        at<void>(std::get<0>(*targets)),
-                        dtype_named(std::get<1>(*labels)),
-                        dtype_named(std::get<1>(*targets)),
-                        num_classes,
-                        smoothing_of(label_smoothing, num_classes)};
+    if (labels && targets) call.targets = targets_of(*labels, *targets, num_classes, label_smoothing);
     call.other_labels = at<const void>(other_labels);
     const PatchLaunch launch = patch_geometry(call);
-    const py::bytes params(reinterpret_cast<const char*>(&launch.params), sizeof launch.params);
-    return py::dict("kernel"_a = launch.kernel(), "grid"_a = launch.grid, "block"_a = launch.block, "params"_a = params,
-                    "fits"_a = !call.images.out || fits_patch_launch(call));
+    return launched(launch, "fits"_a = !call.images.out || fits_patch_launch(call));
 }
 
 void bind_patch_geometry(py::module_& module) {

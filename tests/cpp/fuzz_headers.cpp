@@ -191,7 +191,7 @@ void fuzz_blend(double rounding) {
         const float lam =
             between(0, 3) ? static_cast<float>(between(0, 1 << 24)) * 0x1p-24f : static_cast<float>(between(0, 1));
         const double own = Element::value(bits[0]), partner = Element::value(bits[1]);
-        const double mixed = Element::value(blended<Element>(lam, bits[0], bits[1]));
+        const double mixed = Element::value(computed<Element>(Kind::kMixUp, lam, bits[0], bits[1]));
         if (!std::isfinite(own) || !std::isfinite(partner) || std::isinf(mixed)) continue;
         const double slack = rounding * std::max(std::abs(own), std::abs(partner)) + 0x1p-24;
         require(mixed >= std::min(own, partner) - slack && mixed <= std::max(own, partner) + slack,

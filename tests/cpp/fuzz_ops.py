@@ -12,6 +12,7 @@ import sys
 import torch
 
 import cutmix_cuda
+from cutmix_cuda._ops import PATCH_METHODS
 from cutmix_cuda.distributions import Beta, Constant, quantiles
 
 assert cutmix_cuda._backends.status()["cpu"] == "available"
@@ -182,8 +183,10 @@ def step_of_patches_in_place(images: torch.Tensor, labels, targets, fill) -> Non
     arguments = labels, rows, sources, masks, weights, *targets, fill
     same(CPU.paint_(mine, *arguments), REFERENCE.paint_(wanted, *arguments))
     same(mine, wanted)
-    draw = torch.tensor([random.getrandbits(64) - 2**63]), quantiles((random.choice(LAWS[:4]),), images.device)[0], 0.8
-    arguments = labels, *draw, (0, random.randrange(3), random.randrange(4), random.randrange(2), 3), *targets, fill
+    tables = quantiles([None, None, random.choice(LAWS[:4])], images.device, PATCH_METHODS)
+    draw = torch.tensor([random.getrandbits(64) - 2**63]), tables, (0.0, 0.0, 0.8, 0.8, 0.8)
+    sampling = random.randrange(3), random.randrange(4), random.randrange(2), random.choice([1, 3]), 3
+    arguments = labels, *draw, sampling, *targets, fill
     for here, there in zip(
         CPU.sample_and_paint_(mine, *arguments), REFERENCE.sample_and_paint_(wanted, *arguments), strict=True
     ):
@@ -220,10 +223,13 @@ def step_of_patches() -> None:
     if labels is not None:
         parts = labels, other_labels, plan[0], *plan[2:], height, width, *targets
         same(CPU.paint_targets(*parts), REFERENCE.paint_targets(*parts))
-    method = random.randrange(3)
-    patches = (random.choice([1, 3]), 1, 4)[method]
-    sampling = method, random.choice([0, 2]), random.randrange(4), random.randrange(2), patches
-    draw = torch.tensor([random.getrandbits(64) - 2**63]), quantiles((random.choice(LAWS[:4]),), images.device)[0], 0.8
+    holes = random.choice([1, 3])
+    sampling = random.randrange(3), random.randrange(4), random.randrange(2), holes, random.choice([4, 6])
+    bounds = [random.random() for _ in range(PATCH_METHODS)]
+    if images.dtype not in BLENDED:
+        bounds[1] = bounds[0]  # no mixup
+    tables = quantiles([random.choice(LAWS[:4]) for _ in bounds], images.device, PATCH_METHODS)
+    draw = torch.tensor([random.getrandbits(64) - 2**63]), tables, bounds
     arguments = images, labels, *draw, sampling, *targets, fill
     for mine, wanted in zip(CPU.sample_and_paint(*arguments), REFERENCE.sample_and_paint(*arguments), strict=True):
         same(mine, wanted)

@@ -98,7 +98,11 @@ def patches_launch(call: PatchesCall, memory: PatchesMemory, seed_on_device: boo
     if call.sources is not None:
         arguments["sources"] = memory.address(call.sources)
     if call.drawn:
-        arguments["draw"] = memory.address(call.get("quantiles")), call.get("prob"), list(call.get("patch_sampling"))
+        arguments["draw"] = (
+            memory.address(call.get("quantiles")),
+            list(call.get("bounds")),
+            list(call.get("patch_sampling")),
+        )
         if seed_on_device:
             arguments["device_seed"] = memory.address(call.get("seed"))
         else:

@@ -1,5 +1,6 @@
 """The shared maths: csrc/*.h and cutmix_cuda/reference.py against each other and against the oracle, bit for bit."""
 
+import importlib.util
 from collections.abc import Iterable
 
 import numpy as np
@@ -271,6 +272,17 @@ def test_what_a_kind_needs_in_triton(need):
     assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == [need in NEEDS[kind] for kind in Kind]
 
 
+@pytest.mark.parametrize("need", ["pastes", "reads_both"])
+def test_whose_pixels_a_kind_takes(cxx, need, monkeypatch):
+    """What follows from the needs above."""
+    twins = pytest.importorskip("cutmix_cuda.triton_kernels.kinds")
+    monkeypatch.setattr(twins, "has_partner", twins.has_partner.fn)
+    monkeypatch.setattr(twins, "reads_own", twins.reads_own.fn)
+    expected = ["has_partner" in needs and ("reads_own" in needs) == (need == "reads_both") for needs in NEEDS.values()]
+    assert getattr(cxx, need)(np.arange(KINDS + 1)).tolist() == expected
+    assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == expected
+
+
 def test_which_kinds_there_are(cxx):
     kinds = np.array([-(2**31), -1, *Kind, KINDS + 1, 2**31 - 1], dtype=np.int32)
     expected = [kind in list(Kind) for kind in kinds.tolist()]
@@ -291,9 +303,9 @@ def bounds(draw):
 @example((0.25, 0.5, 0.75), [0, (1 << 30) - 256, 1 << 30, (1 << 31) - 1, 1 << 31, 3 << 30, MAX])
 @example((1 / 3, 1 / 3, 1 / 3), [0x55555500, 0x555555FF, 0x55555600])  # 1/3 is rounded up to float32
 @example((0.0, 0.0, 1.0), [0, MAX])
-def test_kind_of(bounds, words):
+def test_first_below(bounds, words):
     expected = [helpers.KINDS.index(helpers.oracle_kind(word, bounds)) for word in words]
-    assert reference.kind_of(bounds, torch.tensor(words)).tolist() == expected
+    assert reference.first_below(bounds, torch.tensor(words)).tolist() == expected
 
 
 @given(bounds(), st.integers(0, 2**32))
@@ -437,9 +449,9 @@ BLENDED = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.floa
 
 @pytest.mark.parametrize("dtype", BLENDED, ids=str)
 @given(shares, st.integers(0, 2**32))
-def test_blended(dtype, lam, seed):
+def test_computed(dtype, lam, seed):
     own, partner = (helpers.random_images((64,), dtype, seed=seed + k) for k in range(2))
-    mine = reference.blended(torch.tensor([lam]), own, partner)
+    mine = reference.computed(Kind.mixup, torch.tensor([lam]), own, partner)
     expected = helpers.oracle_blend(np.float32(lam), own, partner)
     torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
     assert mine.dtype == dtype
@@ -579,6 +591,30 @@ def test_rows_of_any_view(cxx, view, element_bytes):
         assert_rows_cover(rows, view, element_bytes)
     elif view.is_contiguous():
         raise AssertionError("contiguous images are rows")
+
+
+@given(views(), st.sampled_from([1, 2, 4, 8, 16]))
+@example(LAYOUTS["upside down rows"], 4)
+def test_channels_of_any_view(cxx, view, element_bytes):
+    """Their place among rows says which of them an element is of, in C++ and in Triton's twin."""
+    rows = cxx.rows_of(view.shape, view.stride(), element_bytes) if view.dim() >= 4 else None
+    if rows is None:
+        return
+    in_pixel, step = cxx.channel_place(view.shape, view.stride(), element_bytes)
+    channels = view.shape[1]
+    of_address = np.zeros(int(view.max()) + 1, dtype=np.int64)
+    of_address[view.numpy()] = np.arange(channels).reshape(1, -1, *[1] * (view.dim() - 2))
+    grid = row_addresses(rows, element_bytes) + int(view.flatten()[0])
+    of_slice, of_byte = np.arange(grid.shape[1])[:, None], np.arange(grid.shape[4])[None] * element_bytes
+    found = (of_byte if in_pixel else of_slice) // step % channels
+    np.testing.assert_array_equal(of_address[grid], np.broadcast_to(found[:, None, None], grid.shape))
+    if importlib.util.find_spec("triton") is not None:
+        from cutmix_cuda.triton_kernels.rows import channel_place, rows_of
+
+        dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}[element_bytes]
+        tensor = torch.empty_strided(view.shape, view.stride(), dtype=dtype)
+        there = rows_of(tensor)
+        assert there is not None and channel_place(tensor, there) == (in_pixel, step)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])

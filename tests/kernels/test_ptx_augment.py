@@ -116,6 +116,7 @@ def augment(
 
 
 SHAPES = [(8, 3, 6, 9), (7, 1, 9, 5), (1, 4, 5, 5), (5, 5, 3, 17), (4, 16, 7, 4), (2, 3, 1, 1), (3, 3, 40, 30)]
+SHAPES += [(4, 3, 1, 40)]  # whose boxes are spans
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -331,6 +331,19 @@ def test_every_way_to_sample(kind, scope, partner, placement):
 
 
 @every_kind
+@pytest.mark.parametrize("placement", list(Placement), ids=lambda placement: placement.name)
+@pytest.mark.parametrize("extent", [(1, 1), (1, 48), (48, 1)], ids=str)
+def test_spans(kind, placement, extent):
+    """Drawn alone, and with signals and their labels, out of place and in place."""
+    images, labels = random_images((6, 2, *extent), torch.uint8), random_labels(6, CLASSES)
+    for bounds, correct_lam in ((EVERY_KIND, True), (CUTMIX, False)):
+        how = sampling(placement=placement, correct_lam=correct_lam, bounds=bounds)
+        assert_as_reference(kind, "sample_plan", *how, 64, *extent)
+        for op in ("sample_and_apply", "sample_and_apply_"):
+            assert_as_reference(kind, op, images, labels, *how, CLASSES, 0.0, torch.float32)
+
+
+@every_kind
 @every_place
 def test_a_seed_on_the_device(kind, in_place):
     """With pixels, too; in place both samples of a pair have to find the same one."""

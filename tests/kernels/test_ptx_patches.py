@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cutmix_cuda import reference_patches
-from cutmix_cuda._ops import PatchMethod
+from cutmix_cuda._ops import PATCH_METHODS
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
-from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, in_pairs, random_plan
+from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, in_pairs, only, random_plan
 from .execution import SECTOR, needs_cuda
 from .patches_execution import Painted, execute_patches, patches_call
 from .test_ptx_kernels import assert_same_targets, poisoned, surroundings
@@ -32,7 +32,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "everything": {"kinds": (KEEP, PASTE, BLEND, FILL), "masks": (9, 13), "soft": True, "sources": True},
 }
 SEED = torch.tensor([20180408])
-UNIFORM = torch.arange(4097) / 4096
+# Each uniform, on ranges of their own, by which a table that is taken for another is noticed.
+TABLES = torch.stack([0.1 * k + torch.arange(4097) / 8192 for k in range(PATCH_METHODS)])
 
 
 def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_on_device: bool = False) -> Painted:
@@ -160,33 +161,34 @@ def test_strided_images_are_copied_first():
     assert strided(torch.rand(3, 2, 6, 8)).stride(-1) == 3
 
 
-METHODS = {
-    "holes": (PatchMethod.holes, 0, 3, 0, 3),
-    "inside": (PatchMethod.holes, 1, 3, 1, 2),
-    "pairs": (PatchMethod.holes, 1, 1, 0, 2),
-    "resizemix": (PatchMethod.resizemix, 0, 3, 0, 1),
-    "ricap": (PatchMethod.ricap, 0, 3, 0, 4),
-    "ricap of a batch": (PatchMethod.ricap, 2, 3, 0, 4),
+DRAWS: dict[str, tuple[tuple[float, ...], list[int]]] = {  # bounds, and the integers of the op
+    "holes": (only("cutout", 0.8), [0, 3, 0, 3, 3]),
+    "inside": (only("cutout", 0.8), [1, 3, 1, 2, 2]),
+    "pairs": (only("cutout", 0.8), [1, 1, 0, 2, 2]),
+    "resizemix": (only("resizemix", 0.8), [0, 3, 0, 1, 1]),
+    "ricap": (only("ricap", 0.8), [0, 3, 0, 1, 4]),
+    "ricap of a batch": (only("ricap", 0.8), [2, 3, 0, 1, 4]),
+    "every method": ((0.15, 0.4, 0.55, 0.7, 0.95), [0, 3, 0, 1, 4]),
+    "every method, inside": ((0.15, 0.4, 0.55, 0.7, 0.95), [0, 2, 1, 5, 5]),
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("seed_on_device", [False, True], ids=["by_value", "on_device"])
-def test_drawn_in_the_launch(method, seed_on_device):
-    sampling = list(METHODS[method])
-    for batch, width in ((1, 8), (6, 32), (5, 9)):
-        images = torch.rand(batch, 3, 7, width)
-        draw = SEED, UNIFORM, 0.8, sampling
+def test_drawn_in_the_launch(name, seed_on_device):
+    draw = SEED, TABLES, *DRAWS[name]
+    for batch, height, width in ((1, 7, 8), (16, 7, 32), (9, 7, 9), (9, 1, 32)):
+        images = torch.rand(batch, 3, height, width)
         rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint", images, *rest, seed_on_device=seed_on_device)
-        assert_as_reference("sample_patches", *draw, batch, 7, width, seed_on_device=seed_on_device)
+        assert_as_reference("sample_patches", *draw, batch, height, width, seed_on_device=seed_on_device)
 
 
 def test_traffic_is_one_read_and_one_write():
     """Of RICAP whose patches cover the image, each byte of it is read once, but for those on the edges of patches."""
     batch, side = 4, 64
     images = torch.rand(batch, 3, side, side)
-    draw = SEED, UNIFORM, 1.0, list(METHODS["ricap"])
+    draw = SEED, TABLES, only("ricap"), [0, 3, 0, 1, 4]
     call = patches_call("sample_and_paint", images, None, *draw, 0, 0.0, torch.float32)
     report = execute_patches(call).report
     assert report.buffers["out"].bytes_written == images.nbytes
@@ -246,12 +248,12 @@ def test_samples_that_do_not_exchange_in_pairs(width):
         paint_in_place(torch.rand(12, 2, 6, width), Plan(everyone))
 
 
-@pytest.mark.parametrize("method", ["holes", "inside", "pairs"])
+@pytest.mark.parametrize("name", ["holes", "inside", "pairs"])
 @pytest.mark.parametrize("seed_on_device", [False, True], ids=["by_value", "on_device"])
-def test_holes_drawn_in_place(method, seed_on_device):
+def test_holes_drawn_in_place(name, seed_on_device):
     for batch, width in ((1, 8), (6, 32), (5, 9)):
         images = torch.rand(batch, 3, 7, width)
-        rest = random_labels(batch, CLASSES), SEED, UNIFORM, 0.8, list(METHODS[method]), CLASSES, 0.1, torch.float32
+        rest = random_labels(batch, CLASSES), SEED, TABLES, *DRAWS[name], CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint_", images, *rest, seed_on_device=seed_on_device)
 
 

@@ -19,7 +19,7 @@ from ..helpers import assert_same_bits, random_images, random_labels, soft_label
 from ..oracle_patches import BLEND, FILL, KEEP, PASTE, in_pairs, random_plan
 from ..ptx import Report
 from .test_ptx_kernels import assert_same_targets
-from .test_ptx_patches import METHODS, PLANS, SEED, UNIFORM
+from .test_ptx_patches import DRAWS, PLANS, SEED, TABLES
 from .triton_compile import execute
 
 ARCHITECTURE = 90
@@ -127,11 +127,11 @@ def test_rows_that_may_not_be_followed():
     assert targets.isnan().all(dim=1).tolist() == [False, False, False, True]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_drawn_in_the_launch(method, executed):
-    for batch, width in ((1, 8), (6, 32), (5, 9)):
+@pytest.mark.parametrize("name", DRAWS)
+def test_drawn_in_the_launch(name, executed):
+    draw = SEED, TABLES, *DRAWS[name]
+    for batch, width in ((1, 8), (16, 32), (9, 9)):
         images = torch.rand(batch, 3, 7, width)
-        draw = SEED, UNIFORM, 0.8, list(METHODS[method])
         rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint", images, *rest)
         assert_as_reference("sample_patches", *draw, batch, 7, width)
@@ -184,11 +184,11 @@ def test_samples_that_do_not_exchange_in_pairs():
         paint_in_place(torch.rand(12, 2, 6, 9), (rows, None, None, None))
 
 
-@pytest.mark.parametrize("method", ["holes", "inside", "pairs"])
-def test_holes_drawn_in_place(method, executed):
+@pytest.mark.parametrize("name", ["holes", "inside", "pairs"])
+def test_holes_drawn_in_place(name, executed):
     for batch, width in ((1, 8), (6, 32), (5, 9)):
         images = torch.rand(batch, 3, 7, width)
-        rest = random_labels(batch, CLASSES), SEED, UNIFORM, 0.8, list(METHODS[method]), CLASSES, 0.1, torch.float32
+        rest = random_labels(batch, CLASSES), SEED, TABLES, *DRAWS[name], CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint_", images, *rest)
     assert len(executed) == 3
 

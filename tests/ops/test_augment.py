@@ -131,7 +131,7 @@ def check_augment(
 
 @every_backend
 @pytest.mark.parametrize(
-    "shape", [(8, 3, 6, 9), (7, 1, 9, 5), (1, 4, 5, 5), (5, 5, 3, 17), (4, 16, 7, 4), (2, 3, 1, 1)]
+    "shape", [(8, 3, 6, 9), (7, 1, 9, 5), (1, 4, 5, 5), (5, 5, 3, 17), (4, 16, 7, 4), (2, 3, 1, 1), (8, 3, 1, 40)]
 )
 def test_everything_at_once(backend, shape, poisoned_memory):
     check_augment(backend, some_images(shape))

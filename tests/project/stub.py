@@ -1,7 +1,8 @@
 """The types of the public names as a stub, made from their signatures: ``make stub`` writes cutmix_cuda/__init__.pyi.
 
-What a call returns depends on ``labels``, ``targets`` and ``return_plan``. The stub says so by overloads, so that no
-source repeats a signature for each of them. Its transforms inherit from those of the modules.
+What a call returns depends on ``labels``, ``targets`` and ``return_plan``, and its plan on the transform's options. The
+stub says so by overloads, so that no source repeats a signature for each of them. Its transforms inherit from those
+of the modules.
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ from cutmix_cuda import _literals
 STUB = Path(__file__).resolve().parents[2] / "cutmix_cuda" / "__init__.pyi"
 
 TRANSFORMS = ("CutMix", "Cutout", "Mix", "MixUp")
+PATCHING = ("FMix", "RICAP", "ResizeMix")  # whose plan is always of patches
 MIXING = ("apply_plan", "apply_plan_", "cutmix", "cutmix_", "mix", "mix_")
-OVERLOADED = (*TRANSFORMS, *MIXING, "Augment", "augment", "mix_targets")
+OVERLOADED = (*TRANSFORMS, *PATCHING, *MIXING, "Augment", "augment", "mix_targets")
 
 MODULES = ("distributions", "masks")
 
 ALIASES = {alias: name for name, alias in vars(_literals).items() if get_origin(alias) is Literal}
 
-Choices = dict[str, str]  # the types that parameters have in an overload, with a default where they have one
+Choices = dict[str, str]  # the types that parameters have in an overload, with a default; "" for those it lacks
 DENSE: Choices = {"targets": 'Literal["dense"] = "dense"'}
 PAIRS: Choices = {"targets": 'Literal["pairs"]'}
+
+# By which a transform's plan is not one of patches. Whether a probability is 0 is nothing that a type tells.
+ONE = "Literal[1] = 1"
+OF_ONE_BOX: dict[str, Choices] = {
+    "Cutout": {"holes": ONE},
+    "Mix": {"ricap": "", "resizemix": "", "cutout_holes": ONE},
+}
 
 GLUE = "\0"  # a space at which no line may end
 
@@ -51,6 +60,7 @@ __version__: str
 __all__ = {names}
 
 _Targets = TypeVar("_Targets", bound=Tensor | PairTargets, default=Tensor)
+_Plan = TypeVar("_Plan", bound=MixPlan | PatchPlan, default=MixPlan)
 
 
 """
@@ -75,6 +85,8 @@ def overload(function: Callable[..., Any], returns: str, choices: Choices, *, na
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind == parameter.KEYWORD_ONLY and "*" not in parts:
             parts.append("*")
+        if choices.get(parameter.name) == "":
+            continue
         if parameter.name in choices:
             parts.append(f"{parameter.name}: {choices[parameter.name]}")
         elif parameter.name == "self":
@@ -82,6 +94,8 @@ def overload(function: Callable[..., Any], returns: str, choices: Choices, *, na
         else:
             value = parameter.default
             shown = json.dumps(value) if isinstance(value, str) else repr(value)
+            if isinstance(value, cutmix_cuda.distributions.Distribution):
+                shown = "..."
             default = "" if value is parameter.empty else f" = {shown}"
             parts.append(f"{parameter.name}: {spelled(parameter.annotation)}{default}")
     first = " " * indent
@@ -115,11 +129,16 @@ def overloads(
 
 def transform(name: str) -> str:
     init = getattr(cutmix_cuda, name).__init__
+    plans: dict[str, Choices] = {"": OF_ONE_BOX.get(name, {})}
+    if name in OF_ONE_BOX:
+        plans[", MixPlan | PatchPlan"] = {}
     made = [
-        overload(init, "None", {"self": f"{name}[{kind}]", **how}, indent=4)
+        overload(init, "None", {"self": f"{name}[{kind}{plan}]", **how, **box}, indent=4)
         for kind, how in (("Tensor", DENSE), ("PairTargets", PAIRS))
+        for plan, box in plans.items()
     ]
-    return "\n".join([f"class {name}(_{name}, _Transform[_Targets]):", *made])
+    parameters = "_Targets, _Plan" if name in OF_ONE_BOX else "_Targets"
+    return "\n".join([f"class {name}(_{name}, _Transform[{parameters}]):", *made])
 
 
 def augment_class() -> str:
@@ -149,7 +168,7 @@ def imports(body: str) -> Iterable[str]:
     for name in cutmix_cuda.__all__:
         if name not in (*MODULES, *MIXING):
             module = getattr(cutmix_cuda, name).__module__.removeprefix("cutmix_cuda.")
-            hidden = name in TRANSFORMS or name == "Augment"
+            hidden = name in (*TRANSFORMS, *PATCHING, "Augment")
             if name not in OVERLOADED or hidden:
                 modules.setdefault(module, []).append(f"{name} as _{name}" if hidden else name)
     for module, names in sorted(modules.items()):
@@ -163,12 +182,13 @@ def stub() -> str:
     parts = [
         "\n".join(
             [
-                "class _Transform(Transform, Generic[_Targets]):",
-                *overloads(cutmix_cuda.CutMix.forward, {"_Targets": {}}, ", MixPlan", name="__call__", indent=4),
+                "class _Transform(Transform, Generic[_Targets, _Plan]):",
+                *overloads(cutmix_cuda.CutMix.forward, {"_Targets": {}}, ", _Plan", name="__call__", indent=4),
             ]
         )
     ]
     parts += [transform(name) for name in TRANSFORMS]
+    parts += [f"class {name}(_{name}, _Transform[Tensor, PatchPlan]): ..." for name in PATCHING]
     parts.append(augment_class())
     parts += ["\n".join(overloads(getattr(cutmix_cuda, name), both, ", MixPlan")) for name in MIXING]
     mixed = {"Tensor": {"mix": "None = None"}, "_Targets": {"mix": "_Transform[_Targets]"}}

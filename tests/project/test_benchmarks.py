@@ -16,7 +16,7 @@ pytest.importorskip("kornia")
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from benchmarks import cross_entropy, features, plots, suite, tables
+from benchmarks import cross_entropy, family, features, plots, suite, tables
 from benchmarks.checks import WrongResult, check, check_all, observed_plan
 from benchmarks.counted import count_call, read_ours
 from benchmarks.goals import judge
@@ -375,6 +375,41 @@ def test_features_have_to_agree_before_they_are_timed(kind, monkeypatch):
         monkeypatch.setitem(features.PLAIN_OF, kind, wrong)
         with pytest.raises(AssertionError):
             features.check(inputs, kind)
+
+
+FAMILY = {job.name: job for job in family.jobs(16, 4)}
+WRONG_IN_THE_FAMILY = {
+    "RICAP": lambda inputs, result: (result[0], result[1].roll(1, 0)),
+    "ResizeMix": lambda inputs, result: (result[0], result[1].flip(1)),
+    "FMix": lambda inputs, result: (inputs.images, result[1]),
+    "masks of FMix": lambda inputs, result: torch.rand(result.shape) < 0.5,
+    "4 holes": lambda inputs, result: (inputs.images, result[1]),
+    "a square of a partner": lambda inputs, result: inputs.images.roll(1, 0),
+    "jigsaw": lambda inputs, result: result.flip(3),
+    "transplant": lambda inputs, result: (result[0], inputs.segmentation.roll(1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_family_has_to_mean_the_same_before_it_is_timed(name):
+    job, inputs = FAMILY[name], family.random_inputs(6, 16, 4)
+    for contender in job.contenders:
+        job.check(contender, inputs)
+        wrong = contender._replace(
+            call=lambda given, right=contender.call: WRONG_IN_THE_FAMILY[name](given, right(given))
+        )
+        with pytest.raises((AssertionError, ValueError)):
+            job.check(wrong, inputs)
+
+
+def test_the_family_in_a_table(tmp_path, capsys):
+    family.main(["--quick", "--output", str(tmp_path)])
+    written = (tmp_path / "family_cpu.md").read_text()
+    assert written in capsys.readouterr().out
+    rows = [line.split(" | ") for line in written.splitlines() if " | cutmix_cuda | " in line]
+    assert [row[0].removeprefix("| ") for row in rows] == list(FAMILY)
+    assert all(row[2] == "a sample" and row[-1] == "1.00x |" for row in rows)
+    assert [cell["job"] for cell in json.loads((tmp_path / "family_cpu.json").read_text())["jobs"]] == list(FAMILY)
 
 
 def test_features_in_a_table(capsys):

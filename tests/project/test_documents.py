@@ -13,7 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +90,92 @@ def test_every_example_of_the_readme_continues_the_first_alone():
     exec(first, begun)
     for block in others:
         exec(block, begun | namespace_of(README))
+
+
+def defined_by(page: str) -> dict[str, Any]:
+    """What the blocks of a how-to page leave behind."""
+    path = ROOT / "docs" / "howto" / page
+    namespace = namespace_of(path)
+    for block in blocks(path, PYTHON):
+        exec(block, namespace)
+    return namespace
+
+
+def test_spans_of_signals_tokens_and_spectrograms():
+    """One span in every channel, and in every frequency, of 1 - lambda of the length."""
+    page = defined_by("spectrograms.md")
+    for name, along, mixed in (
+        ("waves", page["waves"], page["mixed_waves"]),
+        ("tokens", page["tokens"].transpose(1, 2), page["mixed_tokens"].transpose(1, 2)),
+        ("spectrograms", page["spectrograms"].flatten(1, 2), page["mixed_spectrograms"].flatten(1, 2)),
+    ):
+        assert along.shape == mixed.shape, name
+        pasted = (along != mixed).float()
+        assert pasted.any(), name
+        for sample in pasted:
+            assert torch.equal(sample, sample[:1].expand_as(sample)), name
+            edges = torch.nn.functional.pad(sample[0], (1, 1)).diff()
+            assert (edges != 0).sum() in (0, 2), name
+
+
+def test_specmix_is_the_published_formula():
+    """Kim et al. 2021: a mask of the union of the bands, the partner where it is 1, and labels by its mean."""
+    page = defined_by("spectrograms.md")
+    plan, x = page["plan"], page["spectrograms"].numpy()
+    y = np.eye(10, dtype=np.float32)[page["labels"].numpy()]
+    bands = 0
+    for i in range(len(x)):
+        mask = np.zeros((64, 100), dtype=np.float32)
+        for low, start, high, end in plan.boxes[i].tolist():
+            assert (low, high) == (0, 64) or (start, end) == (0, 100)
+            mask[low:high, start:end] = 1
+            bands += int(low < high and start < end)
+        (partner,) = set(plan.partner[i].tolist())
+        np.testing.assert_array_equal(page["mixed"][i].numpy(), x[i] * (1 - mask) + x[partner] * mask)
+        np.testing.assert_array_equal(page["masked"][i].numpy(), x[i] * (1 - mask))
+        lam = mask.mean(dtype=np.float64)
+        np.testing.assert_allclose(page["targets"][i].numpy(), y[i] * (1 - lam) + y[partner] * lam, atol=1e-6)
+    assert 2 * len(x) <= bands <= 6 * len(x)
+
+
+def test_masks_and_weights_of_a_vision_transformer():
+    """Attentive CutMix pastes the six patches that the model looks at most; TransMix weighs patches by attention."""
+    path = ROOT / "docs" / "howto" / "family.md"
+    namespace, own = namespace_of(path), torch.eye(10)
+    attentive, transmix = False, False
+    for block in blocks(path, PYTHON):
+        exec(block, namespace)
+        images, labels = namespace["images"], namespace["labels"]
+        if "most" in namespace and not attentive:
+            attentive, partner = True, namespace["partner"]
+            attention = namespace["attention"].reshape(8, 16)[partner].numpy()
+            for i, j in enumerate(partner.tolist()):
+                pasted = set(np.argsort(attention[i])[-6:].tolist())
+                for patch in range(16):
+                    at = (
+                        slice(None),
+                        slice(patch // 4 * 8, patch // 4 * 8 + 8),
+                        slice(patch % 4 * 8, patch % 4 * 8 + 8),
+                    )
+                    assert torch.equal(namespace["mixed"][i][at], images[j if patch in pasted else i][at])
+                torch.testing.assert_close(namespace["targets"][i], 0.625 * own[labels[i]] + 0.375 * own[labels[j]])
+        if "attended" in namespace and not transmix:
+            transmix, plan = True, namespace["plan"]
+            attention, targets = (
+                namespace["attention"].detach(),
+                namespace["mix_targets"](labels, namespace["attended"], 10),
+            )
+            for i, (y0, x0, y1, x1) in enumerate(plan.boxes.tolist()):
+                centres = [
+                    (y0 + 4) // 8 <= y < (y1 + 4) // 8 and (x0 + 4) // 8 <= x < (x1 + 4) // 8
+                    for y in range(4)
+                    for x in range(4)
+                ]
+                share = float(attention[i][torch.tensor(centres)].sum() / attention[i].sum())
+                expected = (1 - share) * own[labels[i]] + share * own[labels[plan.partner[i]]]
+                torch.testing.assert_close(targets[i], expected, rtol=0, atol=1e-5)
+            assert all(parameter.grad is not None for parameter in namespace["vit"].parameters())
+    assert attentive and transmix
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -462,6 +462,51 @@ def test_another_compiler_or_other_flags_build_anew(tmp_path, monkeypatch):
     assert build() > second
 
 
+# A C++ compiler that goes on when as many as MAX_JOBS have started, and fails where more are running.
+WAITING_COMPILER = """
+case " $* " in *" -c "*) ;; *) exec {compiler} "$@" ;; esac
+touch {folder}/started.$$
+running=$(($(ls {folder} | grep -c started) - $(ls {folder} | grep -c finished)))
+[ $running -le $MAX_JOBS ] || exit 1
+for try in $(seq 600); do
+    [ $(ls {folder} | grep -c started) -ge $MAX_JOBS ] && break
+    sleep 0.1
+done
+[ $try -lt 600 ] && {compiler} "$@" && touch {folder}/finished.$$
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_sources_are_compiled_side_by_side(jobs, tmp_path, monkeypatch):
+    if not has_compiler():
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path / "compilers"
+    folder.mkdir()
+    program = WAITING_COMPILER.format(compiler=os.environ.get("CXX", "c++"), folder=folder)
+    monkeypatch.setenv("CXX", str(write_script(tmp_path / "compiler", program)))
+    monkeypatch.setenv("MAX_JOBS", jobs)
+    (tmp_path / "lib").mkdir()
+    monkeypatch.chdir(tmp_path)  # in which objects are made, beside a source's name
+    for name in ("one", "two"):
+        Path(f"{name}.cpp").write_text(f"int {name}() {{ return 0; }}\n")
+
+    def build() -> int:
+        """How many sources were compiled."""
+        library = setup.StableLibrary("probe", setup.Torch(tmp_path, "2.10.0", None), sources=["one.cpp", "two.cpp"])
+        command = setup.BuildExt(Distribution({"name": "probe", "version": "1", "ext_modules": [library]}))
+        command.build_lib, command.build_temp = str(tmp_path), str(tmp_path / "temp")
+        command.ensure_finalized()
+        before = len(list(folder.iterdir()))
+        command.run()
+        return (len(list(folder.iterdir())) - before) // 2
+
+    assert build() == 2
+    assert (tmp_path / "cutmix_cuda" / "probe.so").exists()
+    assert build() == 0
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    assert build() == 2
+
+
 PARTS = {"cpu": "_C", "cuda": "_cuda"}
 record = _build.record()
 needs_parts = pytest.mark.skipif(record is None or not record.built, reason="nothing was compiled")

@@ -26,8 +26,8 @@ from typing import assert_type
 import torch
 from torch import Tensor
 from cutmix_cuda import (
-    Augment, CutMix, Cutout, Mix, MixPlan, MixUp, PairTargets, Views, apply_plan, augment, cross_entropy, cutmix,
-    cutmix_, mix_, mix_targets, sample_plan,
+    RICAP, Augment, CutMix, Cutout, FMix, Mix, MixPlan, MixUp, PairTargets, PatchPlan, Views, apply_plan, augment,
+    cross_entropy, cutmix, cutmix_, mix_, mix_targets, sample_plan,
 )
 
 images, labels, plan = torch.rand(4, 3, 8, 8), torch.arange(4), sample_plan(4, 8, 8)
@@ -48,6 +48,12 @@ assert_type(CutMix(num_classes=5)(images, labels), tuple[Tensor, Tensor])
 assert_type(Mix()(images, return_plan=True), tuple[Tensor, None, MixPlan])
 assert_type(MixUp(targets="pairs")(images, labels), tuple[Tensor, PairTargets])
 assert_type(Cutout(area=0.2)(images), tuple[Tensor, None])
+assert_type(Mix(ricap=0.1)(images, return_plan=True), tuple[Tensor, None, MixPlan | PatchPlan])
+assert_type(Mix(resizemix=0.1, targets="pairs")(images, labels), tuple[Tensor, PairTargets])
+assert_type(Cutout(holes=1)(images, return_plan=True), tuple[Tensor, None, MixPlan])
+assert_type(Cutout(holes=2)(images, labels, return_plan=True), tuple[Tensor, Tensor, MixPlan | PatchPlan])
+assert_type(RICAP(num_classes=5)(images, labels, return_plan=True), tuple[Tensor, Tensor, PatchPlan])
+assert_type(FMix()(images), tuple[Tensor, None])
 pairs: CutMix[PairTargets] = CutMix(targets="pairs")
 mixed, of_pairs = pairs(images, labels)
 assert_type(cross_entropy(torch.rand(4, 5), of_pairs), Tensor)
@@ -60,10 +66,11 @@ assert_type(augment(images, labels, CutMix(num_classes=5)), tuple[Tensor, Tensor
 
 WRONG = """
 import torch
-from cutmix_cuda import CutMix, cutmix
+from cutmix_cuda import Augment, CutMix, Mix, cutmix
 CutMix(partner="left")
 cutmix(torch.rand(4, 3, 8, 8), label_smooth=0.1)
 cutmix(torch.rand(4, 3, 8, 8), backend="gpu")
+Augment(Mix(ricap=0.1))
 """
 
 
@@ -102,6 +109,7 @@ def test_what_is_wrong_is_found(tmp_path):
     found = mypy(tmp_path, WRONG)
     for line in range(4, 7):
         assert f"script.py:{line}: error: No overload variant" in found
+    assert 'script.py:7: error: Argument 1 to "Augment" has incompatible type "Mix[Tensor, ' in found
 
 
 def test_names_are_those_of_the_enumerations():

@@ -29,6 +29,7 @@ class Mixup(nn.Module):
       distributions of lambda are the same.
     - Boxes of CutMix have even sides before they are clipped, as the paper's and torchvision's; timm also draws odd
       ones. With cutmix_minmax, sides and places are distributed as timm's, drawn on the host and copied to the device.
+    - In images one pixel high or wide, where timm's boxes are empty, a box is a span of the other side.
     - With seed, ranks of torch.distributed and loader workers draw apart, and the count of the calls is in the
       ``state_dict``. Without, as in timm, ranks that were seeded alike draw alike.
     - Any batch size: the sample in the middle of an odd batch is kept. timm wants an even one.
@@ -215,6 +216,10 @@ def minmax_plan(mixup: Mixup, x: Tensor, settings: Settings, seed: Tensor, backe
     (y0, y1), (x0, x1) = (
         _edges(mixup.cutmix_minmax, *pair, length) for pair, length in ((words[:2], height), (words[2:], width))
     )
+    if height == 1:  # a span: see mix_math.h::sides_of
+        y0, y1 = torch.zeros_like(y0), torch.ones_like(y1)
+    elif width == 1:
+        x0, x1 = torch.zeros_like(x0), torch.ones_like(x1)
     boxes = torch.stack([y0, x0, y1, x1], dim=1).to(x.device, non_blocking=True)
 
     # Where none is pasted the box says nothing. As in timm, lambda is of these boxes whatever correct_lam says.
