@@ -37,12 +37,17 @@ struct Patch {  // a row of the plan and its source
     CUTMIX_HD int32_t mask() const { return row.reserved; }  // its number from 1; 0 for none
 };
 
-// How a sample is mixed: as one of the kinds of mix_math.h, or by a patch that is resized, or by four.
-enum class PatchMethod : int32_t { kKeep, kCutMix, kMixUp, kCutout, kResizeMix, kRicap, kEnd };
+// How a sample is mixed: as one of the kinds of mix_math.h, with their numbers, or otherwise.
+enum class PatchMethod : int32_t {
+    kKeep = static_cast<int32_t>(Kind::kKeep),
+    kCutout = static_cast<int32_t>(Kind::kCutout),
+    kResizeMix = kKinds + 1,  // the partner, made smaller
+    kRicap,                   // four partners, one in each corner
+    kEnd                      // of the methods
+};
 
 constexpr int32_t kPatchMethods = static_cast<int32_t>(PatchMethod::kEnd) - 1;  // that do something
 constexpr int32_t kRicapPatches = 4;
-static_assert(static_cast<int32_t>(PatchMethod::kCutout) == kKinds, "the first methods are the kinds");
 
 // How patches are drawn, but for the seed. A random number says which method is a sample's, as it says its kind in
 // mix_math.h: so what is mixed as one of the kinds is what it would be without other methods.

@@ -93,17 +93,6 @@ class EraseOrder(enum.IntEnum):
     after = 1
 
 
-class PatchMethod(enum.IntEnum):
-    """How a sample with patches is mixed: as one of the kinds, or otherwise. Mirrors patches.h::PatchMethod."""
-
-    keep = 0
-    cutmix = 1
-    mixup = 2
-    cutout = 3
-    resizemix = 4
-    ricap = 5
-
-
 class MemoryFormat(enum.IntEnum):
     """How the output lies in memory."""
 
@@ -117,8 +106,17 @@ class MemoryFormat(enum.IntEnum):
 
 INVERSE_OF_THEMSELVES = (Partner.flip, Partner.mirror)
 KINDS = len(Kind) - 1  # that do something: each has a table of quantiles and a bound
-PATCH_METHODS = len(PatchMethod) - 1  # the same of them, of which the first are the kinds
 RICAP_PATCHES = 4  # of a sample. Mirrors patches.h::kRicapPatches
+
+
+class PatchMethod(enum.IntEnum):
+    """How a sample with patches is mixed, if not as one of the kinds. Mirrors patches.h::PatchMethod."""
+
+    resizemix = KINDS + 1
+    ricap = KINDS + 2
+
+
+PATCH_METHODS = KINDS + len(PatchMethod)  # that do something: each has a table of quantiles and a bound
 
 
 class Sampling(NamedTuple):
@@ -145,8 +143,8 @@ class PatchDraw(NamedTuple):
 
     Attributes:
         seed: int64 (1,), on the CPU or on the device of the images.
-        quantiles: float32 (PATCH_METHODS, 4097), a row for each method but keep, in the order of their numbers: of
-            lambda of the kinds, of the scale of resizemix, and of the corner of ricap.
+        quantiles: float32 (PATCH_METHODS, 4097), a row for each kind but keep and each method behind them, in the order
+            of their numbers: of lambda of the kinds, of the scale of resizemix, and of the corner of ricap.
         bounds: of a random number in [0, 1), for each of these methods, as in :class:`Draw`.
         sampling: see :class:`PatchSampling`.
     """

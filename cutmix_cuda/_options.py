@@ -17,6 +17,7 @@ from ._ops import (
     MOST_PATCHES,
     PATCH_METHODS,
     RICAP_PATCHES,
+    Kind,
     Partner,
     PatchMethod,
     PatchSampling,
@@ -233,7 +234,7 @@ def _kinds_of_mix(options: Mapping[str, Any], otherwise: float = 0.0) -> _Drawn:
     return (cutmix, mixup, area if cut_out > 0.0 else None), (mixed * switch, mixed, mixed + cut_out)
 
 
-def _only(method: PatchMethod, distribution: float | Distribution, prob: float) -> _Drawn:
+def _only(method: Kind | PatchMethod, distribution: float | Distribution, prob: float) -> _Drawn:
     """Those of one method, which samples are mixed by with a probability."""
     before = int(method) - 1
     return (None,) * before + (distribution,), (0.0,) * before + (_validation.check_share("prob", prob),)
@@ -336,7 +337,7 @@ class PatchSettings(NamedTuple):
     @classmethod
     def of_holes(cls, **given: Unpack[CutoutOptions]) -> PatchSettings:
         options = complete(CutoutOptions, given)
-        drawn = _only(PatchMethod.cutout, _area("area", options["area"]), options["prob"])
+        drawn = _only(Kind.cutout, _area("area", options["area"]), options["prob"])
         return cls._of(*drawn, options, check_holes("holes", options["holes"]))
 
     @classmethod

@@ -16,6 +16,7 @@ from ._ops import (
     BLENDED_DTYPES,
     KINDS,
     NO_FILL,
+    PATCH_METHODS,
     RICAP_PATCHES,
     Kind,
     PatchMethod,
@@ -40,8 +41,6 @@ from .reference import (
 
 _PER_PATCH_BATCH, PER_PATCH = 8, 9  # streams. Mirrors patches.h::PatchStream
 _UNITS = 1 << 24  # of a pixel's weight
-_METHODS_OF_KINDS = PatchMethod.cutmix, PatchMethod.mixup, PatchMethod.cutout
-_KEEP_AND_CUTOUT = PatchMethod.keep, PatchMethod.cutout
 
 
 class Patches(NamedTuple):
@@ -71,7 +70,7 @@ def nearest_part_of(share: Tensor, length: int) -> Tensor:
 
 def draws_holes_alone(bounds: Sequence[float]) -> bool:
     """Whether no method but cutout can be drawn. Mirrors patches.h::draws_holes_alone."""
-    return not any(reference.can_draw(method, bounds) for method in PatchMethod if method not in _KEEP_AND_CUTOUT)
+    return not any(reference.can_draw(k, bounds) for k in range(1, PATCH_METHODS + 1) if k != Kind.cutout)
 
 
 _Columns = tuple[Tensor, ...]  # of a patch of each sample: partner, box, lam, kind, source
@@ -147,14 +146,14 @@ def sample_patches(
     for patch in range(patches):
         words = philox(seed, draw, PER_PATCH, 1 + patch)
         made = mapped, *[zero] * 4, one, zero, *[zero] * 4
-        drawn: dict[PatchMethod, _Columns] = {}
+        drawn: dict[int, _Columns] = {}
         if patch == 0:
-            drawn |= dict.fromkeys(_METHODS_OF_KINDS, _patch_of_kind(of_kinds, height, width))
+            drawn |= dict.fromkeys(range(1, KINDS + 1), _patch_of_kind(of_kinds, height, width))
             table = quantiles[PatchMethod.resizemix - 1]
             drawn[PatchMethod.resizemix] = _resized_partner(mapped, table, words, height, width)
         if holes > 1 and patch < holes:
-            box = place(quantile(quantiles[PatchMethod.cutout - 1], words[0]), words[1], words[2], height, width)
-            drawn[PatchMethod.cutout] = mapped, *box, one, zero + int(Kind.cutout), *box
+            box = place(quantile(quantiles[Kind.cutout - 1], words[0]), words[1], words[2], height, width)
+            drawn[Kind.cutout] = mapped, *box, one, zero + int(Kind.cutout), *box
         if patch < RICAP_PATCHES:
             shift = mulhi(philox(seed, torch.zeros_like(seed), _PER_PATCH_BATCH, patch)[0], batch)
             partner, table = (index + shift) % batch, quantiles[PatchMethod.ricap - 1]

@@ -41,7 +41,7 @@ from .kernel import (
     write_row,
     write_targets,
 )
-from .kinds import KEEP, computed, has_box, has_partner, pastes, reads_both, reads_own
+from .kinds import COMPUTES_ALONE, COMPUTES_IN_BOX, KEEP, computed, fills, has_box, has_partner, pastes, reads_own
 from .mix_math import partner_map, partner_of, sample_row
 from .values import element_bits, element_value
 from .views import (
@@ -445,7 +445,9 @@ def computed_in_box(change, own, theirs, place):
     """The values of a sample of a kind that reads its own."""
     kind, lam, box = change
     values = computed(kind, lam, own, theirs, tl.float32).to(tl.float32, bitcast=True)
-    return tl.where(is_within(box, place) | ~has_box(kind), values, own)
+    if COMPUTES_IN_BOX:
+        values = tl.where(is_within(box, place) | ~has_box(kind), values, own)
+    return values
 
 
 @triton.jit
@@ -454,7 +456,10 @@ def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
     kind, _, box = change
     values = tl.where(is_within(box, place) & pastes(kind), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
-        if reads_both(kind):
+        takes_both = reads_own(kind)
+        if COMPUTES_ALONE:
+            takes_both = takes_both & has_partner(kind)
+        if takes_both:
             values = computed_in_box(change, own, theirs, place)
     return values
 
@@ -464,11 +469,11 @@ def changed_alone(values, change, place, fill, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample as a kind without a partner changes them, if its row of the plan says so."""
     kind, _, box = change
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
-        if ~has_partner(kind) & (kind != KEEP):
-            if reads_own(kind):
+        if fills(kind):
+            values = tl.where(is_within(box, place), fill, values)
+        if COMPUTES_ALONE:  # noqa: SIM102 - known when compiling, unlike the kind
+            if ~has_partner(kind) & reads_own(kind):
                 values = computed_in_box(change, values, values, place)
-            else:
-                values = tl.where(is_within(box, place), fill, values)
     return values
 
 
@@ -605,7 +610,7 @@ def augment_kernel(
                 their_row, valid_row_of_theirs = given_row(plan, partner, batch, height, width, True)
                 their_valid = their_valid & valid_row_of_theirs
             together = (index != partner) & (their_row[0] == index) & valid & their_valid
-            together = together & (reads_both(row[3]) | reads_both(their_row[3]))
+            together = together & (reads_own(row[3]) | reads_own(their_row[3]))
             their_change = change_of(their_row, their_valid, height, width)
 
     # The pixels.

@@ -6,6 +6,9 @@ import triton
 import triton.language as tl
 
 from .._ops import KINDS, Kind
+from ..reference import has_box as host_has_box
+from ..reference import has_partner as host_has_partner
+from ..reference import reads_own as host_reads_own
 from .values import element_bits, element_value, mixed_value
 
 KEEP = tl.constexpr(int(Kind.keep))
@@ -13,6 +16,11 @@ CUTMIX = tl.constexpr(int(Kind.cutmix))
 MIXUP = tl.constexpr(int(Kind.mixup))
 CUTOUT = tl.constexpr(int(Kind.cutout))
 LAST_KIND = tl.constexpr(KINDS)
+
+# Whether any kind that reads its own changes a box alone, or takes nothing from a partner. No kernel has code for it as
+# long as there is none.
+COMPUTES_IN_BOX = tl.constexpr(any(host_reads_own(kind) and host_has_box(kind) for kind in Kind))
+COMPUTES_ALONE = tl.constexpr(any(host_reads_own(kind) and not host_has_partner(kind) for kind in Kind))
 
 
 @triton.jit
@@ -58,9 +66,9 @@ def pastes(kind):
 
 
 @triton.jit
-def reads_both(kind):
-    """Whether they follow from the sample's own and its partner's. Mirrors mix_math.h::reads_both."""
-    return has_partner(kind) & reads_own(kind)
+def fills(kind):
+    """Whether they are a value that is given. Mirrors mix_math.h::fills."""
+    return kind == CUTOUT
 
 
 @triton.jit
@@ -102,7 +110,7 @@ def changed(kind, lam, own, partner, fill, ELEMENT: tl.constexpr):
     """What the words of a sample become where it is changed. Without fill there is no kind but cutmix."""
     words = partner
     if fill is not None:
-        words = tl.where(has_partner(kind), words, fill)
+        words = tl.where(fills(kind), fill, words)
     if ELEMENT is not None:  # noqa: SIM102 - known when compiling, unlike the kind
         if reads_own(kind):
             words = computed_words(kind, lam, own, partner, ELEMENT)

@@ -59,7 +59,7 @@ def sample_method(quantiles, bounds, scope, placement, mapping, seed, index, bat
     drawn = draw_index(scope, index, mapped)
     method = first_below(bounds, philox(seed, drawn, PER_DRAW)[3], False)
     alone = (method == RESIZEMIX) & (mapped == index)
-    method = tl.where(alone | (height == 0) | (width == 0), 0, method)
+    method = tl.where(alone | (height == 0) | (width == 0), KEEP, method)
     draw = (quantiles, bounds[:LAST_KIND], scope, placement, 1, height, width)
     partner, box, lam, kind = sample_row(draw, seed, index, mapped, False)
     everywhere = (kind != KEEP) & ~has_box(kind)
@@ -111,7 +111,7 @@ def sample_patch(plan, patch):
             changes = patch < CORNERS
         if method != CUTOUT:
             lam = share_outside((y0, x0, y1, x1), height, width)
-    changes = changes & (method != 0)
+    changes = changes & (method != KEEP)
     lam = tl.where(changes, lam, 1.0)
     box = (tl.where(changes, y0, 0), tl.where(changes, x0, 0), tl.where(changes, y1, 0), tl.where(changes, x1, 0))
     source = (

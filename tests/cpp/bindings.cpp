@@ -122,7 +122,7 @@ void bind_mix_math(py::module_& module) {
     bind_need("has_box", has_box);
     bind_need("reads_own", reads_own);
     bind_need("pastes", pastes);
-    bind_need("reads_both", reads_both);
+    bind_need("fills", fills);
     bind_need("blends", blends);
     bind_need("mixes_target", mixes_target);
     module.def("can_draw", [](int32_t kind, const Bounds& bounds) {

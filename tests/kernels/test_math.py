@@ -272,13 +272,16 @@ def test_what_a_kind_needs_in_triton(need):
     assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == [need in NEEDS[kind] for kind in Kind]
 
 
-@pytest.mark.parametrize("need", ["pastes", "reads_both"])
+@pytest.mark.parametrize("need", ["pastes", "fills"])
 def test_whose_pixels_a_kind_takes(cxx, need, monkeypatch):
     """What follows from the needs above."""
     twins = pytest.importorskip("cutmix_cuda.triton_kernels.kinds")
     monkeypatch.setattr(twins, "has_partner", twins.has_partner.fn)
     monkeypatch.setattr(twins, "reads_own", twins.reads_own.fn)
-    expected = ["has_partner" in needs and ("reads_own" in needs) == (need == "reads_both") for needs in NEEDS.values()]
+    expected = [
+        kind != Kind.keep and "reads_own" not in needs and ("has_partner" in needs) == (need == "pastes")
+        for kind, needs in NEEDS.items()
+    ]
     assert getattr(cxx, need)(np.arange(KINDS + 1)).tolist() == expected
     assert [bool(getattr(twins, need).fn(kind)) for kind in Kind] == expected
 
