@@ -110,14 +110,23 @@ inline std::vector<Tensor> set_given_patches(PatchCall* call, const PatchTensors
     if (given.masks) {
         const Tensor& masks = *given.masks;
         const bool soft = masks.scalar_type() == ScalarType::Float;
-        STD_TORCH_CHECK(masks.dim() == 3 && (soft || masks.scalar_type() == ScalarType::Bool) &&
-                            same_device(masks, anchor) && masks.size(0) <= 1 << 30 && masks.size(1) >= 1 &&
-                            masks.size(1) <= kLongestSide && masks.size(2) >= 1 && masks.size(2) <= kLongestSide,
-                        "masks must be bool or float32 of shape (masks, 1 to 32768, 1 to 32768) on the device of the "
-                        "images");
+        const int64_t dims = masks.dim(), channels = dims == 4 ? masks.size(1) : 1;
+        STD_TORCH_CHECK((dims == 3 || dims == 4) && (soft || masks.scalar_type() == ScalarType::Bool) &&
+                            same_device(masks, anchor) && masks.size(0) <= 1 << 30 && masks.size(dims - 2) >= 1 &&
+                            masks.size(dims - 2) <= kLongestSide && masks.size(dims - 1) >= 1 &&
+                            masks.size(dims - 1) <= kLongestSide,
+                        "masks must be bool or float32 of shape (masks, 1 to 32768, 1 to 32768), or (masks, channels, "
+                        "1 to 32768, 1 to 32768), on the device of the images");
+        STD_TORCH_CHECK(channels >= 1 && channels <= kMostMaskedPixels &&
+                            channels * std::max<int64_t>(int64_t{call->height} * call->width, 1) <= kMostMaskedPixels,
+                        "masks of each channel must be for at most 2^38 pixels of all channels");
         kept.push_back(dense(masks, soft ? 4 : 1));
-        call->masks = {kept.back().const_data_ptr(), static_cast<int32_t>(masks.size(0)),
-                       static_cast<int32_t>(masks.size(1)), static_cast<int32_t>(masks.size(2)), soft};
+        call->masks = {kept.back().const_data_ptr(),
+                       static_cast<int32_t>(masks.size(0)),
+                       static_cast<int32_t>(masks.size(dims - 2)),
+                       static_cast<int32_t>(masks.size(dims - 1)),
+                       soft,
+                       to_int32(channels, "the channels of masks")};
     }
     if (given.weights) {
         const Tensor& weights = *given.weights;
@@ -200,6 +209,8 @@ struct PatchOps {
             return true;
         }
         if (!alike(images, pixels.in_rows, out, pixels.out_rows)) return false;
+        call->channel_place = channel_place(images.dim(), images.sizes().data(), images.strides().data(),
+                                            static_cast<int64_t>(images.element_size()), pixels.in_rows);
         call->other_rows = pixels.in_rows;
         if (others) {
             call->other_images = static_cast<const uint8_t*>(others->const_data_ptr());
@@ -255,6 +266,9 @@ struct PatchOps {
         PatchCall call = {};
         set_images(&call, images, others, fill);
         const std::vector<Tensor> kept = set_given_patches(&call, given, images);
+        STD_TORCH_CHECK(
+            !given.masks || given.masks->dim() == 3 || (images.dim() >= 4 && images.size(1) == given.masks->size(1)),
+            "masks of each channel must be of the channels of images");
         call.images.in_place = !out;
         check_like(
             images, out ? *out : images, call.samples,

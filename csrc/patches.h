@@ -21,10 +21,13 @@ enum PatchStream : uint32_t { kPerPatchBatch = 8, kPerPatch = 9 };  // behind th
 // ---- What a call asks of a backend, in plain pointers and sizes
 
 struct Masks {
-    const void* data;  // (count, height, width), bool or float32
+    const void* data;  // (count, channels, height, width), bool or float32
     int32_t count, height, width;
-    bool soft;  // float32
+    bool soft;             // float32
+    int32_t channels = 1;  // of which each has a mask of its own; 1: all have one
 };
+
+constexpr int64_t kMostMaskedPixels = int64_t{1} << 38;  // of all channels, so that their units are an int64
 
 struct Patch {  // a row of the plan and its source
     PlanRow row;
@@ -65,7 +68,8 @@ struct PatchCall {
     const int64_t* device_seed;  // where set, the kernel loads the seed from here
 
     Masks masks;
-    const float* weights;  // (samples, 1 + patches), or null
+    ChannelPlace channel_place;  // where masks.channels are in the images
+    const float* weights;        // (samples, 1 + patches), or null
     int32_t samples, patches;
     int32_t batch, others;  // partners are batch samples and, behind them, others
     int32_t height, width;
@@ -206,11 +210,19 @@ CUTMIX_HD bool valid_in_place(const Patch& patch, int32_t mate) {
 
 // ---- What is painted
 
+// Which plane of the masks a patch reads: one for all channels, or that of a channel.
+struct EveryChannel {};
+CUTMIX_HD int64_t plane_of(const Patch& patch, const Masks&, EveryChannel) { return patch.mask() - 1; }
+CUTMIX_HD int64_t plane_of(const Patch& patch, const Masks& masks, int32_t channel) {
+    return int64_t{patch.mask() - 1} * masks.channels + channel;
+}
+
 // The weight of what lies below a patch in its box, by its mask's there.
-CUTMIX_HD float weight_in_box(const Patch& patch, const Masks& masks, int32_t cell_y, int32_t cell_x) {
+template <typename Channel>
+CUTMIX_HD float weight_in_box(const Patch& patch, const Masks& masks, Channel channel, int32_t cell_y, int32_t cell_x) {
     const float lam = blends(patch.kind()) ? patch.row.lam : 0.0f;
     if (patch.mask() == 0) return lam;
-    const int64_t cell = (int64_t{patch.mask() - 1} * masks.height + cell_y) * masks.width + cell_x;
+    const int64_t cell = (plane_of(patch, masks, channel) * masks.height + cell_y) * masks.width + cell_x;
     if (!masks.soft) return static_cast<const uint8_t*>(masks.data)[cell] != 0 ? 1.0f : lam;
     float weight = static_cast<const float*>(masks.data)[cell];
     weight = weight > 0.0f ? (weight < 1.0f ? weight : 1.0f) : 0.0f;
@@ -227,11 +239,12 @@ CUTMIX_HD int32_t cell_of(int32_t position, int32_t cells, int32_t length) {
     return cells == length ? position : position * cells / length;
 }
 
-CUTMIX_HD float weight_below(const Patch& patch, const Masks& masks, int32_t y, int32_t x, int32_t height,
-                             int32_t width) {
+template <typename Channel>
+CUTMIX_HD float weight_below(const Patch& patch, const Masks& masks, Channel channel, int32_t y, int32_t x,
+                             int32_t height, int32_t width) {
     if (!in_box(patch, y, x)) return 1.0f;
-    if (patch.mask() == 0) return weight_in_box(patch, masks, 0, 0);
-    return weight_in_box(patch, masks, cell_of(y, masks.height, height), cell_of(x, masks.width, width));
+    if (patch.mask() == 0) return weight_in_box(patch, masks, channel, 0, 0);
+    return weight_in_box(patch, masks, channel, cell_of(y, masks.height, height), cell_of(x, masks.width, width));
 }
 
 // Which row (or column) of a source a position in the box reads.
@@ -250,8 +263,8 @@ CUTMIX_HD int64_t units_of(float left, float below) {
     return static_cast<int64_t>(mul_rn(mul_rn(left, sub_rn(1.0f, below)), kUnits));
 }
 
-CUTMIX_HD float share_of(int64_t units, int32_t height, int32_t width) {
-    return div_rn(static_cast<float>(units), mul_rn(static_cast<float>(height * width), kUnits));
+CUTMIX_HD float share_of(int64_t units, float pixels) {
+    return div_rn(static_cast<float>(units), mul_rn(pixels, kUnits));
 }
 
 // Whose label is part `part` of a target: the canvas's, then the patches' partners'.

@@ -78,6 +78,23 @@ inline bool rows_of(int64_t dims, const int64_t* sizes, const int64_t* strides, 
     return true;
 }
 
+// Where the second dimension of a tensor is among its rows: the index in it of what is in a slice is slice / step, or,
+// of what is at a byte of a pixel that holds the dimension, byte / step; modulo its size.
+struct ChannelPlace {
+    bool in_pixel;
+    int64_t step;
+};
+
+inline ChannelPlace channel_place(int64_t dims, const int64_t* sizes, const int64_t* strides, int64_t element_bytes,
+                                  const Rows& rows) {
+    int64_t inside = 1;  // of what lies inside of it, in the order of rows_of
+    for (int64_t dim = 2; dim < dims - 2; ++dim)
+        if (sizes[dim] != 1 && strides[dim] <= strides[1]) inside *= sizes[dim];
+    const int64_t pixel = rows.pixel_bytes / element_bytes;
+    if (inside * sizes[1] <= pixel) return {true, inside * element_bytes};
+    return {false, std::max<int64_t>(inside / pixel, 1)};
+}
+
 // Whether the dimensions between batch and height follow each other in memory in the same order in two tensors of these
 // sizes. Rows of one shape match slice by slice and byte by byte only then: a transposed video has the same shape.
 inline bool same_order(int64_t dims, const int64_t* sizes, const int64_t* strides, const int64_t* other) {

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ BLENDED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, tor
 # Of plans of several patches.
 MOST_PATCHES = 64  # of a sample. Mirrors patches.h::kMostPatches
 LONGEST_SIDE = 1 << 15  # pixels, of images and masks: the product of two sides is an int32. Mirrors patches.h
+MOST_MASKED_PIXELS = 1 << 38  # of all channels with masks of their own. Mirrors patches.h::kMostMaskedPixels
 
 # Of the batch tail.
 QUADRUPLE = 4  # 32-bit numbers of a part of a packed view: its geometry, an erased box, a row of its colour matrix
@@ -236,8 +237,9 @@ _OUTPUT = "ScalarType output_dtype, int memory_format"
 
 # And of plans of several patches, which are rows int32 (samples, patches, 8), partner, y0, x0, y1, x1, the bits of lam,
 # kind, mask; sources int32 (samples, patches, 4), the rectangle of the partner that fills each box, by default the box;
-# masks bool or float32 (masks, h, w), the weight of what lies below; weights float32 (samples, 1 + patches), of labels.
-# Partners are samples of images and, behind them, of others. Labels and other_labels are of one dtype.
+# masks bool or float32 (masks, h, w), the weight of what lies below, or (masks, channels, h, w), that of each channel;
+# weights float32 (samples, 1 + patches), of labels. Partners are samples of images and, behind them, of others. Labels
+# and other_labels are of one dtype.
 _SAMPLES = "Tensor images, Tensor? others, Tensor? labels, Tensor? other_labels"
 _PATCHES = "Tensor rows, Tensor? sources, Tensor? masks, Tensor? weights"
 _PATCH_DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] patch_sampling"
@@ -361,6 +363,54 @@ def new_painted(images: Tensor, samples: int) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     shape = (samples, *images.shape[1:])
     return torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=layout)
+
+
+NO_FILL = (0, 0)
+
+
+def patch_ops(
+    paint_out: Callable[..., Any],
+    paint_targets: Callable[..., Any],
+    sample_patches: Callable[..., Any],
+    sample_and_paint_out: Callable[..., Any],
+) -> dict[str, Callable[..., Any]]:
+    """The ops of several patches of a backend in Python, by those that write to what they are given, which work in
+    place where that is the images."""
+
+    def paint(
+        images, others, labels, other_labels, rows, sources, masks, weights,
+        num_classes, label_smoothing, dtype, fill=NO_FILL,
+    ):  # fmt: skip
+        out = new_painted(images, rows.shape[0])
+        given = images, others, labels, other_labels, rows, sources, masks, weights
+        return out, paint_out(*given, num_classes, label_smoothing, dtype, out, fill)
+
+    def paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, fill=NO_FILL):
+        given = images, None, labels, None, rows, sources, masks, weights
+        return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
+
+    def sample_and_paint(
+        images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+    ):
+        out, draw = torch.empty_like(images), PatchDraw(seed, quantiles, bounds, patch_sampling)
+        return out, *sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, out, fill)
+
+    def sample_and_paint_(
+        images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
+    ):
+        draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
+        return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
+
+    return {
+        "paint": paint,
+        "paint_out": paint_out,
+        "paint_": paint_,
+        "paint_targets": paint_targets,
+        "sample_patches": sample_patches,
+        "sample_and_paint": sample_and_paint,
+        "sample_and_paint_out": sample_and_paint_out,
+        "sample_and_paint_": sample_and_paint_,
+    }
 
 
 def _fake_paint_out(images, others, labels, other_labels, rows, sources, masks, weights, num_classes, *rest):

@@ -24,14 +24,16 @@ class _Seen(NamedTuple):
 
 
 def weights_of_parts(patches: Patches, sample: int, height: int, width: int) -> Tensor:
-    """The weight of a sample's own pixels and of each patch's at each pixel, float64 (1 + patches, height, width)."""
-    left = torch.ones((height, width), dtype=torch.float64)
+    """The weight of a sample's own pixels and of each patch's at each pixel, float64 (1 + patches, height, width); the
+    mean over the channels where masks tell them apart."""
+    channels = 1 if patches.masks is None or patches.masks.dim() == 3 else patches.masks.shape[1]
+    left = torch.ones((channels, height, width), dtype=torch.float64)
     parts = []
     for row in reversed(patches.rows[sample].unbind(0)):
         below = weight_below(row[None], patches.masks, height, width)[0].double()
         parts.append(left * (1.0 - below))
         left = left * below
-    return torch.stack([left, *reversed(parts)])
+    return torch.stack([left, *reversed(parts)]).mean(dim=1)
 
 
 def _covered(low: Tensor, high: Tensor, length: int) -> Tensor:

@@ -15,6 +15,7 @@ from ._ops import (
     BLENDED_DTYPES,
     KINDS,
     LONGEST_SIDE,
+    MOST_MASKED_PIXELS,
     MOST_PATCHES,
     PATCH_METHODS,
     PLAN_COLUMNS,
@@ -24,14 +25,14 @@ from ._options import MaskSettings, PatchSettings
 from ._seed import seed_tensor
 from ._serialization import register
 from ._tensors import of_class, plain
-from ._tv_tensors import classes_of, is_tv_tensor
+from ._tv_tensors import classes_of
 from .boxes import MixedBoxes
 from .distributions import quantiles
 from .functional import _labels_of_op, _mark_written
 from .masks import fmix
 from .pairs import PairTargets, pairs_of
 from .patch_boxes import mix_patch_boxes
-from .plan import MixPlan, check_integers
+from .plan import MixPlan, check_beside, check_integers, check_plan_device, check_plan_size
 from .reference import blends, has_box
 from .reference_patches import Patches, valid_samples
 
@@ -62,14 +63,14 @@ class PatchPlan:
     A mask (h, w) says how much of what lies below is left within the box: True or 1 all of it, False or 0 nothing. It
     is of the whole image, pixel (y, x) reads cell ``(y * h // height, x * w // width)``; so one of the size of the
     images is of pixels, and a smaller one is of patches of them. Of a blended patch what is left is
-    ``mask + (1 - mask) * lam``.
+    ``mask + (1 - mask) * lam``. One of (C, h, w) says so of each channel, the second dimension of the images.
 
     Masks of bool, boxes and sources move pixels of any dtype. What is blended, by lam or by a mask of floats, is
     computed in float32 (float64 of float64), and rounded once, whatever number of patches; it has to be of a dtype that
     mixup blends.
 
     The weight of a label in a sample's target is the share of the sample's pixels that are its, exact for masks of
-    bool; or what ``weights`` says.
+    bool, and the mean over the channels where masks tell them apart; or what ``weights`` says.
 
     Made by the transforms with ``return_plan=True``, by :meth:`from_boxes`, :meth:`from_masks` and :meth:`from_plan`.
 
@@ -79,7 +80,7 @@ class PatchPlan:
         height: pixels, of the images the plan was made for; at most 32768, as width.
         width: pixels.
         sources: int32 (N, P, 4): y0, x0, y1, x1 in the partner; None for the boxes.
-        masks: bool or float32 (M, h, w), or None.
+        masks: bool or float32 (M, h, w), or (M, C, h, w), a mask for each channel of the images; or None.
         weights: float32 (N, 1 + P) in [0, 1], the share of its own label and of each patch's partner's in a sample's
             target; None for the shares of the pixels. Those of patches that are kept or filled do not count.
     """
@@ -92,7 +93,7 @@ class PatchPlan:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_part("rows", self.rows, (torch.int32,), 3)
+        _check_part("rows", self.rows, (torch.int32,), (3,))
         samples, patches, columns = self.rows.shape
         if columns != PLAN_COLUMNS or not 1 <= patches <= MOST_PATCHES:
             raise ValueError(
@@ -108,13 +109,13 @@ class PatchPlan:
             part = getattr(self, name)
             if part is None:
                 continue
-            _check_part(name, part, dtypes, 3 if shape is None else len(shape))
+            _check_part(name, part, dtypes, (3, 4) if shape is None else (len(shape),))
             if shape is not None and tuple(part.shape) != shape:
                 raise ValueError(f"{name} must be of shape {shape}, got {tuple(part.shape)}")
             if part.device != self.rows.device:
                 raise ValueError(f"{name} must be on the device of rows, {self.rows.device}, got {part.device}")
-        if self.masks is not None and not all(1 <= side <= LONGEST_SIDE for side in self.masks.shape[1:]):
-            raise ValueError(f"masks must be of 1 to {LONGEST_SIDE} cells a side, got {tuple(self.masks.shape)}")
+        if self.masks is not None:
+            _check_cells(self.masks, self.height * self.width)
         for name in ("rows", "sources", "masks", "weights"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
@@ -215,7 +216,7 @@ class PatchPlan:
             height: pixels.
             width: pixels.
             sources: integers (N, P, 4), the rectangles of the partners that fill the boxes; by default the boxes.
-            masks: bool or floats (M, h, w), what is left of what lies below.
+            masks: bool or floats (M, h, w), what is left of what lies below; or (M, C, h, w), of each channel.
             mask: integers (N, P), the index of each patch's mask, -1 for none; by default, of M = N masks i of sample
                 i, of M = N * P masks each patch its own.
             weights: floats (N, 1 + P) in [0, 1], of the target; by default the shares of the pixels.
@@ -242,9 +243,7 @@ class PatchPlan:
             if tensor is None:
                 continue
             check_integers(name, tensor)
-            if is_tv_tensor(tensor, "BoundingBoxes"):
-                raise TypeError(f"{name} must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes")
-            _check_beside(name, tensor, (samples, patches, *last), partner)
+            check_beside(name, tensor, (samples, patches, *last), partner)
         if masks is not None:
             masks = _as_masks(masks)
             if mask is None:
@@ -260,7 +259,7 @@ class PatchPlan:
                 continue
             if not isinstance(floats, Tensor) or not floats.is_floating_point():
                 raise TypeError(f"{name} must be a float tensor, got {floats!r}")
-            _check_beside(name, floats, shape, partner)
+            check_beside(name, floats, shape, partner)
 
         def number(tensor: Tensor) -> Tensor:
             """Saturated, not wrapped: what leads outside still does as int32."""
@@ -299,7 +298,7 @@ class PatchPlan:
         True
 
         Args:
-            masks: bool or floats (N, h, w): the weight of a sample's own pixels.
+            masks: bool or floats (N, h, w): the weight of a sample's own pixels; or (N, C, h, w), of each channel.
             partner: integers (N,), as for :meth:`from_boxes`.
             height: pixels.
             width: pixels.
@@ -457,28 +456,33 @@ class PatchPlan:
 register(PatchPlan, ("rows", "height", "width", "sources", "masks", "weights"), PatchPlan._unchecked)
 
 
-def _check_part(name: str, part: Tensor, dtypes: Sequence[torch.dtype], dims: int) -> None:
+def _check_part(name: str, part: Tensor, dtypes: Sequence[torch.dtype], dims: Sequence[int]) -> None:
     if not isinstance(part, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(part).__name__}")
     _validation.check_dense(name, part)
-    if part.dtype not in dtypes or part.dim() != dims:
+    if part.dtype not in dtypes or part.dim() not in dims:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name} must be {names} of {dims} dimensions, got {part.dtype} of shape {tuple(part.shape)}")
+        many = " or ".join(map(str, dims))
+        raise ValueError(f"{name} must be {names} of {many} dimensions, got {part.dtype} of shape {tuple(part.shape)}")
 
 
-def _check_beside(name: str, tensor: Tensor, shape: tuple[int, ...], partner: Tensor) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} must be of shape {shape}, got {tuple(tensor.shape)}")
-    if tensor.device != partner.device:
-        raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
+def _check_cells(masks: Tensor, pixels: int) -> None:
+    """Raises unless masks have as many cells, and channels, as the kernels can count the weights of."""
+    if not all(1 <= side <= LONGEST_SIDE for side in masks.shape[-2:]):
+        raise ValueError(f"masks must be of 1 to {LONGEST_SIDE} cells a side, got {tuple(masks.shape)}")
+    if masks.dim() == 4 and not 1 <= masks.shape[1] <= MOST_MASKED_PIXELS // max(pixels, 1):
+        raise ValueError(
+            f"masks must be of 1 channel or more, and for at most {MOST_MASKED_PIXELS} pixels of all channels, got "
+            f"{masks.shape[1]} channels of {pixels} pixels"
+        )
 
 
 def _as_masks(masks: Tensor) -> Tensor:
     """Masks as the ops take them: bool or float32."""
     if not isinstance(masks, Tensor):
         raise TypeError(f"masks must be a tensor, got {type(masks).__name__}")
-    if masks.dim() != 3:
-        raise ValueError(f"masks must be of shape (masks, h, w), got {tuple(masks.shape)}")
+    if masks.dim() not in (3, 4):
+        raise ValueError(f"masks must be of shape (masks, h, w) or (masks, channels, h, w), got {tuple(masks.shape)}")
     if masks.dtype != torch.bool and not masks.is_floating_point():
         raise TypeError(f"masks must be bool or floats, what is left of what lies below, got {masks.dtype}")
     if masks.requires_grad:
@@ -535,10 +539,7 @@ def check_patch_plan(plan: PatchPlan, samples: int, device: torch.device, what: 
     """Raises unless a plan can be followed for so many samples and others."""
     if not isinstance(plan, PatchPlan):
         raise TypeError(f"plan must be a PatchPlan, got {type(plan).__name__}")
-    if plan.device != device:
-        raise ValueError(
-            f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"
-        )
+    check_plan_device(plan, device, what)
     if samples == 0 and len(plan) > 0:
         raise ValueError(f"{what} must not be empty for a plan of {len(plan)} samples")
 
@@ -568,13 +569,15 @@ def follow_patches(
         raise ValueError("others must be given with other_labels, got None")
     batch, second = images.shape[0], 0 if others is None else others.shape[0]
     check_patch_plan(plan, batch, images.device, "images")
-    height, width = images.shape[-2:]
-    if (plan.height, plan.width) != (height, width):
+    check_plan_size(plan, images)
+    masks = plan.masks
+    if masks is not None and masks.dim() == 4 and (images.dim() < 4 or images.shape[1] != masks.shape[1]):
         raise ValueError(
-            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and {plan.width}"
+            "masks of shape (masks, channels, h, w) must be of the channels of images (B, channels, ..., H, W), got "
+            f"{tuple(masks.shape)} for {tuple(images.shape)}"
         )
     pixels = plain(classes_of(given))
-    if inplace and len(plan) != batch:
+    if inplace and plan.rows.shape[0] != batch:  # len() would make a symbol of a graph one number
         raise ValueError(f"in place, plan must be of the {batch} samples of images, got one of {len(plan)}")
     plan.check(batch + second, pixels.dtype in BLENDED_DTYPES, in_place=inplace)
     classes = _check_labels(labels, other_labels, num_classes, batch, second, images.device)
@@ -588,16 +591,16 @@ def follow_patches(
     arguments = (pixels, second_pixels, labels, other_labels, *rest)
     if inplace:
         _validation.check_in_place(images)
-        if plan.masks is not None:
-            _validation.check_apart(images, plan.masks, "masks", written_name="images")
+        if masks is not None:
+            _validation.check_apart(images, masks, "masks", written_name="images")
         mixed, targets = given, ops.paint_(pixels, labels, *rest, *words)
     elif out is not None:
         _validation.check_out_like(out, images, None, torch.Size((len(plan), *images.shape[1:])))
         _validation.check_apart(out, images, "images")
         if others is not None:
             _validation.check_apart(out, others, "others")
-        if plan.masks is not None:
-            _validation.check_apart(out, plan.masks, "masks")
+        if masks is not None:
+            _validation.check_apart(out, masks, "masks")
         written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
         mixed, targets = out, ops.paint_out(*arguments, written, *words)
     else:
@@ -777,7 +780,8 @@ def mix_by_masks(
 
     Args:
         images, labels, num_classes: as for :func:`paint`.
-        masks: bool or floats (N, h, w), the weight of a sample's own pixels; a mask of h x w cells covers the image.
+        masks: bool or floats (N, h, w), the weight of a sample's own pixels; a mask of h x w cells covers the image. Or
+            (N, C, h, w), a mask for each channel of images (N, C, ..., H, W), whose mean weighs the labels.
         partner: integers (N,), whose pixels are pasted; by default those of the sample before, as torchvision.
         weights: floats (N, 2) in [0, 1], of the own and the partner's label; by default the shares of the pixels.
         others, other_labels, label_smoothing, target_dtype, out, backend: as for :func:`paint`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ._serialization import register
 from ._tensors import plain
 from ._tv_tensors import is_tv_tensor
 from .boxes import MixedBoxes, mix_boxes
+
+if TYPE_CHECKING:
+    from .patches import PatchPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,20 +207,11 @@ class MixPlan:
         if kind is None:
             kind = torch.full_like(partner, int(Kind.cutmix))
         check_integers("kind", kind)
-        if is_tv_tensor(boxes, "BoundingBoxes"):
-            raise TypeError(
-                "boxes must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes, with x first"
-            )
         if partner.dim() != 1:
             raise ValueError(f"partner must be of shape (batch,), got {tuple(partner.shape)}")
         batch = partner.shape[0]
-        if tuple(boxes.shape) != (batch, 4):
-            raise ValueError(f"boxes must be of shape ({batch}, 4), got {tuple(boxes.shape)}")
-        if tuple(kind.shape) != (batch,):
-            raise ValueError(f"kind must be of shape ({batch},), got {tuple(kind.shape)}")
-        for name, tensor in (("boxes", boxes), ("kind", kind)):
-            if tensor.device != partner.device:
-                raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
+        check_beside("boxes", boxes, (batch, 4), partner)
+        check_beside("kind", kind, (batch,), partner)
         _validation.check_extent(height, width)
 
         partner, boxes, kind = plain(partner), plain(boxes), plain(kind)
@@ -276,12 +271,22 @@ class MixPlan:
 
 
 def check_integers(name: str, tensor: Tensor) -> None:
-    """Raises unless a tensor is of an integer dtype."""
+    """Raises unless a tensor is of an integer dtype, and no boxes of torchvision's."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if is_tv_tensor(tensor, "BoundingBoxes"):
+        raise TypeError(f"{name} must be a plain tensor of y0, x0, y1, x1, got tv_tensors.BoundingBoxes, with x first")
     _validation.check_dense(name, tensor)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} must be of an integer dtype, got {tensor.dtype}")
+
+
+def check_beside(name: str, tensor: Tensor, shape: tuple[int, ...], partner: Tensor) -> None:
+    """Raises unless a part of a plan made by hand is of a shape and on the device of partner."""
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must be of shape {shape}, got {tuple(tensor.shape)}")
+    if tensor.device != partner.device:
+        raise ValueError(f"{name} must be on the device of partner, {partner.device}, got {tensor.device}")
 
 
 register(MixPlan, ("packed", "height", "width"), MixPlan._unchecked)
@@ -320,12 +325,7 @@ def plan_of_labels(plan: MixPlan, *, cut_out: bool) -> MixPlan:
 def check_plan(plan: MixPlan, images: Tensor, *, in_place: bool = False, of_labels: bool = False) -> None:
     """Raises unless the plan fits the images, or masks of labels, which are not blended."""
     check_plan_batch(plan, images.shape[0], images.device, "images")
-    height, width = images.shape[-2:]
-    if (plan.height, plan.width) != (height, width):
-        raise ValueError(
-            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and "
-            f"{plan.width}; use plan.rescaled({height}, {width})"
-        )
+    check_plan_size(plan, images, "; use plan.rescaled({}, {})")
     plan.check(in_place=in_place)
     classes = images.dtype not in BLENDED_DTYPES or is_tv_tensor(images, "Mask")
     if classes and not of_labels and _validation.has_values(plan.packed) and reference.blends(plan.kind).any():
@@ -339,7 +339,21 @@ def check_plan_batch(plan: MixPlan, batch: int, device: torch.device, what: str)
     planned = plan.packed.shape[0]  # len() would make a symbol of a graph one number
     if planned != batch:
         raise ValueError(f"plan must be for the {batch} samples of {what}, got one for {planned}")
+    check_plan_device(plan, device, what)
+
+
+def check_plan_device(plan: MixPlan | PatchPlan, device: torch.device, what: str) -> None:
     if plan.device != device:
         raise ValueError(
             f"plan must be on the device of {what}, {device}, got {plan.device}; use plan.to({str(device)!r})"
+        )
+
+
+def check_plan_size(plan: MixPlan | PatchPlan, images: Tensor, hint: str = "") -> None:
+    """hint: what to do, of height and width."""
+    height, width = images.shape[-2:]
+    if (plan.height, plan.width) != (height, width):
+        raise ValueError(
+            f"plan must be for images of height {height} and width {width}, got one for {plan.height} and "
+            f"{plan.width}{hint.format(height, width)}"
         )

@@ -15,16 +15,16 @@ from . import reference
 from ._ops import (
     BLENDED_DTYPES,
     KINDS,
+    NO_FILL,
     PATCH_METHODS,
     RICAP_PATCHES,
     Kind,
-    PatchDraw,
     PatchMethod,
     PatchSampling,
     Placement,
     Sampling,
     TargetFormat,
-    new_painted,
+    patch_ops,
 )
 from .reference import (
     PER_DRAW,
@@ -222,19 +222,20 @@ def valid_in_place(patches: Patches) -> Tensor:
 
 
 def weight_below(row: Tensor, masks: Tensor | None, height: int, width: int) -> Tensor:
-    """The weight of what lies below a patch at each pixel, float32 (N, height, width), of rows (N, 8) that are valid.
-    Mirrors patches.h::weight_below."""
-    _, y0, x0, y1, x1, _, kind, mask = (column[:, None, None] for column in row.unbind(1))
+    """The weight of what lies below a patch at each pixel, float32 (N, channels, height, width), of rows (N, 8) that
+    are valid; there is one channel where masks do not tell them apart. Mirrors patches.h::weight_below."""
+    _, y0, x0, y1, x1, _, kind, mask = (column[:, None, None, None] for column in row.unbind(1))
     y = torch.arange(height, device=row.device)[:, None]
     x = torch.arange(width, device=row.device)
     inside = (y >= y0) & (y < y1) & (x >= x0) & (x < x1) & (kind != int(Kind.keep))
-    lam = row[:, 5].view(torch.float32)[:, None, None]
+    lam = row[:, 5].view(torch.float32)[:, None, None, None]
     below = torch.where(blends(kind), lam, torch.zeros_like(lam)).expand(inside.shape)
     if masks is not None and masks.shape[0] > 0:
-        cell_y = torch.arange(height, device=row.device) * masks.shape[1] // max(height, 1)
-        cell_x = torch.arange(width, device=row.device) * masks.shape[2] // max(width, 1)
+        cell_y = torch.arange(height, device=row.device) * masks.shape[-2] // max(height, 1)
+        cell_x = torch.arange(width, device=row.device) * masks.shape[-1] // max(width, 1)
         number = (row[:, 7] - 1).clamp(min=0).long()
-        weight = masks[number[:, None, None], cell_y[:, None], cell_x].to(torch.float32)
+        planes = masks.reshape(masks.shape[0], -1, *masks.shape[-2:])
+        weight = planes[number][:, :, cell_y[:, None], cell_x].to(torch.float32)
         weight = torch.where(weight > 0, weight, torch.zeros_like(weight))  # first, because it is this that takes NaN
         weight = torch.where(weight < 1, weight, torch.ones_like(weight))
         below = torch.where(mask > 0, weight + (1.0 - weight) * below, below)
@@ -242,23 +243,24 @@ def weight_below(row: Tensor, masks: Tensor | None, height: int, width: int) -> 
 
 
 def shares(patches: Patches, valid: Tensor, height: int, width: int) -> Tensor:
-    """The share of each sample's pixels that are its own and each patch's, float32 (N, 1 + patches). Mirrors
-    patches.h::share_of."""
+    """The share of each sample's pixels that are its own and each patch's, float32 (N, 1 + patches); the mean over the
+    channels where masks tell them apart. Mirrors patches.h::share_of."""
     if patches.weights is not None:
         return patches.weights
+    channels = 1 if patches.masks is None or patches.masks.dim() == 3 else patches.masks.shape[1]
     left = torch.ones((), device=valid.device)
     sums = []
     for row in reversed(_followed(patches.rows, valid).unbind(1)):
         below = weight_below(row, patches.masks, height, width)
-        below = torch.where(mixes_target(row[:, 6])[:, None, None], below, torch.ones_like(below))
-        units = (left * (1.0 - below) * _UNITS).to(torch.int64)
-        sums.append(units.sum(dim=(1, 2)))
+        below = torch.where(mixes_target(row[:, 6])[:, None, None, None], below, torch.ones_like(below))
+        units = (left * (1.0 - below) * _UNITS).to(torch.int64).expand(-1, channels, -1, -1)
+        sums.append(units.sum(dim=(1, 2, 3)))
         left = left * below
-    every = height * width * _UNITS
+    every = channels * height * width * _UNITS
     others = torch.stack(sums[::-1], dim=1)
     own = every - others.sum(dim=1, keepdim=True)
     parts = torch.cat([own, others], dim=1).to(torch.float32)
-    pixels = torch.full_like(parts, height * width) * float(_UNITS)
+    pixels = torch.full_like(parts, channels * height * width) * float(_UNITS)
     if height * width == 0:
         return (torch.arange(parts.shape[1], device=parts.device) == 0).to(torch.float32).expand(parts.shape)
     return parts / pixels
@@ -292,7 +294,7 @@ def _paint_pixels(images: Tensor, others: Tensor | None, patches: Patches, valid
     can_blend = images.dtype in BLENDED_DTYPES
     value = torch.float64 if images.dtype == torch.float64 else torch.float32
     mixed = flat[canvas].to(value) if can_blend else None
-    blended = torch.zeros((samples, 1, height, width), dtype=torch.bool, device=images.device)
+    blended = torch.zeros((), dtype=torch.bool, device=images.device)
     rows = _followed(patches.rows, valid)
     fill_bits = reference._fill_of(images, fill)
     for patch in range(rows.shape[1]):
@@ -304,7 +306,9 @@ def _paint_pixels(images: Tensor, others: Tensor | None, patches: Patches, valid
         at = partner.long()[:, None, None], from_y[:, :, None], from_x[:, None, :]
         theirs = bits.permute(0, 2, 3, 1)[at].permute(0, 3, 1, 2)
         theirs = torch.where(has_partner(kind)[:, None, None, None], theirs, fill_bits)
-        below = weight_below(row, patches.masks, height, width)[:, None]
+        below = weight_below(row, patches.masks, height, width)
+        if below.shape[1] > 1:  # slices of a channel lie side by side
+            below = below.repeat_interleave(flat.shape[1] // below.shape[1], dim=1)
         painted = torch.where(below == 0, theirs, painted)
         if mixed is not None:
             values = theirs.contiguous().view(images.dtype).to(value)
@@ -361,21 +365,10 @@ def soft_targets(
 
 # ---- The ops, in the order of _ops.py
 
-_NO_FILL = (0, 0)
-
-
-def paint(
-    images, others, labels, other_labels, rows, sources, masks, weights,
-    num_classes, label_smoothing, dtype, fill=_NO_FILL,
-):  # fmt: skip
-    out = new_painted(images, rows.shape[0])
-    given = images, others, labels, other_labels, rows, sources, masks, weights
-    return out, paint_out(*given, num_classes, label_smoothing, dtype, out, fill)
-
 
 def paint_out(
     images, others, labels, other_labels, rows, sources, masks, weights,
-    num_classes, label_smoothing, dtype, out, fill=_NO_FILL,
+    num_classes, label_smoothing, dtype, out, fill=NO_FILL,
 ):  # fmt: skip
     """In place where out is the images."""
     patches = Patches(rows, sources, masks, weights)
@@ -390,11 +383,6 @@ def paint_out(
     return soft_targets(labels, other_labels, patches, valid, *images.shape[-2:], target_format)
 
 
-def paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, fill=_NO_FILL):
-    given = images, None, labels, None, rows, sources, masks, weights
-    return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
-
-
 def paint_targets(
     labels, other_labels, rows, masks, weights, height, width, num_classes, label_smoothing, dtype
 ):  # fmt: skip
@@ -405,36 +393,12 @@ def paint_targets(
     return soft_targets(labels, other_labels, patches, valid, height, width, target_format)
 
 
-def sample_and_paint(
-    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
-    out = torch.empty_like(images)
-    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
-    return out, *sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, out, fill)
-
-
 def sample_and_paint_out(
-    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, out, fill=_NO_FILL
+    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
 ):
     rows, sources = sample_patches(seed, quantiles, bounds, patch_sampling, images.shape[0], *images.shape[-2:])
     given = images, None, labels, None, rows, sources, None, None
     return paint_out(*given, num_classes, label_smoothing, dtype, out, fill), rows, sources
 
 
-def sample_and_paint_(
-    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
-    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
-    return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
-
-
-OPS = {
-    "paint": paint,
-    "paint_out": paint_out,
-    "paint_": paint_,
-    "paint_targets": paint_targets,
-    "sample_patches": sample_patches,
-    "sample_and_paint": sample_and_paint,
-    "sample_and_paint_out": sample_and_paint_out,
-    "sample_and_paint_": sample_and_paint_,
-}
+OPS = patch_ops(paint_out, paint_targets, sample_patches, sample_and_paint_out)

@@ -47,12 +47,12 @@ def random_plan(
     *,
     kinds: tuple[int, ...] = (KEEP, PASTE, BLEND, FILL),
     sources: bool = False,
-    masks: tuple[int, int] | None = None,
+    masks: tuple[int, ...] | None = None,
     soft: bool = False,
     weights: bool = False,
     seed: int = 0,
 ) -> Plan:
-    """A plan of random patches; masks (h, w) gives each of them one of five masks, or none."""
+    """A plan of random patches; masks (h, w) or (channels, h, w) gives each of them one of five masks, or none."""
     count = samples, patches
     kind = torch.tensor(kinds)[torch.randint(len(kinds), count, generator=generator(seed))]
     partner = torch.randint(partners, count, generator=generator(seed + 1))
@@ -113,8 +113,10 @@ def oracle_paint(images: Tensor, plan: Plan, others: Any = None, fill: Any = 0) 
     for i in range(samples):
         bits = every[i % images.shape[0]].clone(memory_format=torch.contiguous_format)
         value = _values(bits, real)
-        touched = np.zeros((height, width), dtype=bool)
-        parts = np.zeros((1 + patches, height, width))
+        of_channels = plan.masks is not None and plan.masks.dim() == 4
+        lead = (images.shape[1], *[1] * (images.dim() - 4)) if of_channels else ()
+        touched = np.zeros((*lead, height, width), dtype=bool)
+        parts = np.zeros((1 + patches, *lead, height, width))
         parts[0] = 1
         for k in range(patches):
             partner, y0, x0, y1, x1, lam_bits, kind, number = plan.rows[i, k].tolist()
@@ -127,12 +129,12 @@ def oracle_paint(images: Tensor, plan: Plan, others: Any = None, fill: Any = 0) 
             if kind == FILL:
                 theirs = torch.full_like(theirs, fill)
             lam = np.array([lam_bits], dtype=np.int32).view(np.float32)[0] if kind == BLEND else np.float32(0)
-            below = np.full((y1 - y0, x1 - x0), lam, dtype=np.float32)
+            below = np.full((*lead, y1 - y0, x1 - x0), lam, dtype=np.float32)
             if number > 0:
                 mask = plan.masks[number - 1]
-                cell_y = [y * mask.shape[0] // height for y in range(y0, y1)]
-                cell_x = [x * mask.shape[1] // width for x in range(x0, x1)]
-                weight = mask[cell_y][:, cell_x].to(torch.float32).numpy()
+                cell_y = [y * mask.shape[-2] // height for y in range(y0, y1)]
+                cell_x = [x * mask.shape[-1] // width for x in range(x0, x1)]
+                weight = mask[..., cell_y, :][..., cell_x].to(torch.float32).reshape(below.shape).numpy()
                 weight = np.clip(np.nan_to_num(weight, nan=0.0), 0, 1).astype(np.float32)
                 below = weight + (np.float32(1) - weight) * below
             box = (..., slice(y0, y1), slice(x0, x1))
@@ -142,16 +144,16 @@ def oracle_paint(images: Tensor, plan: Plan, others: Any = None, fill: Any = 0) 
                 mixed = below.astype(real) * value[box]
                 mixed = mixed + (real(1) - below.astype(real)) * _values(theirs, real)
             value[box] = np.where(opaque, _values(theirs, real), np.where(partial, mixed, value[box]))
-            touched[box[1:]] = ~opaque & (touched[box[1:]] | partial)
+            touched[box] = ~opaque & (touched[box] | partial)
             if kind != FILL:
-                parts[:, y0:y1, x0:x1] *= below
-                parts[1 + k, y0:y1, x0:x1] = 1 - below.astype(np.float64)
+                parts[box] *= below
+                parts[1 + k][box] = 1 - below.astype(np.float64)
         if touched.any():
             if images.dtype == torch.uint8:
                 value = np.rint(value)
             bits = torch.where(torch.from_numpy(touched), torch.from_numpy(value).to(images.dtype), bits)
         painted.append(bits)
-        shares[i] = parts.mean(axis=(1, 2))
+        shares[i] = parts.reshape(1 + patches, -1).mean(axis=1)
     stacked = torch.stack(painted) if painted else images.new_empty((0, *images.shape[1:]))
     return Painted(stacked, shares)
 

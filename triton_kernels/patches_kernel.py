@@ -32,10 +32,10 @@ from .values import element_bits, element_value, float_to_bfloat16, mixed_value
 
 RUN_TIME = [
     *("bounds", "scope", "partner_rule", "placement", "holes", "seed_low", "seed_high"),
-    *("mask_count", "mask_height", "mask_width", "samples", "batch", "other_count", "height", "width"),
+    *("mask_count", "mask_channels", "mask_height", "mask_width", "samples", "batch", "other_count", "height", "width"),
     *("images_sample", "images_slice", "images_row", "others_sample", "others_slice", "others_row"),
     *("out_sample", "out_slice", "out_row", "elements", "row_elements", "row_magic", "row_shift", "height_magic"),
-    *("height_shift", "pixel_elements", "pixel_magic", "pixel_shift", "fill_low", "fill_high"),
+    *("height_shift", "pixel_elements", "pixel_magic", "pixel_shift", "channel_step", "fill_low", "fill_high"),
     *("num_classes", "scale", "off", "on"),
 ]
 
@@ -71,6 +71,25 @@ def sample_pointer(images, others, images_sample, others_sample, partner, batch,
 
 
 @triton.jit
+def brought_pointer(
+    patch, images, others, strides, other_strides, where, pixel_elements, batch,
+    OTHERS: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Where the elements that a patch brings to places of a sample are."""
+    partner, box, _, _, _, source = patch
+    plane, y, x, within = where
+    images_sample, images_slice, images_row = strides
+    from_y = source_of(y, box[0], box[2], source[0], source[2])
+    from_x = source_of(x, box[1], box[3], source[1], source[3])
+    slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
+    if OTHERS:
+        slice_stride = tl.where(partner < batch, slice_stride, other_strides[1].to(INDEX))
+        row_stride = tl.where(partner < batch, row_stride, other_strides[2].to(INDEX))
+    at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
+    return sample_pointer(images, others, images_sample, other_strides[0], partner, batch, OTHERS) + at
+
+
+@triton.jit
 def fill_bits(low, high, byte, TYPE: tl.constexpr):
     """Elements at a byte of a row filled with 16 bytes over and over."""
     bit = (8 * byte) & 127
@@ -100,10 +119,10 @@ def next_cut(
 
 @triton.jit
 def units_of_patch(
-    plan, valid, k, masks, mask_height, mask_width, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
-    HAS_MASKS: tl.constexpr, COLUMNS: tl.constexpr,
+    plan, valid, k, masks, cells, channel, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
+    HAS_MASKS: tl.constexpr, OF_CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The units of a patch, over all its pixels."""
+    """The units of a patch, over all its pixels, of one channel where masks tell them apart."""
     height, width = plan[11], plan[12]
     patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
     _, box, _, kind, _, _ = patch
@@ -111,14 +130,14 @@ def units_of_patch(
     last = tl.where(mixes_target(kind), box[2], y)
     sums = tl.zeros((COLUMNS,), tl.int64)
     while y < last:
-        following = next_cut(plan, valid, k, y, mask_height, PATCHES, DRAWN, SOURCES, HAS_MASKS)
+        following = next_cut(plan, valid, k, y, cells[1], PATCHES, DRAWN, SOURCES, HAS_MASKS)
         for start in range(box[1], box[3], COLUMNS):
             x = start + tl.arange(0, COLUMNS)
             left = tl.full((COLUMNS,), 1.0, tl.float32)
             for behind in range(PATCHES - 1 - k):
                 above = patch_of(plan, PATCHES - 1 - behind, valid, PATCHES, DRAWN, SOURCES)
-                left = left * target_below(above, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
-            below = target_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                left = left * target_below(above, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
+            below = target_below(patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
             sums += units_of(left, below) * (following - y)
         y = following
     return tl.sum(sums)
@@ -126,10 +145,10 @@ def units_of_patch(
 
 @triton.jit
 def write_front(
-    plan, valid, rows, sources, masks, mask_height, mask_width, weights, labels, other_labels, targets,
+    plan, valid, rows, sources, masks, cells, weights, labels, other_labels, targets,
     num_classes, scale, off, on,
     PATCHES: tl.constexpr, PARTS: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr,
-    WEIGHTS: tl.constexpr, COLUMNS: tl.constexpr, TARGET_BLOCK: tl.constexpr,
+    OF_CHANNELS: tl.constexpr, WEIGHTS: tl.constexpr, COLUMNS: tl.constexpr, TARGET_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes a sample's rows of the plan, where they are drawn, and of the targets, where there are any."""
     index, batch, height, width = plan[9], plan[10], plan[11], plan[12]
@@ -156,16 +175,26 @@ def write_front(
         if WEIGHTS:
             shares = tl.load(weights + index.to(tl.int64) * (PATCHES + 1) + part, mask=part <= PATCHES, other=0.0)
         else:
-            every = (height * width).to(tl.int64) * (1 << 24)
+            pixels = height * width
+            if OF_CHANNELS:
+                pixels = pixels.to(tl.int64) * cells[0]
+            every = pixels.to(tl.int64) * (1 << 24)
             units = tl.zeros((PARTS,), tl.int64)
             for k in range(PATCHES):
-                own = units_of_patch(
-                    plan, valid, k, masks, mask_height, mask_width, PATCHES, DRAWN, SOURCES, HAS_MASKS, COLUMNS
-                )
+                if OF_CHANNELS:
+                    own = every * 0
+                    for channel in range(cells[0]):
+                        own += units_of_patch(
+                            plan, valid, k, masks, cells, channel, PATCHES, DRAWN, SOURCES, HAS_MASKS, True, COLUMNS
+                        )
+                else:
+                    own = units_of_patch(
+                        plan, valid, k, masks, cells, 0, PATCHES, DRAWN, SOURCES, HAS_MASKS, False, COLUMNS
+                    )
                 units = tl.where(part == k + 1, own, units)
             units = tl.where(part == 0, every - tl.sum(units), units)
             # Of no pixels what is divided is 0 by 0.
-            shares = tl.where(every > 0, share_of(units, height, width), tl.where(part == 0, 1.0, 0.0))
+            shares = tl.where(every > 0, share_of(units, pixels), tl.where(part == 0, 1.0, 0.0))
         for k in range(PATCHES):
             partner, _, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
             owners = tl.where(part == k + 1, partner, owners)
@@ -223,17 +252,18 @@ def rows_that_change(plan, valid, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SO
 @triton.jit
 def exchanged(
     plan, valid, own, theirs, filling, how,
-    PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr, ELEMENT: tl.constexpr,
+    PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr,
+    OF_CHANNELS: tl.constexpr, ELEMENT: tl.constexpr,
 ):  # fmt: skip
     """Elements of a sample that is painted in place, by what they and its mate's were, and which of them change."""
-    masks, mask_height, mask_width, y, x = how
+    masks, cells, channel, y, x = how
     bits = own
     owner = tl.full(own.shape, -1, tl.int32)
     partial = owner >= 0
     for behind in range(PATCHES):
         k = PATCHES - 1 - behind
         patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-        below = weight_below(patch, masks, mask_height, mask_width, y, x, plan[11], plan[12], HAS_MASKS)
+        below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], HAS_MASKS, OF_CHANNELS)
         open_ = owner < 0
         hides = open_ & (below == 0.0)
         partial = partial | (open_ & (below > 0.0) & (below < 1.0))
@@ -244,7 +274,7 @@ def exchanged(
             value = element_value(bits, ELEMENT)
             for k in range(PATCHES):
                 patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                below = weight_below(patch, masks, mask_height, mask_width, y, x, plan[11], plan[12], HAS_MASKS)
+                below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], HAS_MASKS, OF_CHANNELS)
                 over = (owner < k) & (below < 1.0)
                 other = element_value(tl.where(has_partner(patch[3]), theirs, filling), ELEMENT)
                 value = tl.where(over, mixed_value(below, value, other), value)
@@ -268,6 +298,7 @@ def patches_kernel(
     device_seed,
     masks,
     mask_count: tl.int32,
+    mask_channels: tl.int32,
     mask_height: tl.int32,
     mask_width: tl.int32,
     weights,
@@ -298,6 +329,7 @@ def patches_kernel(
     pixel_elements: tl.int64,
     pixel_magic: tl.int32,
     pixel_shift: tl.int32,
+    channel_step: tl.int64,  # slices, or elements of a pixel, of one channel
     fill_low: tl.int64,
     fill_high: tl.int64,
     labels,
@@ -312,6 +344,8 @@ def patches_kernel(
     FRONT: tl.constexpr,  # programs of a sample that write the plan and targets: 0 or 1
     IN_PLACE: tl.constexpr,
     SOFT: tl.constexpr,  # masks are floats
+    OF_CHANNELS: tl.constexpr,  # each channel has a mask of its own
+    IN_PIXEL: tl.constexpr,  # a pixel has all channels, or a slice has one
     CAN_BLEND: tl.constexpr,
     ELEMENT: tl.constexpr,  # what is blended; None where nothing can be
     BLOCK: tl.constexpr,  # elements at a time
@@ -341,6 +375,7 @@ def patches_kernel(
     plan = (
         rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width
     )  # fmt: skip
+    cells = (mask_channels, mask_height, mask_width)
     valid, mate = samples > 0, index
     if not DRAWN:
         partners = batch.to(tl.int64) + other_count
@@ -353,9 +388,9 @@ def patches_kernel(
     if FRONT == 1:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
             write_front(
-                plan, valid, rows, sources, masks, mask_height, mask_width, weights, labels, other_labels, targets,
+                plan, valid, rows, sources, masks, cells, weights, labels, other_labels, targets,
                 num_classes, scale, off, on,
-                PATCHES, PARTS, DRAWN, SOURCES, HAS_MASKS, WEIGHTS, COLUMNS, TARGET_BLOCK,
+                PATCHES, PARTS, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, WEIGHTS, COLUMNS, TARGET_BLOCK,
             )  # fmt: skip
             return
 
@@ -364,6 +399,7 @@ def patches_kernel(
         TYPE: tl.constexpr = images.dtype.element_ty
         BYTES: tl.constexpr = TYPE.primitive_bitwidth // 8
         OTHERS: tl.constexpr = others is not None
+        strides, other_strides = (images_sample, images_slice, images_row), (others_sample, others_slice, others_row)
         if IN_PLACE:
             if mate < index:  # which paints both
                 return
@@ -373,21 +409,9 @@ def patches_kernel(
                     rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, mate, batch, height,
                     width,
                 )  # fmt: skip
-                mate_valid = mate > index
-                if mate > index:
-                    mate_valid = every_valid(
-                        mate_plan,
-                        index,
-                        weights,
-                        partners,
-                        mask_count,
-                        CAN_BLEND,
-                        True,
-                        PATCHES,
-                        SOURCES,
-                        SOFT,
-                        WEIGHTS,
-                    )
+                mate_valid = (mate > index) & every_valid(
+                    mate_plan, index, weights, partners, mask_count, CAN_BLEND, True, PATCHES, SOURCES, SOFT, WEIGHTS
+                )
                 mate_y0, mate_y1 = rows_that_change(mate_plan, mate_valid, PATCHES, DRAWN, SOURCES)
                 y0, y1 = tl.minimum(y0, mate_y0), tl.maximum(y1, mate_y1)
         first = (chunk - FRONT).to(tl.int64) * SPAN
@@ -409,27 +433,31 @@ def patches_kernel(
             x = place // pixel_elements if LARGE else divided(place, pixel_magic, pixel_shift)
             within = place - x * pixel_elements
             x = x.to(tl.int32)
+            where, channel = (plane, y, x, within), 0
+            if OF_CHANNELS:
+                channel = (within if IN_PIXEL else plane) // channel_step.to(INDEX) % mask_channels
             at = plane * images_slice.to(INDEX) + y * images_row.to(INDEX) + place
             if IN_PLACE:
                 seen = present & (y >= y0) & (y < y1)
                 own_at = images + index.to(tl.int64) * images_sample + at
                 own = tl.load(own_at, mask=seen, other=0)
                 filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)
-                how = (masks, mask_height, mask_width, y, x)
+                how = (masks, cells, channel, y, x)
                 if DRAWN:
                     made, changes = exchanged(
-                        plan, valid, own, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
+                        plan, valid, own, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT
                     )
                     tl.store(own_at, made, mask=seen & changes)
                 else:
                     mate_at = images + mate.to(tl.int64) * images_sample + at
                     theirs = tl.load(mate_at, mask=seen, other=0)
                     made, changes = exchanged(
-                        plan, valid, own, theirs, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
+                        plan, valid, own, theirs, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT
                     )
                     mate_made, mate_changes = exchanged(
-                        mate_plan, mate_valid, theirs, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, ELEMENT
-                    )
+                        mate_plan, mate_valid, theirs, own, filling, how,
+                        PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT,
+                    )  # fmt: skip
                     tl.store(own_at, made, mask=seen & changes)
                     tl.store(mate_at, mate_made, mask=seen & mate_changes)
             else:
@@ -440,21 +468,15 @@ def patches_kernel(
                 for behind in range(PATCHES):
                     k = PATCHES - 1 - behind
                     patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                    partner, box, _, kind, _, source = patch
-                    below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                    below = weight_below(patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
                     open_ = owner < 0
                     hides = open_ & (below == 0.0)
                     partial = partial | (open_ & (below > 0.0) & (below < 1.0))
-                    from_y = source_of(y, box[0], box[2], source[0], source[2])
-                    from_x = source_of(x, box[1], box[3], source[1], source[3])
-                    slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
-                    if OTHERS:
-                        slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
-                        row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
-                    at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
-                    theirs = sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS) + at
+                    theirs = brought_pointer(
+                        patch, images, others, strides, other_strides, where, pixel_elements, batch, OTHERS, INDEX
+                    )
                     pointer = tl.where(hides, theirs, pointer)
-                    filled = tl.where(hides, ~has_partner(kind), filled)
+                    filled = tl.where(hides, ~has_partner(patch[3]), filled)
                     owner = tl.where(hides, k, owner)
                 bits = tl.load(pointer, mask=present & ~filled)
                 bits = tl.where(filled, fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE), bits)
@@ -463,19 +485,22 @@ def patches_kernel(
                         value = element_value(bits, ELEMENT)
                         for k in range(PATCHES):
                             patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                            partner, box, _, kind, _, source = patch
-                            below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+                            kind = patch[3]
+                            below = weight_below(
+                                patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS
+                            )
                             over = (owner < k) & (below < 1.0) & present
-                            from_y = source_of(y, box[0], box[2], source[0], source[2])
-                            from_x = source_of(x, box[1], box[3], source[1], source[3])
-                            slice_stride, row_stride = images_slice.to(INDEX), images_row.to(INDEX)
-                            if OTHERS:
-                                slice_stride = tl.where(partner < batch, slice_stride, others_slice.to(INDEX))
-                                row_stride = tl.where(partner < batch, row_stride, others_row.to(INDEX))
-                            at = plane * slice_stride + from_y * row_stride + from_x * pixel_elements + within
-                            theirs = (
-                                sample_pointer(images, others, images_sample, others_sample, partner, batch, OTHERS)
-                                + at
+                            theirs = brought_pointer(
+                                patch,
+                                images,
+                                others,
+                                strides,
+                                other_strides,
+                                where,
+                                pixel_elements,
+                                batch,
+                                OTHERS,
+                                INDEX,
                             )
                             other = tl.load(theirs, mask=over & has_partner(kind))
                             filling = fill_bits(fill_low, fill_high, (place * BYTES).to(tl.int32), TYPE)

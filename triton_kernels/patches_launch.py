@@ -28,7 +28,7 @@ from .launch import (
     target_arguments,
 )
 from .patches_kernel import patches_kernel
-from .rows import Rows
+from .rows import ChannelPlace, Rows, channel_place
 
 THREADS = 32  # a warp, so that sums need no shared memory
 ELEMENTS_PER_THREAD = 8  # at a time
@@ -64,9 +64,11 @@ class PatchGeometry(NamedTuple):
     chunks: int  # of a sample
 
 
-def element_bytes(rows: Rows, dtype: torch.dtype) -> int:
-    """Those that are moved as one: an element that may be blended, or what the pixel is made of."""
-    return dtype.itemsize if dtype in BLENDED_DTYPES else min(lowest_bit(rows.pixel_bytes), 8)
+def element_bytes(rows: Rows, dtype: torch.dtype, place: ChannelPlace) -> int:
+    """Those moved as one: an element that may be blended, or what the pixel, or a channel of it, is made of."""
+    if dtype in BLENDED_DTYPES:
+        return dtype.itemsize
+    return min(lowest_bit(rows.pixel_bytes | (place.step if place.in_pixel else 0)), 8)
 
 
 @lru_cache(maxsize=1024)  # a training run asks for few, and working one out takes as long as launching it
@@ -84,17 +86,19 @@ def patch_geometry(rows: Rows, other_rows: Rows, out_rows: Rows, size: int) -> P
     return PatchGeometry((*strides, *walk), constants, -(-elements // span))
 
 
-NO_PIXELS = PatchGeometry((0,) * 18, {"BLOCK": THREADS, "SPAN": THREADS, "LARGE": False}, 0)
+NO_PIXELS = PatchGeometry((0,) * 18, {"BLOCK": THREADS, "SPAN": THREADS, "LARGE": False, "IN_PIXEL": False}, 0)
 
 
-def pixel_arguments(pixels: PatchPixels | None) -> tuple[tuple, PatchGeometry]:
+def pixel_arguments(pixels: PatchPixels | None, of_channels: bool) -> tuple[tuple, PatchGeometry]:
     if pixels is None:
-        return (None, None, None, *NO_PIXELS.numbers), NO_PIXELS
+        return (None, None, None, *NO_PIXELS.numbers, 1), NO_PIXELS
     images, others, out, rows, other_rows, out_rows = pixels
-    size = element_bytes(rows, images.dtype)
+    place = channel_place(images, rows) if of_channels else ChannelPlace(False, 1)
+    size = element_bytes(rows, images.dtype, place)
     walk = patch_geometry(rows, other_rows, out_rows, size)
     seen = (None if each is None else triton.reinterpret(each, BITS[size]) for each in (images, others, out))
-    return (*seen, *walk.numbers), walk
+    walk = walk._replace(constants={**walk.constants, "IN_PIXEL": place.in_pixel})
+    return (*seen, *walk.numbers, place.step // size if place.in_pixel else place.step), walk
 
 
 def draw_arguments(draw: PatchDraw | None) -> tuple:
@@ -106,8 +110,10 @@ def draw_arguments(draw: PatchDraw | None) -> tuple:
 
 def mask_arguments(masks: Tensor | None) -> tuple:
     if masks is None or masks.shape[0] == 0:
-        return None, 0, 1, 1
-    return triton.reinterpret(masks, tl.uint8) if masks.dtype == torch.bool else masks, *masks.shape
+        return None, 0, 1, 1, 1
+    count, *channels, height, width = masks.shape
+    cells = channels[0] if channels else 1, height, width
+    return triton.reinterpret(masks, tl.uint8) if masks.dtype == torch.bool else masks, count, *cells
 
 
 def patches_launch(
@@ -132,7 +138,8 @@ def patches_launch(
     """
     rows, sources, masks, weights = given
     samples, patches, _ = rows.shape
-    images, walk = pixel_arguments(pixels)
+    of_channels = masks is not None and masks.dim() == 4 and masks.shape[1] > 1
+    images, walk = pixel_arguments(pixels, of_channels)
     front = int(draw is not None or targets is not None)
     labels, out, *smoothing = target_arguments(targets)
     classes = out.shape[1] if out is not None else 1
@@ -149,6 +156,7 @@ def patches_launch(
         "FRONT": front,
         "IN_PLACE": in_place,
         "SOFT": soft,
+        "OF_CHANNELS": of_channels,
         "CAN_BLEND": can_blend,
         "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None or may_blend(draw.bounds) else None,
         **walk.constants,

@@ -195,15 +195,24 @@ def cell_of(position, cells, length):
 
 
 @triton.jit
-def weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS: tl.constexpr):
-    """The weight of what lies below a patch at pixels. Mirrors patches.h::weight_below."""
+def weight_below(
+    patch, masks, cells, channel, y, x, height, width, HAS_MASKS: tl.constexpr, OF_CHANNELS: tl.constexpr
+):  # fmt: skip
+    """The weight of what lies below a patch at pixels. Mirrors patches.h::weight_below.
+
+    Of masks there are as many cells: channels, rows, columns. OF_CHANNELS: whether each channel has its own.
+    """
     _, box, lam, kind, mask, _ = patch
     y0, x0, y1, x1 = box
     inside = (kind != KEEP) & (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
     below = tl.where(blends(kind), lam, 0.0)
     if HAS_MASKS:
+        channels, mask_height, mask_width = cells
         cell_y, cell_x = cell_of(y, mask_height, height), cell_of(x, mask_width, width)
-        cell = ((mask - 1).to(tl.int64) * mask_height + cell_y) * mask_width + cell_x
+        plane = (mask - 1).to(tl.int64)
+        if OF_CHANNELS:
+            plane = plane * channels + channel
+        cell = (plane * mask_height + cell_y) * mask_width + cell_x
         weight = tl.load(masks + cell, mask=inside & (mask > 0), other=0).to(tl.float32)
         weight = tl.where(weight > 0.0, tl.where(weight < 1.0, weight, 1.0), 0.0)
         below = weight + (1.0 - weight) * below
@@ -224,13 +233,15 @@ def units_of(left, below):
 
 
 @triton.jit
-def share_of(units, height, width):
+def share_of(units, pixels):
     """Mirrors patches.h::share_of."""
-    return tl.div_rn(units.to(tl.float32), (height * width).to(tl.float32) * UNITS)
+    return tl.div_rn(units.to(tl.float32), pixels.to(tl.float32) * UNITS)
 
 
 @triton.jit
-def target_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS: tl.constexpr):
+def target_below(
+    patch, masks, cells, channel, y, x, height, width, HAS_MASKS: tl.constexpr, OF_CHANNELS: tl.constexpr
+):  # fmt: skip
     """As weight_below, as far as targets are concerned: what is filled leaves them as they are."""
-    below = weight_below(patch, masks, mask_height, mask_width, y, x, height, width, HAS_MASKS)
+    below = weight_below(patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
     return tl.where(mixes_target(patch[3]), below, 1.0)

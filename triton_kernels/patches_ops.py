@@ -10,7 +10,9 @@ from torch import Tensor
 from .._ops import (
     BLENDED_DTYPES,
     LONGEST_SIDE,
+    MOST_MASKED_PIXELS,
     MOST_PATCHES,
+    NO_FILL,
     PATCH_METHODS,
     PLAN_COLUMNS,
     QUANTILE_INTERVALS,
@@ -22,7 +24,7 @@ from .._ops import (
     Placement,
     Scope,
     TargetFormat,
-    new_painted,
+    patch_ops,
 )
 from .._validation import FLOAT_DTYPES, MAX_BATCH
 from ..reference import can_draw, may_blend
@@ -71,7 +73,7 @@ def new_patches(draw: PatchDraw, batch: int) -> GivenPatches:
     return GivenPatches(rows, draw.quantiles.new_empty((batch, patches, 4), dtype=torch.int32))
 
 
-def checked_patches(given: GivenPatches, batch: int, device: torch.device) -> GivenPatches:
+def checked_patches(given: GivenPatches, batch: int, height: int, width: int, device: torch.device) -> GivenPatches:
     rows, sources, masks, weights = given
     check(
         rows.dim() == 3
@@ -92,12 +94,19 @@ def checked_patches(given: GivenPatches, batch: int, device: torch.device) -> Gi
     check(
         masks is None
         or (
-            masks.dim() == 3
+            masks.dim() in (3, 4)
             and masks.dtype in (torch.bool, torch.float32)
-            and all(1 <= side <= LONGEST_SIDE for side in masks.shape[1:])
+            and all(1 <= side <= LONGEST_SIDE for side in masks.shape[-2:])
             and masks.device == device
         ),
-        "masks must be bool or float32 of shape (masks, 1 to 32768, 1 to 32768) on the device of the images",
+        "masks must be bool or float32 of shape (masks, 1 to 32768, 1 to 32768), or (masks, channels, 1 to 32768, "
+        "1 to 32768), on the device of the images",
+    )
+    check(
+        masks is None
+        or masks.dim() == 3
+        or (masks.shape[1] >= 1 and masks.shape[1] * max(height * width, 1) <= MOST_MASKED_PIXELS),
+        "masks of each channel must be for at most 2^38 pixels of all channels",
     )
     check(
         weights is None
@@ -169,7 +178,12 @@ def run(
         check(not in_place or draws_holes_alone(given.bounds), "in place, patches that are drawn must be holes")
         given = new_patches(given, batch)
     else:
-        given = checked_patches(given, batch, images.device)
+        given = checked_patches(given, batch, height, width, images.device)
+        masks = given.masks
+        check(
+            masks is None or masks.dim() == 3 or (images.dim() >= 4 and masks.shape[1] == images.shape[1]),
+            "masks of each channel must be of the channels of images",
+        )
     samples = given.rows.shape[0]
     check_like(images, out, samples, "out must be samples of the plan like images")
     targets, writes, other_labels = patch_targets(labels, other_labels, images, batch, other_count, samples, format_)
@@ -199,19 +213,6 @@ def run(
     return targets, given
 
 
-NO_FILL = (0, 0)
-
-
-def paint(
-    images, others, labels, other_labels, rows, sources, masks, weights,
-    num_classes, label_smoothing, dtype, fill=NO_FILL,
-):  # fmt: skip
-    check(rows.dim() == 3, "rows must be of shape (samples, patches, 8)")
-    out = new_painted(images, rows.shape[0])
-    given = images, others, labels, other_labels, rows, sources, masks, weights
-    return out, paint_out(*given, num_classes, label_smoothing, dtype, out, fill)
-
-
 def paint_out(
     images, others, labels, other_labels, rows, sources, masks, weights,
     num_classes, label_smoothing, dtype, out, fill=NO_FILL,
@@ -221,17 +222,12 @@ def paint_out(
     return run(images, others, labels, other_labels, given, format_, out, fill)[0]
 
 
-def paint_(images, labels, rows, sources, masks, weights, num_classes, label_smoothing, dtype, fill=NO_FILL):
-    given = images, None, labels, None, rows, sources, masks, weights
-    return paint_out(*given, num_classes, label_smoothing, dtype, images, fill)
-
-
 def paint_targets(
     labels, other_labels, rows, masks, weights, height, width, num_classes, label_smoothing, dtype
 ):  # fmt: skip
     batch = labels.shape[0]
     check_patch_extent(batch, height, width)
-    given = checked_patches(GivenPatches(rows, None, masks, weights), batch, labels.device)
+    given = checked_patches(GivenPatches(rows, None, masks, weights), batch, height, width, labels.device)
     other_count = 0 if other_labels is None else other_labels.shape[0]
     format_ = TargetFormat(num_classes, label_smoothing, dtype)
     targets, writes, other_labels = patch_targets(
@@ -252,14 +248,6 @@ def sample_patches(seed, quantiles, bounds, patch_sampling, batch, height, width
     return drawn.rows, drawn.sources
 
 
-def sample_and_paint(
-    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
-):
-    out = torch.empty_like(images)
-    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
-    return out, *sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, out, fill)
-
-
 def sample_and_paint_out(
     images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
 ):
@@ -269,20 +257,4 @@ def sample_and_paint_out(
     return targets, drawn.rows, drawn.sources
 
 
-def sample_and_paint_(
-    images, labels, seed, quantiles, bounds, patch_sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
-):
-    draw = PatchDraw(seed, quantiles, bounds, patch_sampling)
-    return sample_and_paint_out(images, labels, *draw, num_classes, label_smoothing, dtype, images, fill)
-
-
-OPS = {
-    "paint": paint,
-    "paint_out": paint_out,
-    "paint_": paint_,
-    "paint_targets": paint_targets,
-    "sample_patches": sample_patches,
-    "sample_and_paint": sample_and_paint,
-    "sample_and_paint_out": sample_and_paint_out,
-    "sample_and_paint_": sample_and_paint_,
-}
+OPS = patch_ops(paint_out, paint_targets, sample_patches, sample_and_paint_out)

@@ -92,3 +92,24 @@ def same_order(images: Tensor, out: Tensor) -> bool:
         return True
     inner = inner_dims(images.shape)
     return sorted(inner, key=images.stride) == sorted(inner, key=out.stride)
+
+
+class ChannelPlace(NamedTuple):
+    """Where the second dimension of a tensor is among its rows: the index in it of what is in a slice is slice // step,
+    or, of what is at a byte of a pixel that holds the dimension, byte // step; modulo its size."""
+
+    in_pixel: bool
+    step: int
+
+
+def channel_place(tensor: Tensor, rows: Rows) -> ChannelPlace:
+    """Mirrors rows.h::channel_place."""
+    sizes, strides = tensor.shape, tensor.stride()
+    inside = 1  # of what lies inside of it, in the order of rows_of
+    for dim in range(2, tensor.dim() - 2):
+        if sizes[dim] != 1 and strides[dim] <= strides[1]:
+            inside *= sizes[dim]
+    pixel = rows.pixel_bytes // tensor.element_size()
+    if inside * sizes[1] <= pixel:
+        return ChannelPlace(True, inside * tensor.element_size())
+    return ChannelPlace(False, max(inside // pixel, 1))

@@ -87,11 +87,12 @@ struct Work {
     const Patch* patches_of(int32_t sample) const { return plan.patches.data() + int64_t{sample} * call.patches; }
 
     // The weights of what lies below a patch in a row of its box, of which `below` has one for each column.
-    void weights_of_row(const Patch& patch, int32_t y, float* below) const {
+    void weights_of_row(const Patch& patch, int32_t channel, int32_t y, float* below) const {
         const Box& box = patch.row.box;
         const int32_t cell_y = patch.mask() == 0 ? 0 : cell_of(y, call.masks.height, call.height);
         for (int32_t x = box.x0; x < box.x1; ++x)
-            below[x] = weight_in_box(patch, call.masks, cell_y, patch.mask() == 0 ? 0 : cells[static_cast<size_t>(x)]);
+            below[x] = weight_in_box(patch, call.masks, channel, cell_y,
+                                     patch.mask() == 0 ? 0 : cells[static_cast<size_t>(x)]);
     }
 };
 
@@ -99,14 +100,14 @@ bool covers_row(const Patch& patch, int32_t y) {
     return patch.kind() != Kind::kKeep && y >= patch.row.box.y0 && y < patch.row.box.y1;
 }
 
-// Whose the pixels of a row are.
+// Whose the pixels of a row are, or what of them is of one channel.
 struct RowOwners {
     std::vector<int32_t> owner;    // of each pixel: kCanvas or a patch
     std::vector<uint8_t> blended;  // whether patches above it are blended over it
     std::vector<float> below;      // (patches, width), the weights of what lies below; of blended pixels alone
     bool any_blended = false;
 
-    void find(const Work& work, const Patch* patches, int32_t y) {
+    void find(const Work& work, const Patch* patches, int32_t channel, int32_t y) {
         const size_t width = static_cast<size_t>(work.call.width);
         owner.assign(width, kCanvas);
         any_blended = false;
@@ -121,7 +122,7 @@ struct RowOwners {
             }
             below.resize(width * static_cast<size_t>(work.call.patches));
             float* row = below.data() + width * static_cast<size_t>(k);
-            work.weights_of_row(patch, y, row);
+            work.weights_of_row(patch, channel, y, row);
             for (int32_t x = box.x0; x < box.x1; ++x) {
                 const size_t at = static_cast<size_t>(x);
                 if (row[x] == 0.0f) {
@@ -145,11 +146,17 @@ const uint8_t* sample_at(const PatchCall& call, int32_t partner, int64_t slice, 
            y * rows.row_stride;
 }
 
+// What of a pixel is to be painted: so many bytes from the first on, and after each step.
+struct PixelPart {
+    int64_t first, bytes, step;
+};
+
 // A row of pixels to be painted, of one slice of a sample.
 struct PaintedRow {
     const Work& work;
     const Patch* patches;
     const RowOwners& owners;
+    PixelPart part;
     int32_t sample;
     int64_t slice;
     int32_t y;
@@ -212,21 +219,22 @@ void blend_pixels(const PaintedRow& row) {
     for (int32_t x = 0; x < call.width; ++x) {
         if (!owners.blended[static_cast<size_t>(x)]) continue;
         uint8_t* const pixel = out + x * pixel_bytes;
-        for (int64_t at = 0; at < pixel_bytes; at += static_cast<int64_t>(sizeof(Bits))) {
-            Bits bits;
-            std::memcpy(&bits, pixel + at, sizeof bits);
-            auto value = Element::value(bits);
-            for (const BlendedPatch& patch : above) {
-                const Box& box = patch.row.patch->row.box;
-                if (patch.index <= owners.owner[static_cast<size_t>(x)] || x < box.x0 || x >= box.x1) continue;
-                const float below = patch.below[x];
-                if (!(below < 1.0f)) continue;
-                std::memcpy(&bits, patch.row.at(x, pixel_bytes) + at, sizeof bits);
-                value = mixed_value(below, value, Element::value(bits));
+        for (int64_t byte = row.part.first; byte < pixel_bytes; byte += row.part.step)
+            for (int64_t at = byte; at < byte + row.part.bytes; at += static_cast<int64_t>(sizeof(Bits))) {
+                Bits bits;
+                std::memcpy(&bits, pixel + at, sizeof bits);
+                auto value = Element::value(bits);
+                for (const BlendedPatch& patch : above) {
+                    const Box& box = patch.row.patch->row.box;
+                    if (patch.index <= owners.owner[static_cast<size_t>(x)] || x < box.x0 || x >= box.x1) continue;
+                    const float below = patch.below[x];
+                    if (!(below < 1.0f)) continue;
+                    std::memcpy(&bits, patch.row.at(x, pixel_bytes) + at, sizeof bits);
+                    value = mixed_value(below, value, Element::value(bits));
+                }
+                bits = Element::of(value);
+                std::memcpy(pixel + at, &bits, sizeof bits);
             }
-            bits = Element::of(value);
-            std::memcpy(pixel + at, &bits, sizeof bits);
-        }
     }
 }
 
@@ -254,23 +262,40 @@ void paint_row(const PaintedRow& row) {
     const int64_t pixel = call.images.out_rows.pixel_bytes;
     uint8_t* const out = row.out();
     const uint8_t* const canvas = sample_at(call, row.sample % call.batch, row.slice, row.y);
-    for (int32_t x = 0; x < call.width;) {
+    const auto move_part = [&](uint8_t* to, const uint8_t* from) {
+        for (int64_t at = row.part.first; at < pixel; at += row.part.step)
+            std::memcpy(to + at, from + at, static_cast<size_t>(row.part.bytes));
+    };
+    for (int32_t x = 0, end; x < call.width; x = end) {
         const int32_t owner = owners.owner[static_cast<size_t>(x)];
-        int32_t end = x + 1;
+        end = x + 1;
         while (end < call.width && owners.owner[static_cast<size_t>(end)] == owner) ++end;
-        if (owner == kCanvas) {
-            if (canvas != out) std::memcpy(out + x * pixel, canvas + x * pixel, static_cast<size_t>((end - x) * pixel));
-        } else {
-            const PatchRow from = patch_row(row, row.patches[owner]);
-            if (from.runs())
-                std::memcpy(out + x * pixel, from.at(x, pixel), static_cast<size_t>((end - x) * pixel));
-            else
-                for (int32_t each = x; each < end; ++each)
-                    std::memcpy(out + each * pixel, from.at(each, pixel), static_cast<size_t>(pixel));
-        }
-        x = end;
+        const bool own = owner == kCanvas;
+        if (own && canvas == out) continue;
+        const PatchRow from = own ? PatchRow{} : patch_row(row, row.patches[owner]);
+        const auto brought = [&](int32_t column) { return own ? canvas + column * pixel : from.at(column, pixel); };
+        if (row.part.bytes == pixel && (own || from.runs()))
+            std::memcpy(out + x * pixel, brought(x), static_cast<size_t>((end - x) * pixel));
+        else
+            for (int32_t each = x; each < end; ++each) move_part(out + each * pixel, brought(each));
     }
     if (owners.any_blended) blend_row(row);
+}
+
+// Calls a function with each channel that masks tell apart, and with a function that calls another with each slice that
+// it is in and the part of the pixels.
+template <typename Function>
+void for_each_channel(const PatchCall& call, const Function& function) {
+    const int64_t channels = call.masks.channels, step = call.channel_place.step;
+    const int64_t pixel = call.images.out_rows.pixel_bytes, slices = call.images.out_rows.slices;
+    const bool in_pixel = call.channel_place.in_pixel;
+    for (int64_t channel = 0; channel < channels; ++channel)
+        function(static_cast<int32_t>(channel), [&](const auto& of_slice) {
+            PixelPart part = {0, pixel, pixel};
+            if (channels > 1 && in_pixel) part = {channel * step, step, channels * step};
+            for (int64_t slice = 0; slice < slices; ++slice)
+                if (channels == 1 || in_pixel || slice / step % channels == channel) of_slice(slice, part);
+        });
 }
 
 void paint_rows(const Work& work, int64_t begin, int64_t end) {
@@ -279,9 +304,12 @@ void paint_rows(const Work& work, int64_t begin, int64_t end) {
         const int32_t sample = static_cast<int32_t>(row / work.call.height);
         const int32_t y = static_cast<int32_t>(row % work.call.height);
         const Patch* const patches = work.patches_of(sample);
-        owners.find(work, patches, y);
-        for (int64_t slice = 0; slice < work.call.images.out_rows.slices; ++slice)
-            paint_row({work, patches, owners, sample, slice, y, nullptr});
+        for_each_channel(work.call, [&](int32_t channel, const auto& with_slices) {
+            owners.find(work, patches, channel, y);
+            with_slices([&](int64_t slice, const PixelPart& part) {
+                paint_row({work, patches, owners, part, sample, slice, y, nullptr});
+            });
+        });
     }
 }
 
@@ -314,14 +342,17 @@ void paint_rows_in_place(const Work& work, int64_t begin, int64_t end) {
         const bool alone = mate == sample;
         const Patch *const patches = work.patches_of(sample), *const theirs = work.patches_of(mate);
         const RowNeeds own(patches, call.patches, y), other(theirs, call.patches, y);
-        if (own.changes) owners.find(work, patches, y);
-        if (other.changes && !alone) mate_owners.find(work, theirs, y);
-        for (int64_t slice = 0; slice < rows.slices; ++slice) {
-            if (other.reads_mate) std::memcpy(copy.data(), sample_at(call, sample, slice, y), copy.size());
-            const uint8_t* const from = alone ? copy.data() : sample_at(call, mate, slice, y);
-            if (own.changes) paint_row({work, patches, owners, sample, slice, y, from});
-            if (other.changes && !alone) paint_row({work, theirs, mate_owners, mate, slice, y, copy.data()});
-        }
+        if (!own.changes && !other.changes) continue;
+        for_each_channel(call, [&](int32_t channel, const auto& with_slices) {
+            if (own.changes) owners.find(work, patches, channel, y);
+            if (other.changes && !alone) mate_owners.find(work, theirs, channel, y);
+            with_slices([&](int64_t slice, const PixelPart& part) {
+                if (other.reads_mate) std::memcpy(copy.data(), sample_at(call, sample, slice, y), copy.size());
+                const uint8_t* const from = alone ? copy.data() : sample_at(call, mate, slice, y);
+                if (own.changes) paint_row({work, patches, owners, part, sample, slice, y, from});
+                if (other.changes && !alone) paint_row({work, theirs, mate_owners, part, mate, slice, y, copy.data()});
+            });
+        });
     }
 }
 
@@ -356,25 +387,28 @@ void parts_of(const Work& work, int32_t sample, ShareScratch* scratch, std::vect
     parts->assign(static_cast<size_t>(count), {});
     std::vector<int64_t>& units = scratch->units;
     units.assign(static_cast<size_t>(call.patches), 0);
-    int64_t own = int64_t{call.height} * call.width * (int64_t{1} << 24);
+    const int64_t pixels = int64_t{call.height} * call.width * call.masks.channels;
+    int64_t own = pixels * (int64_t{1} << 24);
     const bool empty = own == 0;
     if (!call.weights) {
         const size_t width = static_cast<size_t>(call.width);
         scratch->below.resize(width);
-        for (int32_t y = 0, next; y < call.height; y = next) {
-            next = next_cut(call, patches, y);
-            scratch->left.assign(width, 1.0f);
-            for (int32_t k = call.patches - 1; k >= 0; --k) {
-                if (!mixes_target(patches[k].kind()) || !covers_row(patches[k], y)) continue;
-                work.weights_of_row(patches[k], y, scratch->below.data());
-                int64_t sum = 0;
-                for (int32_t x = patches[k].row.box.x0; x < patches[k].row.box.x1; ++x) {
-                    float& left = scratch->left[static_cast<size_t>(x)];
-                    const float below = scratch->below[static_cast<size_t>(x)];
-                    sum += units_of(left, below);
-                    left = mul_rn(left, below);
+        for (int32_t channel = 0; channel < call.masks.channels; ++channel) {
+            for (int32_t y = 0, next; y < call.height; y = next) {
+                next = next_cut(call, patches, y);
+                scratch->left.assign(width, 1.0f);
+                for (int32_t k = call.patches - 1; k >= 0; --k) {
+                    if (!mixes_target(patches[k].kind()) || !covers_row(patches[k], y)) continue;
+                    work.weights_of_row(patches[k], channel, y, scratch->below.data());
+                    int64_t sum = 0;
+                    for (int32_t x = patches[k].row.box.x0; x < patches[k].row.box.x1; ++x) {
+                        float& left = scratch->left[static_cast<size_t>(x)];
+                        const float below = scratch->below[static_cast<size_t>(x)];
+                        sum += units_of(left, below);
+                        left = mul_rn(left, below);
+                    }
+                    units[static_cast<size_t>(k)] += sum * (next - y);
                 }
-                units[static_cast<size_t>(k)] += sum * (next - y);
             }
         }
         for (const int64_t each : units) own -= each;
@@ -390,7 +424,7 @@ void parts_of(const Work& work, int32_t sample, ShareScratch* scratch, std::vect
         else if (empty)
             made.weight = part == 0 ? 1.0f : 0.0f;
         else
-            made.weight = share_of(part == 0 ? own : units[static_cast<size_t>(part - 1)], call.height, call.width);
+            made.weight = share_of(part == 0 ? own : units[static_cast<size_t>(part - 1)], static_cast<float>(pixels));
     }
 }
 

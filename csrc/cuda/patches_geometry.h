@@ -18,7 +18,8 @@ struct PatchParams {
     PatchCall call;
     PartnerMap partner_map;  // of call.seed; where the seed is on the device, the kernel makes its own
     Divider blocks_in_sample, row_vectors, height, pixel_bytes;
-    uint32_t front_blocks;  // of a sample: 1 where there are targets or a plan to be written
+    Divider channel_step, channels;  // see ChannelPlace
+    uint32_t front_blocks;           // of a sample: 1 where there are targets or a plan to be written
     uint32_t sample_vectors, vectors_in_block;
 };
 
@@ -33,7 +34,10 @@ struct PatchLaunch {
         const char* names[] = {"ElementF16", "ElementBF16", "ElementF32", "ElementF64"};
         const std::string name =
             element == Dtype::kU8 ? "ElementU8" : names[static_cast<int>(element) - static_cast<int>(Dtype::kF16)];
-        const std::string kernel = params.call.images.in_place ? "paint_in_place<" : "paint_patches<";
+        const bool of_channels = params.call.masks.channels > 1;
+        const std::string kernel = params.call.images.in_place ? "paint_in_place<"
+                                   : of_channels               ? "paint_channels<"
+                                                               : "paint_patches<";
         return kernel + name + "," + std::to_string(vector_bytes) + ">";
     }
 };
@@ -41,8 +45,9 @@ struct PatchLaunch {
 // The lowest power of two that divides a number of bytes, up to 8: what elements may be as wide as.
 inline int64_t element_bytes_of(const PatchCall& call) {
     if (can_blend(call.images.dtype)) return blended_bytes(call.images.dtype);
-    const int64_t pixel = call.images.out_rows.pixel_bytes;
-    return std::min<int64_t>(pixel & -pixel, 8);
+    int64_t bytes = call.images.out_rows.pixel_bytes;  // and where masks tell channels apart, of one of them
+    if (call.masks.channels > 1 && call.channel_place.in_pixel) bytes |= call.channel_place.step;
+    return std::min<int64_t>(bytes & -bytes, 8);
 }
 
 inline Dtype element_of(const PatchCall& call) {
@@ -96,6 +101,8 @@ inline PatchLaunch patch_geometry(const PatchCall& call) {
         params.row_vectors = divider(row_vectors);
         params.height = divider(rows.height);
         params.pixel_bytes = divider(rows.pixel_bytes);
+        params.channel_step = divider(limited(std::max<int64_t>(call.channel_place.step, 1), "slices of a channel"));
+        params.channels = divider(call.masks.channels);
         params.vectors_in_block = static_cast<uint32_t>(kPatchThreads * kVectorsPerPatchThread);
         blocks += ceil_div(params.sample_vectors, params.vectors_in_block);
     }

@@ -7,8 +7,8 @@
 
 namespace cutmix {
 
-// Of itself the compiler takes 40 registers and spills; with 48 it does not.
-constexpr int kPatchBlocksResident = 5, kPatchBlocksResidentInPlace = 4;
+// Of itself the compiler takes 40 registers and spills; with these bounds it does not.
+constexpr int kPatchBlocksResident = 5, kPatchBlocksOfChannels = 4, kPatchBlocksInPlace = 3;
 constexpr int kPatchWarps = static_cast<int>(kPatchThreads) / static_cast<int>(kWarpThreads);
 
 // What the threads of a block know together about its sample.
@@ -27,8 +27,20 @@ struct Painting {
 
     __device__ const PatchCall& call() const { return params.call; }
 
-    __device__ float below(int32_t k, int32_t y, int32_t x) const {
-        return weight_below(patches[k], call().masks, y, x, call().height, call().width);
+    template <typename Channel>
+    __device__ float below(int32_t k, Channel channel, int32_t y, int32_t x) const {
+        return weight_below(patches[k], call().masks, channel, y, x, call().height, call().width);
+    }
+
+    // The channel at a byte of a pixel, where masks tell channels apart.
+    template <bool kOfChannels>
+    __device__ auto channel(uint32_t slice, uint32_t byte) const {
+        if constexpr (kOfChannels) {
+            const uint32_t index = params.channel_step.quotient(call().channel_place.in_pixel ? byte : slice);
+            return static_cast<int32_t>(index - params.channels.quotient(index) * params.channels.divisor);
+        } else {
+            return EveryChannel{};
+        }
     }
 };
 
@@ -137,11 +149,11 @@ __device__ __forceinline__ Vector<kBytes> fill_vector(const PatchCall& call, uin
     return vector_of<kBytes>(&part);
 }
 
-// A pixel's element. `element` gives the one that a patch with a partner brings, or the canvas (-1), and `fill` what
-// others do.
-template <typename Element, typename Brought, typename Fill>
-__device__ __forceinline__ typename Element::Bits painted_element(const Painting& painting, int32_t y, int32_t x,
-                                                                  const Brought& brought, const Fill& fill) {
+// A pixel's element. `brought` gives that of a patch with a partner, or of the canvas (-1), and `fill` that of a patch
+// without.
+template <typename Element, typename Channel, typename Brought, typename Fill>
+__device__ __forceinline__ typename Element::Bits painted_element(const Painting& painting, Channel channel, int32_t y,
+                                                                  int32_t x, const Brought& brought, const Fill& fill) {
     using Bits = typename Element::Bits;
     const auto element = [&](int32_t owner) {
         return owner >= 0 && !has_partner(painting.patches[owner].kind()) ? fill() : brought(owner);
@@ -150,7 +162,7 @@ __device__ __forceinline__ typename Element::Bits painted_element(const Painting
     bool blended = false;
     CUTMIX_NO_UNROLL
     for (; base >= 0; --base) {
-        const float below = painting.below(base, y, x);
+        const float below = painting.below(base, channel, y, x);
         if (below == 0.0f) break;
         blended = blended || below < 1.0f;
     }
@@ -159,7 +171,7 @@ __device__ __forceinline__ typename Element::Bits painted_element(const Painting
     auto value = Element::value(bits);
     CUTMIX_NO_UNROLL
     for (int32_t k = base + 1; k < painting.count; ++k) {
-        const float below = painting.below(k, y, x);
+        const float below = painting.below(k, channel, y, x);
         if (below < 1.0f) value = mixed_value(below, value, Element::value(element(k)));
     }
     return Element::of(value);
@@ -192,9 +204,9 @@ struct UnitsOf {
 // A vector whose elements may be of several patches, element by element. brought(owner, x, byte, word, shift) is the
 // element that a patch with a partner brings, or the canvas (-1), at a byte of pixel x and a shift of the vector's
 // word.
-template <typename Element, int kBytes, typename Brought>
-__device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& painting, int32_t y, uint32_t begin,
-                                                           const Brought& brought) {
+template <typename Element, int kBytes, bool kOfChannels, typename Brought>
+__device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& painting, uint32_t slice, int32_t y,
+                                                           uint32_t begin, const Brought& brought) {
     using Bits = typename Element::Bits;
     constexpr int kElement = static_cast<int>(sizeof(Bits));
     using Unit = typename UnitsOf<Element, kBytes>::Unit;
@@ -208,7 +220,8 @@ __device__ __forceinline__ Vector<kBytes> painted_elements(const Painting& paint
         for (int j = 0; j < kUnit / kElement; ++j) {
             const int32_t column = static_cast<int32_t>(x);
             const Bits bits = painted_element<Element>(
-                painting, y, column, [&](int32_t owner) { return brought(owner, column, byte, k, 8 * kElement * j); },
+                painting, painting.channel<kOfChannels>(slice, byte), y, column,
+                [&](int32_t owner) { return brought(owner, column, byte, k, 8 * kElement * j); },
                 [&] { return fill_element<Bits>(painting.call(), x * pixel_bytes + byte); });
             Unit part = 0;
             memcpy(&part, &bits, sizeof bits);
@@ -247,7 +260,7 @@ __device__ __forceinline__ auto with_owner(const Painting& painting, int32_t y, 
 }
 
 // A vector that one patch, or the canvas, brings whole is moved by one or two loads.
-template <typename Element, int kBytes>
+template <typename Element, int kBytes, bool kOfChannels>
 __device__ __forceinline__ Vector<kBytes> painted_vector(const Painting& painting, uint32_t slice, int32_t y,
                                                          uint32_t begin) {
     const PatchCall& call = painting.call();
@@ -267,7 +280,7 @@ __device__ __forceinline__ Vector<kBytes> painted_vector(const Painting& paintin
     };
     return with_owner<kBytes>(
         painting, y, begin, [&] { return load<kBytes>(canvas() + begin); },
-        [&] { return painted_elements<Element, kBytes>(painting, y, begin, brought); },
+        [&] { return painted_elements<Element, kBytes, kOfChannels>(painting, slice, y, begin, brought); },
         [&](int32_t k) {
             const Patch& patch = painting.patches[k];
             if (!has_partner(patch.kind())) return fill_vector<kBytes>(call, begin);
@@ -290,13 +303,13 @@ __device__ __forceinline__ void for_each_vector(const PatchParams& params, uint3
     }
 }
 
-template <typename Element, int kBytes>
+template <typename Element, int kBytes, bool kOfChannels>
 __device__ __forceinline__ void paint_tile(const Painting& painting, uint32_t tile) {
     const Rows& rows = painting.call().images.out_rows;
     uint8_t* const out = painting.call().images.out + painting.sample * rows.sample_stride;
     for_each_vector<kBytes>(painting.params, tile, [&](uint32_t slice, int32_t y, uint32_t byte) {
         store<kBytes>(out + slice * rows.slice_stride + y * rows.row_stride + byte,
-                      painted_vector<Element, kBytes>(painting, slice, y, byte));
+                      painted_vector<Element, kBytes, kOfChannels>(painting, slice, y, byte));
     });
 }
 
@@ -313,8 +326,8 @@ __device__ __forceinline__ int32_t owner_of_vector(const Painting& painting, int
 
 // A vector of a sample, of which something changes, by what it and its mate were.
 template <typename Element, int kBytes>
-__device__ __forceinline__ Vector<kBytes> exchanged_vector(const Painting& painting, int32_t owner, int32_t y,
-                                                           uint32_t begin, const Vector<kBytes>& own,
+__device__ __forceinline__ Vector<kBytes> exchanged_vector(const Painting& painting, int32_t owner, uint32_t slice,
+                                                           int32_t y, uint32_t begin, const Vector<kBytes>& own,
                                                            const Vector<kBytes>& mate) {
     if (owner != kParts)
         return has_partner(painting.patches[owner].kind()) ? mate : fill_vector<kBytes>(painting.call(), begin);
@@ -322,13 +335,13 @@ __device__ __forceinline__ Vector<kBytes> exchanged_vector(const Painting& paint
     Unit own_units[kBytes / sizeof(Unit)], mate_units[kBytes / sizeof(Unit)];
     memcpy(own_units, &own, kBytes);
     memcpy(mate_units, &mate, kBytes);
-    return painted_elements<Element, kBytes>(painting, y, begin,
-                                             [&](int32_t owner, int32_t, uint32_t, int k, int shift) {
-                                                 const Unit unit = (owner < 0 ? own_units[k] : mate_units[k]) >> shift;
-                                                 typename Element::Bits bits;
-                                                 memcpy(&bits, &unit, sizeof bits);
-                                                 return bits;
-                                             });
+    return painted_elements<Element, kBytes, true>(
+        painting, slice, y, begin, [&](int32_t owner, int32_t, uint32_t, int k, int shift) {
+            const Unit unit = (owner < 0 ? own_units[k] : mate_units[k]) >> shift;
+            typename Element::Bits bits;
+            memcpy(&bits, &unit, sizeof bits);
+            return bits;
+        });
 }
 
 // A thread owns a position of both samples of a pair: it reads what either needs, then writes what changes. That is why
@@ -349,8 +362,8 @@ __device__ __forceinline__ void exchange_tile(const Painting& own, const Paintin
         if (owner == kParts || brings(mate, mates)) own_was = load<kBytes>(at);
         if (mates == kParts || brings(own, owner)) mate_was = load<kBytes>(at + to_mate);
         Vector<kBytes> own_is, mate_is;
-        if (owner != kNone) own_is = exchanged_vector<Element, kBytes>(own, owner, y, byte, own_was, mate_was);
-        if (mates != kNone) mate_is = exchanged_vector<Element, kBytes>(mate, mates, y, byte, mate_was, own_was);
+        if (owner != kNone) own_is = exchanged_vector<Element, kBytes>(own, owner, slice, y, byte, own_was, mate_was);
+        if (mates != kNone) mate_is = exchanged_vector<Element, kBytes>(mate, mates, slice, y, byte, mate_was, own_was);
         if (owner != kNone) store<kBytes>(at, own_is);
         if (mates != kNone) store<kBytes>(at + to_mate, mate_is);
     });
@@ -378,7 +391,8 @@ __device__ __forceinline__ int32_t next_cut(const Painting& painting, int32_t k,
 }
 
 // A thread's part of a patch's units.
-__device__ __forceinline__ int64_t units_of_patch(const Painting& painting, int32_t k) {
+template <typename Channel>
+__device__ __forceinline__ int64_t units_of_patch(const Painting& painting, int32_t k, Channel channel) {
     const Box& box = painting.patches[k].row.box;
     int64_t sum = 0;
     if (!mixes_target(painting.patches[k].kind())) return sum;
@@ -390,11 +404,25 @@ __device__ __forceinline__ int64_t units_of_patch(const Painting& painting, int3
             float left = 1.0f;
             CUTMIX_NO_UNROLL
             for (int32_t above = painting.count - 1; above > k; --above)
-                if (mixes_target(painting.patches[above].kind())) left = mul_rn(left, painting.below(above, y, x));
-            sum += units_of(left, painting.below(k, y, x)) * (next - y);
+                if (mixes_target(painting.patches[above].kind()))
+                    left = mul_rn(left, painting.below(above, channel, y, x));
+            sum += units_of(left, painting.below(k, channel, y, x)) * (next - y);
         }
     }
     return sum;
+}
+
+template <bool kOfChannels>
+__device__ __forceinline__ int64_t units_of_channels(const Painting& painting, int32_t k) {
+    if constexpr (!kOfChannels) {
+        return units_of_patch(painting, k, EveryChannel{});
+    } else {
+        int64_t sum = 0;
+        CUTMIX_NO_UNROLL
+        for (int32_t channel = 0; channel < painting.call().masks.channels; ++channel)
+            sum += units_of_patch(painting, k, channel);
+        return sum;
+    }
 }
 
 __device__ __forceinline__ int64_t warp_sum(int64_t sum) {
@@ -408,17 +436,23 @@ __device__ __forceinline__ int64_t warp_sum(int64_t sum) {
 }
 
 // The weight of a part, once the units of all patches are known.
+template <bool kOfChannels>
 __device__ __forceinline__ float weight_of_part(const Painting& painting, const SharedPatches& shared, int32_t part) {
     const PatchCall& call = painting.call();
     if (part > 0 && (part > painting.count || !mixes_target(painting.patches[part - 1].kind()))) return 0.0f;
     if (call.weights) return call.weights[int64_t{painting.sample} * (call.patches + 1) + part];
-    const int64_t all = int64_t{call.height} * call.width * (int64_t{1} << 24);
+    int64_t all = int64_t{call.height} * call.width * (int64_t{1} << 24);
+    float pixels = static_cast<float>(call.height * call.width);
+    if constexpr (kOfChannels) {
+        all *= call.masks.channels;
+        pixels = static_cast<float>(int64_t{call.height} * call.width * call.masks.channels);
+    }
     if (all == 0) return part == 0 ? 1.0f : 0.0f;
     int64_t units = 0;
     CUTMIX_NO_UNROLL
     for (int32_t k = part == 0 ? 0 : part - 1; k < (part == 0 ? painting.count : part); ++k)
         for (int warp = 0; warp < kPatchWarps; ++warp) units += shared.units[k][warp];
-    return share_of(part == 0 ? all - units : units, call.height, call.width);
+    return share_of(part == 0 ? all - units : units, pixels);
 }
 
 template <typename Value>
@@ -431,6 +465,7 @@ __device__ __forceinline__ void write_patch_targets(const PatchCall& call, int32
                     valid ? patch_target<Value>(call, parts, count, static_cast<int32_t>(column)) : nan_value<Value>());
 }
 
+template <bool kOfChannels>
 __device__ __forceinline__ void write_front(const Painting& painting, SharedPatches* shared, bool valid) {
     const PatchCall& call = painting.call();
     const int32_t thread = static_cast<int32_t>(threadIdx.x), count = painting.count + 1;
@@ -442,14 +477,14 @@ __device__ __forceinline__ void write_front(const Painting& painting, SharedPatc
     if (!call.targets.out) return;
     CUTMIX_NO_UNROLL
     for (int32_t k = 0; !call.weights && k < painting.count; ++k) {
-        const int64_t sum = warp_sum(units_of_patch(painting, k));
+        const int64_t sum = warp_sum(units_of_channels<kOfChannels>(painting, k));
         if (thread % static_cast<int32_t>(kWarpThreads) == 0)
             shared->units[k][thread / static_cast<int32_t>(kWarpThreads)] = sum;
     }
     __syncthreads();
     if (thread < count) {
         Part part = {owner_of(call, painting.sample, painting.patches, thread), 0,
-                     weight_of_part(painting, *shared, thread)};
+                     weight_of_part<kOfChannels>(painting, *shared, thread)};
         if (valid && part.weight > 0.0f && !is_float(call.targets.labels_dtype))
             part.known_class = class_of(call, part.owner);
         shared->parts[thread] = part;
@@ -465,9 +500,8 @@ __device__ __forceinline__ void write_front(const Painting& painting, SharedPatc
 
 // ---- Kernel and launch
 
-template <typename Element, int kBytes>
-__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResident)
-    paint_patches(const __grid_constant__ PatchParams params) {
+template <typename Element, int kBytes, bool kOfChannels>
+__device__ __forceinline__ void paint_block(const PatchParams& params) {
     __shared__ SharedPatches shared;
     const uint32_t sample = params.blocks_in_sample.quotient(blockIdx.x);
     const uint32_t block = blockIdx.x - sample * params.blocks_in_sample.divisor;
@@ -475,15 +509,28 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResident)
     const Painting painting = {params, shared.patches, static_cast<int32_t>(sample), valid ? params.call.patches : 0};
     if (block < params.front_blocks) {
         __syncthreads();  // parts are written anew
-        write_front(painting, &shared, valid);
+        write_front<kOfChannels>(painting, &shared, valid);
     } else {
-        paint_tile<Element, kBytes>(painting, block - params.front_blocks);
+        paint_tile<Element, kBytes, kOfChannels>(painting, block - params.front_blocks);
     }
+}
+
+template <typename Element, int kBytes>
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResident)
+    paint_patches(const __grid_constant__ PatchParams params) {
+    paint_block<Element, kBytes, false>(params);
+}
+
+// With a mask of its own for each channel.
+template <typename Element, int kBytes>
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksOfChannels)
+    paint_channels(const __grid_constant__ PatchParams params) {
+    paint_block<Element, kBytes, true>(params);
 }
 
 // The pixels of a pair are the lower one's blocks' to paint.
 template <typename Element, int kBytes>
-__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResidentInPlace)
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocksInPlace)
     paint_in_place(const __grid_constant__ PatchParams params) {
     __shared__ SharedPatches shared, shared_mate;
     const int32_t sample = static_cast<int32_t>(params.blocks_in_sample.quotient(blockIdx.x));
@@ -495,7 +542,7 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocksResidentInPlace)
     const Painting own = {params, shared.patches, sample, valid ? patches : 0};
     if (front) {
         __syncthreads();  // parts are written anew
-        write_front(own, &shared, valid);
+        write_front<true>(own, &shared, valid);
         return;
     }
     const bool both = mate != sample && load_patches<true>(params, static_cast<uint32_t>(mate), &shared_mate, sample);
@@ -511,6 +558,8 @@ PatchKernel patch_kernel(const PatchLaunch& launch) {
     const bool wide = launch.vector_bytes == 16;
     if (launch.params.call.images.in_place)
         return wide ? paint_in_place<Element, 16> : paint_in_place<Element, kElement>;
+    if (launch.params.call.masks.channels > 1)
+        return wide ? paint_channels<Element, 16> : paint_channels<Element, kElement>;
     return wide ? paint_patches<Element, 16> : paint_patches<Element, kElement>;
 }
 

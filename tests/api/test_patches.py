@@ -34,7 +34,7 @@ from cutmix_cuda._ops import PATCH_METHODS
 from cutmix_cuda.distributions import Uniform, quantiles
 
 from ..helpers import assert_same_bits, every_backend, random_images, random_labels, soft_labels
-from ..oracle_patches import FILL, PASTE, only, random_plan
+from ..oracle_patches import FILL, PASTE, in_pairs, only, random_plan
 
 IMAGES, LABELS = random_images((8, 3, 16, 20)), random_labels(8, 5)
 ALONE: dict[str, Any] = {
@@ -145,6 +145,19 @@ def test_in_place_gives_the_same(make):
     second = IMAGES.clone()
     assert paint_(second, LABELS, plan, 5)[0] is second
     assert_same_bits(second, expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("make", [MAKES["holes"], MAKES["fmix"]], ids=["holes", "fmix"])
+def test_in_place_in_a_compiled_graph(make):
+    torch._dynamo.reset()
+    compiled = torch.compile(make(num_classes=5, seed=3, inplace=True), fullgraph=True, backend="aot_eager")
+    eager, images = make(num_classes=5, seed=3), IMAGES.clone()
+    mixed, targets = compiled(images, LABELS)
+    expected, expected_targets = eager(IMAGES, LABELS)
+    assert_same_bits(images, expected)
+    assert_same_bits(mixed, expected)
+    assert_same_bits(targets, expected_targets)
 
 
 def test_masks_in_place():
@@ -281,6 +294,24 @@ def test_a_mask_of_classes_keeps_its_classes():
         paint(classes, None, soft)
 
 
+@every_backend
+def test_a_mask_of_each_channel_changes_colours(backend):
+    """Red of the partner, the rest of the sample's own; a third of the label."""
+    images, labels = IMAGES.to(backend.device), LABELS.to(backend.device)
+    own = torch.tensor([False, True, True], device=backend.device)[None, :, None, None].expand(8, 3, 1, 1)
+    mixed, targets = mix_by_masks(images, labels, own, 5, backend=backend.name)
+    assert_same_bits(mixed, torch.cat([images.roll(1, 0)[:, :1], images[:, 1:]], dim=1))
+    hot = torch.eye(5, device=backend.device)[labels]
+    assert torch.allclose(targets, hot * 2 / 3 + hot.roll(1, 0) / 3, atol=1e-6)
+
+
+def test_objects_below_a_mask_of_each_channel():
+    """Are as visible as the mean over the channels says."""
+    plan = PatchPlan.from_masks(torch.tensor([True, True, False])[None, :, None, None], torch.tensor([0]), 8, 8)
+    mixed = plan.mix_boxes([torch.tensor([[0.0, 0.0, 4.0, 4.0]])])
+    assert mixed.weight[0].tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
 # ---- Masks
 
 LAM = torch.tensor([0.0, 0.25, 0.5, 0.8125, 1.0])
@@ -372,6 +403,17 @@ def test_errors_name_the_argument():
     fails(TypeError, "images must be of a dtype that mixup blends", lambda: paint(x.long(), None, blend))
 
 
+def test_errors_of_masks_of_each_channel():
+    x, partner = torch.rand(4, 3, 8, 8), torch.tensor([1, 2, 3, 0])
+    plan = PatchPlan.from_masks(torch.rand(4, 2, 4, 4), partner, 8, 8)
+    fails(ValueError, "(B, channels, ..., H, W), got (4, 2, 4, 4) for (4, 3, 8, 8)", lambda: paint(x, None, plan))
+    fails(ValueError, "must be of the channels of images", lambda: paint(torch.rand(4, 8, 8), None, plan))
+    fails(ValueError, "masks must be of shape (masks, h, w) or (masks, channels, h, w)", lambda: mix_by_masks(
+        x, None, torch.rand(4, 2, 3, 4, 4)))  # fmt: skip
+    fails(ValueError, "for at most 274877906944 pixels of all channels", lambda: PatchPlan.from_masks(
+        torch.rand(1, 257, 1, 1), partner[-1:], 1 << 15, 1 << 15))  # fmt: skip
+
+
 def test_errors_in_place():
     x = torch.rand(4, 3, 8, 8)
     box = torch.tensor([0, 0, 4, 4]).expand(4, 1, 4)
@@ -448,6 +490,8 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     batch, (height, width) = len(images), images.shape[-2:]
     plan = random_plan(batch + 1, 2, batch, height, width, kinds=(PASTE, FILL), masks=(3, 3), sources=True)
     parts = tuple(None if part is None else part.to(images.device) for part in plan)
+    pairs = in_pairs(random_plan(batch, 2, batch, height, width, kinds=(PASTE, FILL), masks=(images.shape[1], 3, 3)))
+    pairs = tuple(None if part is None else part.to(images.device) for part in pairs)
     tables = quantiles((1.0, 0.2, 0.25, 0.5, 0.3), images.device, PATCH_METHODS)
     draw = torch.tensor([3]), tables, (0.2, 0.4, 0.6, 0.7, 0.9), (0, 3, 0, 2, 4)
     holes = torch.tensor([3]), tables, only("cutout", 0.8), (0, 3, 0, 4, 4)
@@ -456,7 +500,7 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     return {
         "paint": (*given, *targets, (0, 0)),
         "paint_out": (*given, *targets, images.new_zeros(batch + 1, *images.shape[1:]), (0, 0)),
-        "paint_": (images.clone(), labels, parts[0][:batch], None, parts[2], None, *targets, (0, 0)),
+        "paint_": (images.clone(), labels, *pairs, *targets, (0, 0)),
         "paint_targets": (labels, None, parts[0], parts[2], None, height, width, *targets),
         "sample_patches": (*draw, batch, height, width),
         "sample_and_paint": (images, labels, *draw, *targets, (0, 0)),

@@ -152,6 +152,16 @@ void bind_rows(py::module_& module) {
                                    "row_stride"_a = rows.row_stride, "dense"_a = rows.dense(),
                                    "empty"_a = rows.empty());
                });
+    module.def("channel_place",
+               [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, int64_t element_bytes) {
+                   const auto dims = static_cast<int64_t>(sizes.size());
+                   Rows rows;
+                   if (sizes.size() != strides.size() || dims < 4 ||
+                       !rows_of(dims, sizes.data(), strides.data(), element_bytes, &rows))
+                       throw std::invalid_argument("rows of images with channels");
+                   const ChannelPlace place = channel_place(dims, sizes.data(), strides.data(), element_bytes, rows);
+                   return std::pair(place.in_pixel, place.step);
+               });
     module.def("same_order", [](const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                                 const std::vector<int64_t>& other) {
         if (sizes.size() != strides.size() || sizes.size() != other.size())
@@ -363,7 +373,7 @@ void bind_launch_geometry(py::module_& module) {
 }
 
 using PatchDrawArgs = std::tuple<uint64_t, Bounds, Options>;  // address of the quantiles, then as in the schemas
-using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, sizes, whether they are floats
+using MaskArgs = std::tuple<uint64_t, Shape, bool>;           // address, four sizes, whether they are floats
 
 py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int32_t others, int32_t height,
                            int32_t width, uint64_t rows, uint64_t sources, const std::optional<PatchDrawArgs>& draw,
@@ -397,13 +407,20 @@ py::dict patch_geometry_of(int32_t samples, int32_t patches, int32_t batch, int3
     }
     if (masks) {
         const auto& [address, sizes, soft] = *masks;
-        call.masks = {at<const void>(address), static_cast<int32_t>(sizes.at(0)), static_cast<int32_t>(sizes.at(1)),
-                      static_cast<int32_t>(sizes.at(2)), soft};
+        call.masks = {at<const void>(address),
+                      static_cast<int32_t>(sizes.at(0)),
+                      static_cast<int32_t>(sizes.at(2)),
+                      static_cast<int32_t>(sizes.at(3)),
+                      soft,
+                      static_cast<int32_t>(sizes.at(1))};
     }
     call.weights = at<const float>(weights);
     call.can_blend = !images || can_blend(dtype_named(dtype));
     if (images && out) {
         call.images = images_of(*images, *out, element_bytes, in_place, dtype, fill);
+        const auto& [_, image_sizes, image_strides] = *images;
+        call.channel_place = channel_place(static_cast<int64_t>(image_sizes.size()), image_sizes.data(),
+                                           image_strides.data(), element_bytes, call.images.in_rows);
         if (other_images) {
             call.other_images = at<const uint8_t>(std::get<0>(*other_images));
             call.other_rows = rows_or_throw(*other_images, element_bytes);

@@ -139,7 +139,14 @@ def any_rectangles(count: tuple[int, ...], height: int, width: int) -> torch.Ten
     return torch.tensor(edges, dtype=torch.int32).reshape(*count, 4)
 
 
-def any_patches(partners: int, height: int, width: int, samples: int | None = None) -> tuple[torch.Tensor | None, ...]:
+def channels_of(images: torch.Tensor) -> int:
+    """That masks can tell apart."""
+    return images.shape[1] if images.dim() >= 4 else 0
+
+
+def any_patches(
+    partners: int, height: int, width: int, channels: int, samples: int | None = None
+) -> tuple[torch.Tensor | None, ...]:
     """Rows, sources, masks and weights that mostly make sense."""
     if samples is None:
         samples = random.choice([0, 1, 2, 5]) if partners > 0 else 0
@@ -147,6 +154,8 @@ def any_patches(partners: int, height: int, width: int, samples: int | None = No
     masks = None
     if random.random() < 0.6:
         cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
+        if channels > 0 and random.random() < 0.3:
+            cells = channels, *cells
         masks = torch.rand(random.choice([0, 1, 3]), *cells)
         masks = masks - 0.2 if random.random() < 0.5 else masks < 0.5
     numbers = 0 if masks is None else len(masks)
@@ -165,7 +174,7 @@ def any_patches(partners: int, height: int, width: int, samples: int | None = No
 
 def step_of_patches_in_place(images: torch.Tensor, labels, targets, fill) -> None:
     batch, height, width = images.shape[0], *images.shape[-2:]
-    rows, sources, masks, weights = any_patches(batch, height, width, batch)
+    rows, sources, masks, weights = any_patches(batch, height, width, channels_of(images), batch)
     if random.random() < 0.8:  # pairs
         rows[..., 0] = torch.arange(batch - 1, -1, -1)[:, None]
     if sources is not None and random.random() < 0.8:
@@ -200,7 +209,9 @@ def step_of_patches() -> None:
         others = None
     targets = classes, random.choice([0.0, 0.1, 1.0]), random.choice(FLOATS)
     fill = struct.unpack("<2q", random.randbytes(images.itemsize) * (16 // images.itemsize))
-    plan = any_patches(batch if batch == 0 or others is None else batch + len(others), height, width)
+    plan = any_patches(
+        batch if batch == 0 or others is None else batch + len(others), height, width, channels_of(images)
+    )
     given = images, others, labels, other_labels, *plan, *targets
     painted = REFERENCE.paint(*given, fill)
     for mine, wanted in zip(CPU.paint(*given, fill), painted, strict=True):

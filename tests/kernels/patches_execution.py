@@ -109,7 +109,8 @@ def patches_launch(call: PatchesCall, memory: PatchesMemory, seed_on_device: boo
             arguments["seed"] = call.get("seed").item() % (1 << 64)
     if call.get("masks") is not None:
         masks = call.get("masks")
-        arguments["masks"] = memory.address(masks), list(masks.shape), masks.dtype == torch.float32
+        sizes = [len(masks), 1, *masks.shape[1:]] if masks.dim() == 3 else list(masks.shape)
+        arguments["masks"] = memory.address(masks), sizes, masks.dtype == torch.float32
     if call.get("weights") is not None:
         arguments["weights"] = memory.address(call.get("weights"))
     if call.out is not None and call.out.numel() > 0:

@@ -1,5 +1,6 @@
 """The shared maths: csrc/*.h and cutmix_cuda/reference.py against each other and against the oracle, bit for bit."""
 
+import importlib.util
 from collections.abc import Iterable
 
 import numpy as np
@@ -593,6 +594,30 @@ def test_rows_of_any_view(cxx, view, element_bytes):
         assert_rows_cover(rows, view, element_bytes)
     elif view.is_contiguous():
         raise AssertionError("contiguous images are rows")
+
+
+@given(views(), st.sampled_from([1, 2, 4, 8, 16]))
+@example(LAYOUTS["upside down rows"], 4)
+def test_channels_of_any_view(cxx, view, element_bytes):
+    """Their place among rows says which of them an element is of, in C++ and in Triton's twin."""
+    rows = cxx.rows_of(view.shape, view.stride(), element_bytes) if view.dim() >= 4 else None
+    if rows is None:
+        return
+    in_pixel, step = cxx.channel_place(view.shape, view.stride(), element_bytes)
+    channels = view.shape[1]
+    of_address = np.zeros(int(view.max()) + 1, dtype=np.int64)
+    of_address[view.numpy()] = np.arange(channels).reshape(1, -1, *[1] * (view.dim() - 2))
+    grid = row_addresses(rows, element_bytes) + int(view.flatten()[0])
+    of_slice, of_byte = np.arange(grid.shape[1])[:, None], np.arange(grid.shape[4])[None] * element_bytes
+    found = (of_byte if in_pixel else of_slice) // step % channels
+    np.testing.assert_array_equal(of_address[grid], np.broadcast_to(found[:, None, None], grid.shape))
+    if importlib.util.find_spec("triton") is not None:
+        from cutmix_cuda.triton_kernels.rows import channel_place, rows_of
+
+        dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}[element_bytes]
+        tensor = torch.empty_strided(view.shape, view.stride(), dtype=dtype)
+        there = rows_of(tensor)
+        assert there is not None and channel_place(tensor, there) == (in_pixel, step)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])

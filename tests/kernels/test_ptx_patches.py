@@ -47,7 +47,7 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
     if call.in_place:
         out = call.out.clone(memory_format=torch.preserve_format)
         arguments = out, *arguments[1:]
-    results: Any = getattr(reference_patches, op)(*arguments)
+    results: Any = reference_patches.OPS[op](*arguments)
     names = {
         "paint": ("out", "targets"),
         "paint_out": ("targets",),
@@ -268,3 +268,35 @@ def test_traffic_in_place_is_that_of_the_boxes():
     rows[:, 6] = FILL
     traffic = paint_in_place(images, Plan(rows[:, None])).report.buffers["images"]
     assert (traffic.bytes_read, traffic.bytes_written) == (0, 4 * 3 * 4 * 32 * 4)
+
+
+# ---- Masks of each channel
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["bool", "soft"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.complex128], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_masks_of_each_channel(soft, dtype, layout):
+    if soft and dtype in (torch.int16, torch.complex128):
+        pytest.skip("nothing to blend")
+    for channels, width in ((3, 9), (4, 32)):
+        images = random_images((4, channels, 6, width), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        kinds = (PASTE, BLEND, FILL) if soft else (PASTE, FILL)
+        plan = random_plan(4, 3, 4, 6, width, kinds=kinds, masks=(channels, 3, 4), soft=soft)
+        assert paint(images, plan).launch["kernel"].startswith("paint_channels")
+        paint_in_place(images, in_pairs(plan))
+
+
+def test_masks_of_each_channel_of_a_video():
+    video = torch.rand(3, 2, 3, 5, 8)
+    for images in (video, video.transpose(1, 2).contiguous().transpose(1, 2)):
+        plan = random_plan(3, 2, 3, 5, 8, masks=(2, 5, 8), soft=True)
+        paint(images, plan)
+        paint_in_place(images, in_pairs(plan))
+
+
+def test_targets_alone_of_masks_of_each_channel():
+    plan = random_plan(3, 2, 3, 9, 11, kinds=(PASTE, BLEND), masks=(7, 4, 5), soft=True)
+    assert_as_reference(
+        "paint_targets", random_labels(3, 5), None, plan.rows, plan.masks, None, 9, 11, 5, 0.1, torch.float32
+    )

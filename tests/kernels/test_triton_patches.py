@@ -16,7 +16,7 @@ from cutmix_cuda.triton_kernels.launch import Launch
 from cutmix_cuda import reference_patches
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
-from ..oracle_patches import KEEP, PASTE, in_pairs, random_plan
+from ..oracle_patches import BLEND, FILL, KEEP, PASTE, in_pairs, random_plan
 from ..ptx import Report
 from .test_ptx_kernels import assert_same_targets
 from .test_ptx_patches import DRAWS, PLANS, SEED, TABLES
@@ -199,3 +199,34 @@ def test_traffic_in_place_is_that_of_the_boxes(executed):
     paint_in_place(torch.rand(4, 3, 16, 64), (rows[:, None], None, None, None))
     traffic = executed[0].report.buffers["images"]
     assert traffic.bytes_read == traffic.bytes_written == 4 * 3 * 4 * 64 * 4
+
+
+# ---- Masks of each channel
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["bool", "soft"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.complex128], ids=str)
+def test_masks_of_each_channel(soft, dtype):
+    if soft and dtype in (torch.int16, torch.complex128):
+        pytest.skip("nothing to blend")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = random_images((4, 4, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        kinds = (PASTE, BLEND, FILL) if soft else (PASTE, FILL)
+        plan = random_plan(4, 2, 4, 6, 8, kinds=kinds, masks=(4, 3, 4), soft=soft)
+        paint(images, plan)
+        paint_in_place(images, in_pairs(plan))
+
+
+def test_masks_of_each_channel_of_a_video():
+    video = torch.rand(3, 2, 3, 5, 8)
+    for images in (video, video.transpose(1, 2).contiguous().transpose(1, 2)):
+        plan = random_plan(3, 2, 3, 5, 8, kinds=(PASTE,), masks=(2, 5, 8))
+        paint(images, plan)
+        paint_in_place(images, in_pairs(plan))
+
+
+def test_targets_alone_of_masks_of_each_channel():
+    plan = random_plan(3, 2, 3, 9, 11, kinds=(PASTE, BLEND), masks=(7, 4, 5), soft=True)
+    assert_as_reference(
+        "paint_targets", random_labels(3, 5), None, plan.rows, plan.masks, None, 9, 11, 5, 0.1, torch.float32
+    )

@@ -325,3 +325,89 @@ def test_many_patches_in_place(backend):
     plan = in_pairs(random_plan(3, 64, 3, 40, 70, kinds=(PASTE, FILL, KEEP, BLEND), masks=(7, 9)))
     mixed, _ = painted_in_place(backend, images, None, plan_of(plan, size=(40, 70)))
     assert_same_bits(mixed, oracle_paint(images, plan).images)
+
+
+# ---- Masks of each channel
+
+OF_CHANNELS: dict[str, dict[str, Any]] = {
+    "bool": {"kinds": (PASTE, FILL), "masks": (3, 4, 5)},
+    "pixels": {"kinds": (PASTE,), "masks": (3, *SIZE), "sources": True},
+    "soft": {"kinds": (KEEP, PASTE, BLEND, FILL), "masks": (3, 4, 11), "soft": True},
+}
+LAYOUTS: dict[
+    str, tuple[tuple[int, ...], tuple[int, ...]]
+] = {  # sizes, and dimensions from the outermost to the innermost
+    "nchw": ((5, 3, *SIZE), (0, 1, 2, 3)),
+    "channels last": ((5, 3, *SIZE), (0, 2, 3, 1)),
+    "wide": ((5, 3, 7, 32), (0, 1, 2, 3)),
+    "wide channels last": ((5, 3, 7, 32), (0, 2, 3, 1)),
+    "video": ((5, 3, 2, *SIZE), (0, 1, 2, 3, 4)),
+    "frames outside": ((5, 3, 2, *SIZE), (0, 2, 1, 3, 4)),
+    "channels last 3d": ((5, 3, 2, *SIZE), (0, 2, 3, 4, 1)),
+    "frames in the pixel": ((5, 3, 2, *SIZE), (0, 3, 4, 1, 2)),
+    "both in the pixel": ((5, 3, 2, *SIZE), (0, 3, 4, 2, 1)),
+    "one channel in the pixel": ((5, 3, 2, *SIZE), (0, 1, 3, 4, 2)),
+    "many dimensions": ((5, 3, 2, 1, 2, *SIZE), (0, 2, 1, 3, 4, 5, 6)),
+}
+
+
+def laid_out(images: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The images with their dimensions in this order in memory."""
+    inverse = [order.index(dim) for dim in range(len(order))]
+    return images.permute(order).contiguous().permute(inverse)
+
+
+@every_backend
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", OF_CHANNELS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int16, torch.complex128], ids=str)
+def test_masks_of_each_channel(backend, layout, name, dtype):
+    if name == "soft" and dtype not in cutmix_cuda._ops.BLENDED_DTYPES:
+        pytest.skip("nothing to blend")
+    shape, order = LAYOUTS[layout]
+    images, labels = random_images(shape, torch.uint8).to(dtype), random_labels(5, CLASSES)
+    plan = random_plan(5, 3, 5, *shape[-2:], **OF_CHANNELS[name])
+    made = plan_of(plan, size=shape[-2:])
+    options = {"num_classes": CLASSES, "fill": 1, "label_smoothing": 0.1}
+    expected = oracle_paint(images, plan, fill=1)
+    mixed, targets = painted_by(backend, laid_out(images, order), labels, made, **options)
+    assert_same_bits(mixed, expected.images)
+    wanted = oracle_painted_targets(labels, plan, expected.shares, CLASSES, 0.1)
+    np.testing.assert_allclose(targets.double().numpy(), wanted, atol=2e-6)
+    assert_as_reference(backend, laid_out(images, order), labels, made, **options)
+    paired = in_pairs(plan)
+    mixed, targets = painted_in_place(
+        backend, laid_out(images, order), labels, plan_of(paired, size=shape[-2:]), **options
+    )
+    assert_same_bits(mixed, oracle_paint(images, paired, fill=1).images)
+    assert_same_bits(targets, painted_by(REFERENCE, images, labels, plan_of(paired, size=shape[-2:]), **options)[1])
+
+
+@every_backend
+def test_masks_alike_in_all_channels_are_one_mask(backend):
+    images, labels = torch.rand(5, 3, *SIZE), random_labels(5, CLASSES)
+    plan = plan_of(random_plan(5, 3, 5, *SIZE, masks=(4, 11), soft=True))
+    repeated = plan_of(
+        random_plan(5, 3, 5, *SIZE, masks=(4, 11), soft=True)._replace(masks=plan.masks[:, None].repeat(1, 3, 1, 1))
+    )
+    expected = painted_by(backend, images, labels, plan, num_classes=CLASSES)
+    mixed, targets = painted_by(backend, images, labels, repeated, num_classes=CLASSES)
+    assert_same_bits(mixed, expected[0])
+    assert torch.allclose(targets, expected[1], atol=1e-6)
+    one = painted_by(
+        backend, images[:, :1], labels, PatchPlan(plan.rows, *SIZE, None, plan.masks[:, None]), num_classes=CLASSES
+    )
+    assert_same_bits(one[0], expected[0][:, :1])
+    assert_same_bits(one[1], expected[1])
+
+
+@every_backend
+def test_targets_alone_of_masks_of_each_channel(backend):
+    """Exact: of a mask for each of 512 channels, as of features, the mean over all of their cells."""
+    masks = torch.rand(4, 512, 3, 5) < 0.3
+    plan = PatchPlan.from_masks(masks, torch.tensor([1, 2, 3, 0]), 9, 10).to(backend.device)
+    labels = torch.arange(4, device=backend.device)
+    targets = paint_targets(labels, plan, 4, backend=backend.name).cpu()
+    own = masks.double().mean(dim=(1, 2, 3)).float()
+    assert torch.equal(targets.diagonal(), own)
+    assert_same_bits(plan.shares()[:, 0].cpu(), own)
