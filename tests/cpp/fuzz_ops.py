@@ -146,17 +146,16 @@ def channels_of(images: torch.Tensor) -> int:
 
 def any_patches(
     partners: int, height: int, width: int, channels: int, samples: int | None = None
-) -> tuple[torch.Tensor | None, ...]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Rows, sources, masks and weights that mostly make sense."""
     if samples is None:
         samples = random.choice([0, 1, 2, 5]) if partners > 0 else 0
     count = samples, random.choice([1, 2, 4, 64])
     masks = None
     if random.random() < 0.6:
+        of_each = [channels] if channels > 0 and random.random() < 0.3 else []
         cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
-        if channels > 0 and random.random() < 0.3:
-            cells = channels, *cells
-        masks = torch.rand(random.choice([0, 1, 3]), *cells)
+        masks = torch.rand(random.choice([0, 1, 3]), *of_each, *cells)
         masks = masks - 0.2 if random.random() < 0.5 else masks < 0.5
     numbers = 0 if masks is None else len(masks)
     rows = torch.zeros(*count, 8, dtype=torch.int32)
