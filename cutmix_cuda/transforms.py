@@ -118,7 +118,7 @@ class Transform(nn.Module):
         batch, height, width = images.shape[0], *images.shape[-2:]
         seed = self._next_seed()
         plan = draw_masks(batch, height, width, settings, seed=seed, generator=self.generator, device=images.device)
-        formats = {"label_smoothing": settings.label_smoothing, "target_dtype": settings.target_dtype}
+        formats: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "target_dtype": settings.target_dtype}
         mixed = follow_patches(images, labels, plan, self.num_classes, fill=0.0, **formats, **where)
         return *mixed, plan
 

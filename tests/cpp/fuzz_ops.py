@@ -153,7 +153,7 @@ def any_patches(
     count = samples, random.choice([1, 2, 4, 64])
     masks = None
     if random.random() < 0.6:
-        cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
+        cells: tuple[int, ...] = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
         if channels > 0 and random.random() < 0.3:
             cells = channels, *cells
         masks = torch.rand(random.choice([0, 1, 3]), *cells)
@@ -175,6 +175,7 @@ def any_patches(
 def step_of_patches_in_place(images: torch.Tensor, labels, targets, fill) -> None:
     batch, height, width = images.shape[0], *images.shape[-2:]
     rows, sources, masks, weights = any_patches(batch, height, width, channels_of(images), batch)
+    assert rows is not None
     if random.random() < 0.8:  # pairs
         rows[..., 0] = torch.arange(batch - 1, -1, -1)[:, None]
     if sources is not None and random.random() < 0.8:

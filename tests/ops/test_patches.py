@@ -228,7 +228,7 @@ def test_out(backend):
 # ---- In place
 
 
-def painted_in_place(backend: Backend, images: Tensor, labels: Any, plan: PatchPlan, **options: Any) -> tuple[Any, Any]:
+def painted_in_place(backend: Any, images: Tensor, labels: Any, plan: PatchPlan, **options: Any) -> tuple[Any, Any]:
     there = images.to(backend.device, memory_format=torch.preserve_format).clone()
     labels = labels if labels is None else labels.to(backend.device)
     mixed, targets = paint_(there, labels, plan.to(backend.device), **options, backend=backend.name)
