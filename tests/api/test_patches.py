@@ -490,8 +490,8 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     batch, (height, width) = len(images), images.shape[-2:]
     plan = random_plan(batch + 1, 2, batch, height, width, kinds=(PASTE, FILL), masks=(3, 3), sources=True)
     parts = tuple(None if part is None else part.to(images.device) for part in plan)
-    pairs = in_pairs(random_plan(batch, 2, batch, height, width, kinds=(PASTE, FILL), masks=(images.shape[1], 3, 3)))
-    exchanged = tuple(None if part is None else part.to(images.device) for part in pairs)
+    paired = in_pairs(random_plan(batch, 2, batch, height, width, kinds=(PASTE, FILL), masks=(images.shape[1], 3, 3)))
+    pairs = tuple(None if part is None else part.to(images.device) for part in paired)
     tables = quantiles((1.0, 0.2, 0.25, 0.5, 0.3), images.device, PATCH_METHODS)
     draw = torch.tensor([3]), tables, (0.2, 0.4, 0.6, 0.7, 0.9), (0, 3, 0, 2, 4)
     holes = torch.tensor([3]), tables, only("cutout", 0.8), (0, 3, 0, 4, 4)
@@ -500,7 +500,7 @@ def op_arguments(op: str, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
     return {
         "paint": (*given, *targets, (0, 0)),
         "paint_out": (*given, *targets, images.new_zeros(batch + 1, *images.shape[1:]), (0, 0)),
-        "paint_": (images.clone(), labels, *exchanged, *targets, (0, 0)),
+        "paint_": (images.clone(), labels, *pairs, *targets, (0, 0)),
         "paint_targets": (labels, None, parts[0], parts[2], None, height, width, *targets),
         "sample_patches": (*draw, batch, height, width),
         "sample_and_paint": (images, labels, *draw, *targets, (0, 0)),

@@ -146,16 +146,17 @@ def channels_of(images: torch.Tensor) -> int:
 
 def any_patches(
     partners: int, height: int, width: int, channels: int, samples: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+) -> tuple[torch.Tensor | None, ...]:
     """Rows, sources, masks and weights that mostly make sense."""
     if samples is None:
         samples = random.choice([0, 1, 2, 5]) if partners > 0 else 0
     count = samples, random.choice([1, 2, 4, 64])
     masks = None
     if random.random() < 0.6:
-        of_each = [channels] if channels > 0 and random.random() < 0.3 else []
-        cells = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
-        masks = torch.rand(random.choice([0, 1, 3]), *of_each, *cells)
+        cells: tuple[int, ...] = random.choice([1, 3, max(height, 1)]), random.choice([1, 4, max(width, 1), 40])
+        if channels > 0 and random.random() < 0.3:
+            cells = channels, *cells
+        masks = torch.rand(random.choice([0, 1, 3]), *cells)
         masks = masks - 0.2 if random.random() < 0.5 else masks < 0.5
     numbers = 0 if masks is None else len(masks)
     rows = torch.zeros(*count, 8, dtype=torch.int32)
@@ -174,6 +175,7 @@ def any_patches(
 def step_of_patches_in_place(images: torch.Tensor, labels, targets, fill) -> None:
     batch, height, width = images.shape[0], *images.shape[-2:]
     rows, sources, masks, weights = any_patches(batch, height, width, channels_of(images), batch)
+    assert rows is not None
     if random.random() < 0.8:  # pairs
         rows[..., 0] = torch.arange(batch - 1, -1, -1)[:, None]
     if sources is not None and random.random() < 0.8:
