@@ -249,6 +249,22 @@ CUTMIX_HD constexpr bool blends(Kind kind) { return kind == Kind::kMixUp; }
 // Whether the partner's target comes in.
 CUTMIX_HD constexpr bool mixes_target(Kind kind) { return kind == Kind::kCutMix || kind == Kind::kMixUp; }
 
+// Of pixels and of targets: lam * own + (1 - lam) * partner, each step rounded to nearest. Value is double for what is
+// stored as double, or else float.
+template <typename Value>
+CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
+    const Value weight = static_cast<Value>(lam);
+    return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
+}
+
+// What a changed element becomes, of a kind that reads its own: computed as the value of an Element (see values.h), and
+// rounded once. The one place where C++ and CUDA say so, of the batch tail too, whose elements are normalised floats.
+template <typename Element>
+CUTMIX_HD typename Element::Bits computed([[maybe_unused]] Kind kind, float lam, typename Element::Bits own,
+                                          typename Element::Bits partner) {
+    return Element::of(mixed_value(lam, Element::value(own), Element::value(partner)));  // mixup, the only one
+}
+
 // ---- The plan: one row a sample
 
 struct alignas(16) PlanRow {  // the eight int32 columns of a packed plan

@@ -145,22 +145,4 @@ struct ElementF64 {
     static CUTMIX_HD Bits of(double value) { return value; }
 };
 
-// ---- Mixed values: of pixels and of targets
-
-// lam * own + (1 - lam) * partner, each step rounded to nearest. Value is double for what is stored as double, or else
-// float.
-template <typename Value>
-CUTMIX_HD Value mixed_value(float lam, Value own, Value partner) {
-    const Value weight = static_cast<Value>(lam);
-    return add_rn(mul_rn(weight, own), mul_rn(sub_rn(Value{1}, weight), partner));
-}
-
-// What a changed element becomes, of a kind that reads its own: computed as its Value, and rounded once. The one place
-// where C++ and CUDA say so, of the batch tail as well, whose elements are normalised floats.
-template <typename Element>
-CUTMIX_HD typename Element::Bits computed([[maybe_unused]] Kind kind, float lam, typename Element::Bits own,
-                                          typename Element::Bits partner) {
-    return Element::of(mixed_value(lam, Element::value(own), Element::value(partner)));  // mixup, the only one
-}
-
 }  // namespace cutmix

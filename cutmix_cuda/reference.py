@@ -293,12 +293,12 @@ def _as_bits(images: Tensor) -> Tensor:
 
 
 def mixed_value(lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """lam * own + (1 - lam) * partner, all of one dtype. Mirrors values.h::mixed_value."""
+    """lam * own + (1 - lam) * partner, all of one dtype. Mirrors mix_math.h::mixed_value."""
     return lam * own + (1.0 - lam) * partner
 
 
 def computed(kind: Kind, lam: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """Changed pixels of a kind that reads its own, rounded once to their dtype. Mirrors values.h::computed."""
+    """Changed pixels of a kind that reads its own, rounded once to their dtype. Mirrors mix_math.h::computed."""
     value = torch.float64 if own.dtype == torch.float64 else torch.float32
     changed = mixed_value(lam.to(value), own.to(value), partner.to(value))  # mixup, the only one
     return changed.round().to(torch.uint8) if own.dtype == torch.uint8 else changed.to(own.dtype)

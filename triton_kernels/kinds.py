@@ -73,7 +73,7 @@ def fills(kind):
 
 @triton.jit
 def computed(kind, lam, own, partner, ELEMENT: tl.constexpr):
-    """Changed elements, as unsigned integers, of a kind that reads its own. Mirrors values.h::computed."""
+    """Changed elements, as unsigned integers, of a kind that reads its own. Mirrors mix_math.h::computed."""
     own, partner = element_value(own, ELEMENT), element_value(partner, ELEMENT)
     return element_bits(mixed_value(lam, own, partner), ELEMENT)  # mixup, the only one
 

@@ -24,7 +24,7 @@ def float_to_bfloat16(value):
 
 @triton.jit
 def mixed_value(lam, own, partner):
-    """lam * own + (1 - lam) * partner, in the type of own and partner. Mirrors values.h::mixed_value."""
+    """lam * own + (1 - lam) * partner, in the type of own and partner. Mirrors mix_math.h::mixed_value."""
     weight = lam.to(own.dtype)
     return weight * own + (1.0 - weight) * partner
 
