@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,5 +36,11 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 
+def drop_links_to_files(app, path: Path, parent: str, content: list[str]) -> None:
+    """Of what is included from the repository: its files are no pages. Their text stays."""
+    content[0] = re.sub(r"(?<!!)\[([^]]+)\]\((?!https:|#|docs/)[^)]+\)", r"\1", content[0])
+
+
 def setup(app) -> None:
+    app.connect("include-read", drop_links_to_files)
     app.connect("builder-inited", lambda app: gallery.draw(Path(app.srcdir) / "_gallery"))

@@ -240,7 +240,8 @@ def draw_overview(runs: list[dict], path: Path) -> None:
         top = height - 0.75 - row_height * index
         bottom, tall = (top - row_height + 0.5) / height, (row_height - 0.85) / height
         accuracy, calibration, occlusion = (
-            figure.add_axes((left, bottom, width, tall)) for left, width in ((0.275, 0.205), (0.505, 0.205), (0.765, 0.22))
+            figure.add_axes((left, bottom, width, tall))
+            for left, width in ((0.275, 0.205), (0.505, 0.205), (0.765, 0.22))
         )
         for axes in (accuracy, calibration, occlusion):
             _plain(axes)

@@ -188,10 +188,6 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
     pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
                 other.row.partner == static_cast<int32_t>(sample) && (reads_own(own.kind()) || reads_own(other.kind()));
-    for (CheckedRow& row : pair.rows) {  // What is not valid is kept, and nobody has to ask again.
-        if (!row.valid) row.row.kind = static_cast<int32_t>(Kind::kKeep);
-        row.valid = true;
-    }
     return pair;
 }
 
