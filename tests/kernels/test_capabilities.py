@@ -34,7 +34,7 @@ def run(capability: str, *arguments: object) -> None:
 @every_capability
 @pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
 def test_ops(program, capability):
-    run(capability, ROOT / "tests" / "cpp" / program, 60)
+    run(capability, ROOT / "tests" / "cpp" / program, 40)
 
 
 @every_capability

@@ -72,11 +72,16 @@ def paint(images: Tensor, plan: Any, labels: Any = None, others: Any = None) -> 
     return assert_as_reference("paint", *given, CLASSES, 0.1, torch.float32, [low, high])
 
 
-every_plan = pytest.mark.parametrize("name", PLANS)
+SHAPES = [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)]
+# Every shape and every plan once; the CUDA kernels, which are compiled once for all of them, meet each with each.
+every_form = pytest.mark.parametrize(
+    ("name", "shape"),
+    [("everything", shape) for shape in SHAPES] + [(name, SHAPES[0]) for name in PLANS if name != "everything"],
+    ids=str,
+)
 
 
-@every_plan
-@pytest.mark.parametrize("shape", [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)], ids=str)
+@every_form
 def test_every_shape(name, shape):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     for patches in (1, 4):
@@ -147,8 +152,7 @@ def paint_in_place(images: Tensor, plan: Any, labels: Any = None) -> tuple[Tenso
     return assert_as_reference("paint_", images, labels, *plan, CLASSES, 0.1, torch.float32, [low, high])
 
 
-@every_plan
-@pytest.mark.parametrize("shape", [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)], ids=str)
+@every_form
 def test_every_shape_in_place(name, shape):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     for patches in (1, 4):
