@@ -31,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _in_worker = hasattr(config, "workerinput")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked as long come first, lest one of them be all that still runs, in one process, at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Adds a line of JSON for each test that ended to the file CUTMIX_CUDA_TEST_LINES: a run may be killed later."""
     lines = os.environ.get("CUTMIX_CUDA_TEST_LINES")

@@ -256,7 +256,7 @@ CUTMIX_HD void mix_tile(const KernelParams& params, uint32_t block, uint32_t thr
                        y >= box.y0 ? y - box.y0 : y + pixels.height.divisor - box.y0};
     const int32_t rows_left = static_cast<int32_t>(end_row - row);
     with_kind(change.kind, [&](auto kind) {
-        ColumnOfKind<kind(), kBytes>{
+        ColumnOfKind<decltype(kind)::value, kBytes>{
             pixels, box, {pixels.dtype, fill_of<kBytes>(pixels, vector)}, change.lam, to_partner}
             .mix(walk, rows_left);
     });
@@ -351,7 +351,7 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
     };
     // What the next kRows rows need is under way before the first is written.
     const auto exchange_rows = [&](auto rows, const Needs& own_needs, const Needs& other_needs, const auto& changed) {
-        constexpr int kRows = rows();
+        constexpr int kRows = decltype(rows)::value;
         Vector<kBytes> from_own[kRows] = {}, from_other[kRows] = {};  // the masks leave out what is not loaded
         uint8_t* at[kRows];
         uint32_t ys[kRows];
@@ -371,10 +371,11 @@ CUTMIX_HD void exchange_tile(const KernelParams& params, uint32_t block, uint32_
         }
     };
     const auto exchange = [&](auto rows, const Needs& own_needs, const Needs& other_needs, const auto& changed) {
+        constexpr int kRows = decltype(rows)::value;
         CUTMIX_NO_UNROLL
-        while (row + (rows() - 1) * stride < all_rows) exchange_rows(rows, own_needs, other_needs, changed);
+        while (row + (kRows - 1) * stride < all_rows) exchange_rows(rows, own_needs, other_needs, changed);
         CUTMIX_NO_UNROLL
-        while (rows() > 1 && row < all_rows)
+        while (kRows > 1 && row < all_rows)
             exchange_rows(std::integral_constant<int, 1>(), own_needs, other_needs, changed);
     };
     using Bytes = Vector<kBytes>;

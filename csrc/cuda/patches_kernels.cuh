@@ -7,8 +7,14 @@
 
 namespace cutmix {
 
-// Of itself the compiler takes 40 registers and spills; with these bounds it spills a word in some kernels, or none.
-constexpr int kPatchBlocksResident = 5, kPatchBlocksOfChannels = 4, kPatchBlocksInPlace = 3;
+// Of itself the compiler takes 40 registers and spills; with these bounds it spills a word in some kernels, or none. A
+// multiprocessor of compute capability 7.5 has room for 4 blocks at most.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kPatchBlocksResident = 0;  // no wish
+#else
+constexpr int kPatchBlocksResident = 5;
+#endif
+constexpr int kPatchBlocksOfChannels = 4, kPatchBlocksInPlace = 3;
 constexpr int kPatchWarps = static_cast<int>(kPatchThreads) / static_cast<int>(kWarpThreads);
 
 // What the threads of a block know together about its sample.

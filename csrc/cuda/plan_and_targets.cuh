@@ -275,9 +275,9 @@ CUTMIX_HD void write_target_part(const KernelParams& params, const CheckedRow& c
         const uint32_t at_partner = bits_of(class_value<float>(targets, row, row.partner_class));
         const uint32_t elsewhere = bits_of(class_value<float>(targets, row, kNoColumn));
         uint8_t* out = static_cast<uint8_t*>(targets.out) + int64_t{row.sample} * targets.num_classes * sizeof(float);
-        CUTMIX_NO_UNROLL
         const uint32_t own_class = static_cast<uint32_t>(row.own_class);
         const uint32_t partner_class = static_cast<uint32_t>(row.partner_class);
+        CUTMIX_NO_UNROLL
         for (uint32_t column = first + 4 * lane; column < end; column += 4 * kWarpThreads) {
             Vector<16> values;
             for (uint32_t k = 0; k < 4; ++k)

@@ -65,6 +65,7 @@ def assert_good(done: subprocess.CompletedProcess, results: dict, report: str) -
     assert f"cutmix_cuda {cutmix_cuda.__version__}" in report
 
 
+@pytest.mark.long
 @needs_both
 def test_the_tests(tmp_path):
     """The bodies of all tests that run on a GPU: where one mixes devices, or waits where it must not, it fails here."""
@@ -89,6 +90,7 @@ def test_the_sanitizers(tmp_path):
     assert "| memcheck | ok | 0 |" in report
 
 
+@pytest.mark.long
 @needs_both
 def test_the_measures(tmp_path):
     done, results, report = gpu_check("measure", tmp_path)
@@ -105,6 +107,7 @@ def test_the_measures(tmp_path):
     assert "clocks.sm 1980" in report
 
 
+@pytest.mark.long
 @needs_both
 def test_the_peers(tmp_path):
     pytest.importorskip("timm")

@@ -46,8 +46,8 @@ def run_nvcc(*options: str, source: str, suffix: str, to: str) -> Path:
 
 
 def cuda_ptx(source: str, architecture: int, flags: tuple[str, ...]) -> str:
-    """The PTX of a CUDA source text, for `compute_<architecture>`, as text."""
-    options = "--ptx", f"-arch=compute_{architecture}", *flags
+    """The PTX of a CUDA source text, for `compute_<architecture>`, as text. A warning is an error."""
+    options = "--ptx", "--Werror=all-warnings", f"-arch=compute_{architecture}", *flags
     return run_nvcc(*options, source=source, suffix=".cu", to=".ptx").read_text()
 
 
