@@ -30,6 +30,7 @@ from ..helpers import (
 )
 from ..ops.test_adjoint import oracle_adjoint
 from ..ops.test_ops import BAD_ROWS
+from ..ranks import RANKS, needs_gloo, run_on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
 
@@ -518,20 +519,18 @@ def loss_of_rank(model: nn.Module, mixing: MixFeatures, rank: int) -> Tensor:
 
 
 def train_on_rank(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     model, mixing = network()
     parallel = nn.parallel.DistributedDataParallel(model)
     loss_of_rank(parallel, mixing, rank).backward()
     torch.save([parameter.grad for parameter in model.parameters()], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_ranks_each_mix_by_a_plan_of_their_own(tmp_path):
-    torch.multiprocessing.spawn(train_on_rank, (str(tmp_path),), nprocs=2)
+@needs_gloo
+def test_each_rank_mixes_by_a_plan_of_its_own(tmp_path):
+    run_on_ranks(train_on_rank, str(tmp_path))
     model, mixing = network()
-    (sum(loss_of_rank(model, mixing, rank) for rank in range(2)) / 2).backward()
-    for rank in range(2):
+    (sum(loss_of_rank(model, mixing, rank) for rank in range(RANKS)) / RANKS).backward()
+    for rank in range(RANKS):
         gradients = torch.load(tmp_path / f"{rank}.pt")
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             torch.testing.assert_close(gradient, parameter.grad)

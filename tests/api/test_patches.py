@@ -382,7 +382,7 @@ def test_errors_name_the_argument():
     partner, boxes = torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 2, 4, dtype=torch.int64)
     plan = PatchPlan.from_boxes(partner, boxes, 8, 8)
     fails(TypeError, "plan must be a PatchPlan, got MixPlan", lambda: paint(x, None, CutMix().sample_plan(4, 8, 8)))
-    fails(TypeError, "follow it with cutmix_cuda.paint", lambda: cutmix_cuda.mix_images(x, plan))
+    fails(TypeError, "follow it with cutmix_cuda.paint", lambda: cutmix_cuda.apply_plan(x, None, plan))
     fails(ValueError, "plan must be for images of height 9", lambda: paint(torch.rand(4, 3, 9, 8), None, plan))
     fails(ValueError, "others must be samples like images", lambda: paint(x, None, plan, others=x[:, :2]))
     fails(ValueError, "others must have the dtype", lambda: paint(x, None, plan, others=x.half()))
