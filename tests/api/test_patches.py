@@ -7,6 +7,7 @@ import pickle
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -354,6 +355,16 @@ def test_masks_are_as_smooth_as_they_are_said_to_be():
     assert smooth < 0.08 < rough < edges(masks.blocks(half, 32, 32, seed=1)) / 1.5
     narrow, wide = (edges(masks.cow(half, 32, 32, sigma=(s, s), seed=1)) for s in (0.05, 0.25))
     assert wide < narrow / 2
+
+
+def test_fmix_is_the_published_one():
+    """Harris et al. 2020, given the noise: divided by powers of its frequencies, transformed back, and the largest."""
+    cells, noise = masks.fmix(LAM, 16, 24, decay=2.5, seed=1), masks._normal(torch.tensor([1]), torch.arange(5), 416)
+    frequency = np.hypot(np.fft.fftfreq(16)[:, None], np.fft.rfftfreq(24)).clip(1 / 24)
+    for mask, lam, parts in zip(cells.numpy(), LAM.tolist(), noise.double().numpy().reshape(5, 16, 13, 2), strict=True):
+        picture = np.fft.irfft2((parts[..., 0] + 1j * parts[..., 1]) / frequency**2.5, (16, 24)).ravel()
+        largest = np.argsort(-picture)[: round(lam * 16 * 24)]
+        assert set(np.flatnonzero(mask)) == set(largest)
 
 
 def test_grids_are_of_cells():
