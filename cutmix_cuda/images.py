@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from . import _validation
@@ -47,7 +49,7 @@ def _mix(
         fill_words(fill, images.dtype, "ignore_index")  # raises by its name; what follows calls it fill
     elif ignore_index is not None:
         raise ValueError(f"ignore_index must be None without labels=True, got {ignore_index!r}; see fill")
-    where = {"fill": fill, "inplace": inplace, "out": out, "backend": backend}
+    where: dict[str, Any] = {"fill": fill, "inplace": inplace, "out": out, "backend": backend}
     if isinstance(plan, PatchPlan):
         return follow_patches(images, None, plan, None, others=others, **where)[0]
     if others is not None:

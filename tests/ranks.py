@@ -37,8 +37,8 @@ def run_on_ranks(function: Callable[..., None], folder: str) -> None:
 def _run(rank: int, function: Callable[..., None], folder: str) -> None:
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     torch.set_num_threads(1)  # of the few cores that the processes share
-    where = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": RANKS}
-    dist.init_process_group("gloo", timeout=timedelta(seconds=SECONDS / 2), **where)
+    meeting, most = f"file://{folder}/meeting", timedelta(seconds=SECONDS / 2)
+    dist.init_process_group("gloo", init_method=meeting, timeout=most, rank=rank, world_size=RANKS)
     function(rank, folder)
     dist.destroy_process_group()
     faulthandler.cancel_dump_traceback_later()
