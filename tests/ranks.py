@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 RANKS = 2
-SECONDS = 100  # for the work of a process, and again for what comes before: imports, where others take the cores
+SECONDS = 120  # to meet; twice that for everything, imports included, for they share the cores with other tests
 
 needs_gloo = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo"
@@ -35,9 +35,9 @@ def run_on_ranks(function: Callable[..., None], folder: str) -> None:
 
 
 def _run(rank: int, function: Callable[..., None], folder: str) -> None:
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    faulthandler.dump_traceback_later(1.5 * SECONDS, exit=True)
     torch.set_num_threads(1)  # of the few cores that the processes share
-    meeting, most = f"file://{folder}/meeting", timedelta(seconds=SECONDS / 2)
+    meeting, most = f"file://{folder}/meeting", timedelta(seconds=SECONDS)
     dist.init_process_group("gloo", init_method=meeting, timeout=most, rank=rank, world_size=RANKS)
     function(rank, folder)
     dist.destroy_process_group()

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import RICAP, Cutout, Mix, PatchPlan, ResizeMix, distributions, paint
+from cutmix_cuda import RICAP, Cutout, FMix, Mix, PatchPlan, ResizeMix, distributions, paint
 from cutmix_cuda._backends import ops_for
 from cutmix_cuda._ops import KINDS, PATCH_METHODS
 from cutmix_cuda.distributions import quantiles
@@ -298,7 +298,7 @@ def test_a_draw_in_common_is_one_method(scope):
 def test_label_is_the_share_of_pixels_that_are_coded_with_it():
     images = label_coded_images((12, 1, 24, 40))
     pasting = Mix(num_classes=12, mixup_alpha=None, ricap=0.3, resizemix=0.3, seed=1)
-    for transform in (RICAP(num_classes=12, seed=1), ResizeMix(num_classes=12, seed=1), pasting):
+    for transform in (*(method(num_classes=12, seed=1) for method in (RICAP, ResizeMix, FMix)), pasting):
         mixed, targets = transform(images, torch.arange(12))
         counts = torch.stack([(mixed == label).sum(dim=(1, 2, 3)) for label in range(12)], dim=1)
         assert torch.allclose(targets, counts / (24 * 40), atol=1e-6)
