@@ -330,7 +330,7 @@ def report(results: dict) -> str:
         ours = cell["by"][0]["timing"]["median_s"]
         for each in cell["by"]:
             timing = each["timing"]
-            ratio = f"{timing['median_s'] / ours:.2f}x"
+            ratio = f"{tables.three_digits(timing['median_s'] / ours)}x"
             rows.append((cell["job"], each["name"], each["draws"], tables.spread(timing), ratio))
     header = ("job", "by", "a draw for", "median (quartiles)", "of ours")
     return "\n".join(

@@ -12,7 +12,7 @@ from . import chains
 from . import implementations as one_op
 from .chains import TailCase
 from .machine import RESULTS, ROOT
-from .tables import centre_cell, counted_chains_text, duration, put_between_markers, spread, table
+from .tables import centre_cell, counted_chains_text, duration, put_between_markers, spread, table, three_digits
 
 # Who stands in a row: its title, its name in the results of CutMix and in those of the batch tail.
 OURS = "ours", one_op.OURS, chains.OURS
@@ -95,7 +95,7 @@ def _ratio(theirs: dict | None, ours: dict | None) -> str:
     if theirs["method"] != ours["method"]:
         return f"{duration(theirs['median_s'])}\\*"
     low, high = theirs["q1_s"] / ours["q3_s"], theirs["q3_s"] / ours["q1_s"]
-    median, low, high = (f"{ratio:#.3g}".rstrip(".") for ratio in (theirs["median_s"] / ours["median_s"], low, high))
+    median, low, high = map(three_digits, (theirs["median_s"] / ours["median_s"], low, high))
     return f"{median}x ({low} .. {high})"
 
 

@@ -31,10 +31,15 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]], *, numbers_fr
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, rule, *rows))
 
 
+def three_digits(number: float) -> str:
+    """The first three that count: 0.0123, 1.00, 12.3, 1.23e+03."""
+    return f"{number:#.3g}".rstrip(".")
+
+
 def duration(seconds: float) -> str:
     """Three digits, in us, ms or s."""
     scale, unit = next(((s, u) for s, u in ((1e6, "us"), (1e3, "ms")) if seconds * s < 999.5), (1.0, "s"))
-    return f"{seconds * scale:#.3g}".rstrip(".") + f" {unit}"
+    return f"{three_digits(seconds * scale)} {unit}"
 
 
 def case_name(case: dict) -> str:

@@ -141,8 +141,9 @@ CUTMIX_HD Box clipped_box(float lam, uint32_t word_x, uint32_t word_y, int32_t h
 }
 
 // Anywhere it fits, never clipped; both ends of the range are reached.
-CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const Sides box = sides_of(lam, 1.0f, height, width);
+CUTMIX_HD Box inside_box(float lam, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width,
+                         float scale = 1.0f) {
+    const Sides box = sides_of(lam, scale, height, width);
     const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box.width) + 1));
     const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box.height) + 1));
     return {y0, x0, y0 + box.height, x0 + box.width};

@@ -89,12 +89,9 @@ CUTMIX_HD int32_t nearest_part_of(float share, int32_t length) {
     return min_of(static_cast<int32_t>(add_rn(mul_rn(share, static_cast<float>(length)), 0.5f)), length);
 }
 
-// A box of the image's shape, anywhere inside.
+// A box of the image's shape, or a span of an image one pixel high or wide, anywhere inside.
 CUTMIX_HD Box scaled_box(float scale, uint32_t word_x, uint32_t word_y, int32_t height, int32_t width) {
-    const int32_t box_height = part_of(scale, height), box_width = part_of(scale, width);
-    const int32_t y0 = static_cast<int32_t>(mulhi(word_y, static_cast<uint32_t>(height - box_height) + 1));
-    const int32_t x0 = static_cast<int32_t>(mulhi(word_x, static_cast<uint32_t>(width - box_width) + 1));
-    return {y0, x0, y0 + box_height, x0 + box_width};
+    return inside_box(0.0f, word_x, word_y, height, width, scale);
 }
 
 // Whether no method but cutout can be drawn.

@@ -14,13 +14,13 @@ from .functional import (
     cutmix_,
     mix,
     mix_,
-    mix_images,
-    mix_images_,
     mix_targets,
     sample_plan,
 )
+from .images import mix_images, mix_images_
 from .pairs import PairTargets, cross_entropy
-from .patches import PatchPlan, mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
+from .patch_plan import PatchPlan
+from .patches import mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
 from .plan import MixPlan
 from .transforms import RICAP, CutMix, Cutout, FMix, Mix, MixUp, ResizeMix
 from .views import Views

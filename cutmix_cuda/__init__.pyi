@@ -16,9 +16,11 @@ from .colour import Colour
 from .distributions import Distribution
 from .erasing import Erase
 from .features import MixFeatures, mix_features
-from .functional import mix_images, mix_images_, sample_plan
+from .functional import sample_plan
+from .images import mix_images, mix_images_
 from .pairs import PairTargets, cross_entropy
-from .patches import PatchPlan, mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
+from .patch_plan import PatchPlan
+from .patches import mix_by_masks, mix_by_masks_, paint, paint_, paint_targets
 from .plan import MixPlan
 from .transforms import (
     Transform,

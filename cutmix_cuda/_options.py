@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, TypedDict, TypeVar, get_args, get_type_hints
 
 import torch
+from torch import Tensor
 from typing_extensions import Unpack
 
 from . import _validation, reference
@@ -55,12 +56,24 @@ class SamplingOptions(_Scope, _Partner, _Placement, total=False):
     correct_lam: Annotated[bool, Default(True)]
 
 
-class TargetOptions(TypedDict, total=False):
-    """What targets are made as."""
+class DenseTargetOptions(TypedDict, total=False):
+    """How dense targets are made."""
 
     label_smoothing: Annotated[float, Default(0.0)]
     target_dtype: Annotated[torch.dtype, Default(torch.float32)]
+
+
+class TargetOptions(DenseTargetOptions, total=False):
+    """What targets are made as."""
+
     targets: Annotated[TargetsName, Default("dense")]
+
+
+class PaintOptions(DenseTargetOptions, total=False):
+    """Those that :func:`cutmix_cuda.paint` and :func:`cutmix_cuda.mix_by_masks` have in common, explained there."""
+
+    others: Annotated[Tensor | None, Default(None)]
+    other_labels: Annotated[Tensor | None, Default(None)]
 
 
 class _Lambda(TypedDict, total=False):
@@ -117,17 +130,12 @@ class MixPatchesOptions(MixOptions, _Patches, total=False):
     """Those of :class:`cutmix_cuda.Mix`, where they are explained."""
 
 
-class _DenseTargets(TypedDict, total=False):
-    label_smoothing: Annotated[float, Default(0.0)]
-    target_dtype: Annotated[torch.dtype, Default(torch.float32)]
-
-
 class _Ricap(TypedDict, total=False):
     beta: Annotated[float | Distribution, Default(0.3)]
     prob: Annotated[float, Default(1.0)]
 
 
-class RICAPOptions(_Ricap, _Scope, _DenseTargets, total=False):
+class RICAPOptions(_Ricap, _Scope, DenseTargetOptions, total=False):
     """Those of :class:`cutmix_cuda.RICAP`, where they are explained."""
 
 
@@ -136,7 +144,7 @@ class _ResizeMix(TypedDict, total=False):
     prob: Annotated[float, Default(1.0)]
 
 
-class ResizeMixOptions(_ResizeMix, _Scope, _Partner, _DenseTargets, total=False):
+class ResizeMixOptions(_ResizeMix, _Scope, _Partner, DenseTargetOptions, total=False):
     """Those of :class:`cutmix_cuda.ResizeMix`, where they are explained."""
 
 
@@ -146,7 +154,7 @@ class _FMix(TypedDict, total=False):
     prob: Annotated[float, Default(1.0)]
 
 
-class FMixOptions(_FMix, _Partner, _DenseTargets, total=False):
+class FMixOptions(_FMix, _Partner, DenseTargetOptions, total=False):
     """Those of :class:`cutmix_cuda.FMix`, where they are explained."""
 
 
@@ -161,6 +169,8 @@ _DEFAULTS: dict[type, dict[str, Any]] = {
         SamplingOptions,
         PlanOptions,
         TargetOptions,
+        DenseTargetOptions,
+        PaintOptions,
         CutMixOptions,
         MixUpOptions,
         CutoutOptions,

@@ -17,11 +17,11 @@ from ._ops import BLENDED_DTYPES, Sampling
 from ._options import CutMixOptions, MixOptions, PlanOptions, Settings, TargetOptions, complete, with_options
 from ._seed import seed_tensor
 from ._tensors import of_class, plain
-from ._tv_tensors import classes_of, is_tv_tensor
+from ._tv_tensors import classes_of
 from .distributions import quantiles
 from .features import mix_soft_labels, needs_derivative
 from .pairs import PairTargets, Targets, check_class_indices, check_targets, pairs_of
-from .plan import MixPlan, check_plan, check_plan_batch, plan_of_labels
+from .plan import MixPlan, check_plan, check_plan_batch
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -410,7 +410,7 @@ def sample_plan(
     )
 
 
-def _follow(
+def follow(
     images: Tensor,
     labels: Tensor | None,
     plan: MixPlan,
@@ -422,7 +422,7 @@ def _follow(
     backend: str | None,
     **options: Unpack[TargetOptions],
 ) -> tuple[Tensor, Tensor | PairTargets | None]:
-    """Mix and write dense targets by a given plan in one launch. Everything is checked before anything is written."""
+    """Mixes and writes targets by a given plan in one launch. Everything is checked before anything is written."""
     given, images, labels = images, plain(images), plain(labels)
     _validation.check_images(images)
     check_plan(plan, given, in_place=inplace)
@@ -492,7 +492,7 @@ def apply_plan(
             wait, a sample whose row of the plan leads outside the batch or the image is left as it was instead, and
             its target is NaN, or its pair's weight.
     """
-    return _follow(images, labels, plan, num_classes, fill=fill, inplace=False, out=out, backend=backend, **options)
+    return follow(images, labels, plan, num_classes, fill=fill, inplace=False, out=out, backend=backend, **options)
 
 
 @with_options
@@ -522,103 +522,7 @@ def apply_plan_(
             a GPU, where looking would make the host wait, a sample for which it is not is left as it was instead, and
             its target is NaN.
     """
-    return _follow(images, labels, plan, num_classes, fill=fill, inplace=True, out=None, backend=backend, **options)
-
-
-def _mix_images(
-    images: Tensor,
-    plan: MixPlan,
-    labels: bool,
-    ignore_index: int | None,
-    fill: float,
-    *,
-    inplace: bool,
-    out: Tensor | None,
-    backend: str | None,
-) -> Tensor:
-    if not isinstance(labels, bool):
-        raise TypeError(f"labels must be True or False, whether images are labels, got {type(labels).__name__}")
-    if not (labels or is_tv_tensor(images, "Mask")):
-        if ignore_index is not None:
-            raise ValueError(f"ignore_index must be None without labels=True, got {ignore_index!r}; see fill")
-        return _follow(images, None, plan, None, fill=fill, inplace=inplace, out=out, backend=backend)[0]
-    if fill != 0:
-        raise ValueError(f"fill must be left out of masks of labels, got {fill!r}; see ignore_index")
-    _validation.check_images(plain(images))
-    check_plan(plan, images, in_place=inplace, of_labels=True)
-    plan = plan_of_labels(plan, cut_out=ignore_index is not None)
-    index = 0 if ignore_index is None else check_fill(ignore_index, "ignore_index")
-    fill_words(index, images.dtype, "ignore_index")  # raises by its name; what follows calls it fill
-    return _follow(images, None, plan, None, fill=index, inplace=inplace, out=out, backend=backend)[0]
-
-
-def mix_images(
-    images: Tensor,
-    plan: MixPlan,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    fill: float = 0.0,
-    out: Tensor | None = None,
-    backend: BackendName | None = None,
-) -> Tensor:
-    """Images mixed by a plan, without targets: masks, a second camera, or the same images again.
-
-    >>> masks = torch.randint(5, (4, 16, 16))
-    >>> mix_images(masks, sample_plan(4, 16, 16), labels=True).shape
-    torch.Size([4, 16, 16])
-
-    Args:
-        images: (B, ..., H, W) of any dtype, H and W those of the plan. Not changed. Where a plan blends (mixup), they
-            are of a dtype that mixup blends, unless they are masks of labels.
-        plan: on the device of the images.
-        labels: whether the images are masks whose pixels are labels, of which there is no mean. They are never blended,
-            whatever their dtype: where the plan blends two images, all labels are those of the larger weight, the
-            sample's own at lam = 0.5. So are ``torchvision.tv_tensors.Mask`` without being told.
-        ignore_index: of masks of labels, what the boxes of samples that are cut out are filled with, a value of the
-            masks' dtype, so that a loss leaves them out; by default they keep their labels.
-        fill: of other images, what the boxes of samples that are cut out are filled with, a value of the images' dtype.
-        out: a tensor like images to write to, which must not overlap it.
-        backend: "cuda", "triton", "cpu" or "reference"; None takes the best for the device.
-
-    Returns:
-        New images like those given, or out.
-
-    Raises:
-        TypeError: a plan that blends is given images of another dtype, which have no mean, without labels=True. On a
-            GPU, where looking at the plan would make the host wait, samples that would be blended are left as they were
-            instead.
-        ValueError: ignore_index is given for images that are no masks of labels, or fill for masks.
-        TypeError, ValueError, RuntimeError: as :func:`apply_plan`.
-    """
-    return _mix_images(images, plan, labels, ignore_index, fill, inplace=False, out=out, backend=backend)
-
-
-def mix_images_(
-    images: Tensor,
-    plan: MixPlan,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    fill: float = 0.0,
-    backend: BackendName | None = None,
-) -> Tensor:
-    """:func:`mix_images` in place: reads and writes only the boxes' bytes, or all of a sample that is blended.
-
-    >>> mix_images_(images, sample_plan(4, 16, 16)) is images
-    True
-
-    Args:
-        images, labels, ignore_index, fill, backend: as for :func:`mix_images`.
-        plan: on the device of the images, and its own inverse, ``partner[partner[i]] == i``.
-
-    Returns:
-        The images given, mixed.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as :func:`mix_images` and :func:`apply_plan_`.
-    """
-    return _mix_images(images, plan, labels, ignore_index, fill, inplace=True, out=None, backend=backend)
+    return follow(images, labels, plan, num_classes, fill=fill, inplace=True, out=None, backend=backend, **options)
 
 
 def mix_targets(

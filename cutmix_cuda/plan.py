@@ -17,7 +17,7 @@ from ._tv_tensors import is_tv_tensor
 from .boxes import MixedBoxes, mix_boxes
 
 if TYPE_CHECKING:
-    from .patches import PatchPlan
+    from .patch_plan import PatchPlan
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,7 +88,7 @@ def part_of(share: Tensor, length: int) -> Tensor:
     return torch.where(part < all_of_it, part.to(torch.int64), length)
 
 
-def sides_of(lam: Tensor, scale: float, height: int, width: int) -> tuple[Tensor, Tensor]:
+def sides_of(lam: Tensor, scale: float | Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Height and width of a box times a scale, of a span in an image of one row or column.
 
     Mirrors mix_math.h::sides_of.
@@ -112,9 +112,11 @@ def clipped_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width:
     )
 
 
-def inside_box(lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+def inside_box(
+    lam: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int, scale: float | Tensor = 1.0
+) -> tuple[Tensor, ...]:
     """y0, x0, y1, x1 of a box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    box_height, box_width = sides_of(lam, 1.0, height, width)
+    box_height, box_width = sides_of(lam, scale, height, width)
     x0 = mulhi(word_x, width - box_width + 1)
     y0 = mulhi(word_y, height - box_height + 1)
     return y0, x0, y0 + box_height, x0 + box_width

@@ -56,10 +56,11 @@ class Patches(NamedTuple):
 
 
 def scaled_box(scale: Tensor, word_x: Tensor, word_y: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-    """A box of the image's shape, anywhere inside. Mirrors patches.h::scaled_box."""
-    box_height, box_width = reference.part_of(scale, height), reference.part_of(scale, width)
-    y0, x0 = mulhi(word_y, height - box_height + 1), mulhi(word_x, width - box_width + 1)
-    return y0, x0, y0 + box_height, x0 + box_width
+    """A box of the image's shape, or a span of an image one pixel high or wide, anywhere inside.
+
+    Mirrors patches.h::scaled_box.
+    """
+    return reference.inside_box(torch.zeros_like(scale), word_x, word_y, height, width, scale)
 
 
 def nearest_part_of(share: Tensor, length: int) -> Tensor:

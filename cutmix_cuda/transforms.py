@@ -419,11 +419,12 @@ class ResizeMix(Transform):
     >>> mixed, targets = resizemix(images, labels)  # (B, C, H, W), (B,) -> (B, C, H, W), (B, 1000)
 
     The box has the image's shape, lies anywhere inside, and its area is the partner's share of the target. The partner
-    is resized to the nearest pixel. Images are of any dtype. It mixes in eval mode as well.
+    is resized to the nearest pixel. Of images one pixel high or wide, as signals, the box is a span, the partner at
+    another speed. Images are of any dtype. It mixes in eval mode as well.
 
     Args:
         num_classes: K, needed with class indices.
-        scale: of the box's sides to the image's: a number in [0, 1], or its distribution.
+        scale: of the box's sides to the image's, or of a span's length: a number in [0, 1], or its distribution.
         prob: the probability that a sample (with scope "batch", the batch) is mixed.
         scope: who has a box in common: "sample", nobody; "pair", two samples that are each other's partner; "batch",
             all samples.

@@ -239,6 +239,8 @@ def oracle_patches(
             word, word_x, word_y, _ = _words(seed, draw, 9, 1)
             scale = oracle_lambda(tables[3], word)
             tall, wide = int(scale * np.float32(height)), int(scale * np.float32(width))
+            if height == 1 or width == 1:  # a span along the one side, across all of the other
+                tall, wide = (1, wide) if height == 1 else (tall, 1)
             y0, x0 = word_y * (height - tall + 1) >> 32, word_x * (width - wide + 1) >> 32
             box = y0, x0, y0 + tall, x0 + wide
             made = [_columns(planned.partner, box, share_left(box, height, width), PASTE, (0, 0, height, width))]

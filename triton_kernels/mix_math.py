@@ -92,9 +92,9 @@ def clipped_box(lam, word_x, word_y, height, width):
 
 
 @triton.jit
-def inside_box(lam, word_x, word_y, height, width):
+def inside_box(lam, word_x, word_y, height, width, scale=1.0):
     """A box that lies inside the image. Mirrors mix_math.h::inside_box."""
-    box_height, box_width = sides_of(lam, 1.0, height, width)
+    box_height, box_width = sides_of(lam, scale, height, width)
     x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
     y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
     return y0, x0, y0 + box_height, x0 + box_width

@@ -20,7 +20,6 @@ from .mix_math import (
     first_below,
     inside_box,
     mulhi,
-    part_of,
     partner_of,
     philox,
     quantile,
@@ -44,11 +43,11 @@ def nearest_part_of(share, length):
 
 @triton.jit
 def scaled_box(scale, word_x, word_y, height, width):
-    """A box of the image's shape, anywhere inside. Mirrors patches.h::scaled_box."""
-    box_height, box_width = part_of(scale, height), part_of(scale, width)
-    y0 = mulhi(word_y, (height - box_height).to(tl.uint32) + 1).to(tl.int32)
-    x0 = mulhi(word_x, (width - box_width).to(tl.uint32) + 1).to(tl.int32)
-    return y0, x0, y0 + box_height, x0 + box_width
+    """A box of the image's shape, or a span of an image one pixel high or wide, anywhere inside.
+
+    Mirrors patches.h::scaled_box.
+    """
+    return inside_box(scale * 0, word_x, word_y, height, width, scale)
 
 
 @triton.jit

@@ -36,7 +36,8 @@ from .._literals import BackendName, PartnerName, ScopeName
 from .._ops import Kind
 from .._options import Settings
 from .._seed import counted_seed
-from ..functional import draw_plan, mix_images, mix_targets, run
+from ..functional import draw_plan, mix_targets, run
+from ..images import mix_images
 from ..plan import MixPlan
 
 __all__ = ["CutMix", "MixUp"]

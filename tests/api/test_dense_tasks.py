@@ -6,6 +6,7 @@ from there too, and what is left of an object is what can be counted of it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import Mix, MixedBoxes, MixPlan, mix_images, mix_targets
+from cutmix_cuda import Mix, MixedBoxes, MixPlan, PatchPlan, mix_images, mix_targets
 
 from ..helpers import (
     INTEGERS,
@@ -32,6 +33,7 @@ from ..helpers import (
     random_images,
     soft_labels,
 )
+from ..oracle_patches import BLEND, FILL, KEEP, random_plan
 
 FILLED = -1  # the source of a pixel that was cut out
 
@@ -167,6 +169,7 @@ def test_a_mask_of_bytes_keeps_its_classes_under_any_plan(backend):
 def test_rows_of_labels_that_lead_astray(backend, monkeypatch):
     """As on a GPU, where looking at the plan would make the host wait: the sample keeps its labels."""
     monkeypatch.setattr(cutmix_cuda.functional, "check_plan", lambda *_, **__: None)
+    monkeypatch.setattr(cutmix_cuda.images, "check_plan", lambda *_, **__: None)
     good = [1, 0, 0, 12, 16, 0.25, 2]
     wrong = [[0, -1], [0, 9], [1, -1], [3, 13], [4, 17], [5, -0.5], [5, torch.nan], [6, 4]]
     rows = torch.tensor([good] * 9)
@@ -183,11 +186,111 @@ def test_rows_of_labels_that_lead_astray(backend, monkeypatch):
         assert_same_bits(mix_images(mask.to(backend.device), plan, **how), expected)
 
 
+LABEL_PATCHES = random_plan(5, 3, 4 + 3, 12, 16, sources=True, masks=(6, 8), soft=True)
+
+
+@functools.cache
+def sources_of_labels(cut_out: bool) -> Tensor:
+    """Whose label those patches leave at each pixel of a batch of four and a second of three, int64 (5, 12, 16, 3): the
+    sample, its row and its column; FILLED where it is cut out."""
+    rows, masks = LABEL_PATCHES.rows.tolist(), LABEL_PATCHES.masks.tolist()
+    left = torch.empty(5, 12, 16, 3, dtype=torch.int64)
+    for i, y, x in itertools.product(*map(range, left.shape[:3])):
+        owner = i % 4, y, x
+        for patch, source in zip(rows[i], LABEL_PATCHES.sources[i].tolist(), strict=True):
+            partner, y0, x0, y1, x1, lam, kind, number = patch
+            if kind == KEEP or not (y0 <= y < y1 and x0 <= x < x1) or (kind == FILL and not cut_out):
+                continue
+            below = float(np.int32(lam).view(np.float32)) if kind == BLEND else 0.0
+            if number > 0:
+                weight = masks[number - 1][y * 6 // 12][x * 8 // 16]
+                below = weight + (1 - weight) * below
+            if below < 0.5 and kind == FILL:
+                owner = FILLED, FILLED, FILLED
+            elif below < 0.5:
+                sy0, sx0, sy1, sx1 = source
+                owner = partner, sy0 + (y - y0) * (sy1 - sy0) // (y1 - y0), sx0 + (x - x0) * (sx1 - sx0) // (x1 - x0)
+        left[i, y, x] = torch.tensor(owner)
+    return left
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", LABEL_DTYPES, ids=str)
+def test_masks_of_labels_under_patches(backend, dtype):
+    """Patch by patch and pixel by pixel: the label of the larger weight, the one below at a half."""
+    masks, others = random_images((4, 12, 16), dtype), random_images((3, 12, 16), dtype, seed=1)
+    plan = PatchPlan(LABEL_PATCHES.rows, 12, 16, *LABEL_PATCHES[1:]).to(backend.device)
+    there, second = masks.to(backend.device), others.to(backend.device)
+    for ignore_index in (None, 1):
+        ignored = torch.full((1, 12, 16), ignore_index or 0).to(dtype)  # the last one, which FILLED is the index of
+        expected = torch.cat([masks, others, ignored])[sources_of_labels(ignore_index is not None).unbind(3)]
+        how = {"labels": True, "ignore_index": ignore_index, "others": second, "backend": backend.name}
+        mixed = mix_images(there, plan, **how)
+        assert_same_bits(mixed, expected)
+        out = torch.zeros_like(mixed)
+        assert mix_images(there, plan, out=out, **how) is out
+        assert_same_bits(out, expected)
+    assert_same_bits(there, masks)
+
+
+@every_backend
+def test_a_plan_of_one_box_leaves_the_same_labels_as_patches(backend):
+    """In place too; and by masks of the same weight instead of lam."""
+    mask, plan = random_images((10, 12, 16), torch.uint8), plan_of_every_kind()
+    patches = PatchPlan.from_plan(plan)
+    weights = torch.where(plan.kind == 2, plan.lam, 1.0)[:, None, None]
+    soft = PatchPlan.from_masks(weights, plan.partner.long(), 12, 16)
+    there, how = mask.to(backend.device), {"labels": True, "backend": backend.name}
+    for ignore_index in (None, 255):
+        expected = labels_after(mask, ignore_index)
+        for each in (plan.to(backend.device), patches.to(backend.device)):
+            assert_same_bits(mix_images(there, each, ignore_index=ignore_index, **how), expected)
+            own = there.clone()
+            assert cutmix_cuda.mix_images_(own, each, ignore_index=ignore_index, **how) is own
+            assert_same_bits(own, expected)
+    expected = torch.where((plan.kind == 2)[:, None, None], labels_after(mask, None), mask)
+    assert_same_bits(mix_images(there, soft.to(backend.device), **how), expected)
+
+
+def test_torchvisions_masks_are_never_blended_by_patches():
+    mask = torchvisions_mask(torch.uint8)
+    soft = PatchPlan.from_masks(torch.rand(16, 4, 4, generator=generator(1)), torch.arange(16).flip(0), 12, 16)
+    mixed = mix_images(mask, soft)
+    assert type(mixed) is type(mask)
+    expected = mix_images(mask.as_subclass(Tensor), soft, labels=True)
+    assert_same_bits(mixed.as_subclass(Tensor), expected)
+    assert set(expected.unique().tolist()) == {0, 10}
+    with pytest.raises(TypeError, match="masks of labels follow it by mix_images with labels=True"):
+        cutmix_cuda.paint(mask, None, soft)
+
+
+@every_backend
+def test_patches_of_labels_that_lead_astray(backend, monkeypatch):
+    """As on a GPU: a sample with a patch that may not be followed keeps its labels, whatever its others are."""
+    monkeypatch.setattr(PatchPlan, "check", lambda *_, **__: None)
+    wrong = [(0, -1), (0, 9), (1, -1), (3, 13), (5, 0x7FC00000), (6, 4), (7, 3)]  # of the second of two patches
+    good = [[1, 0, 0, 12, 16, 0, 1, 1], [1, 0, 0, 12, 16, 0, 2, 2]]
+    rows = torch.tensor([good] * (2 + len(wrong)), dtype=torch.int32)
+    sources = rows[:, :, 1:5].clone()
+    for sample, (column, value) in enumerate(wrong, start=1):
+        rows[sample, 1, column] = value
+    sources[-1, 1] = 0  # nothing, for a box that is something
+    rows[-1, 1, 5] = torch.tensor(0.75).view(torch.int32)  # so that it would be kept
+    mask = random_images((len(rows), 12, 16), torch.uint8)
+    expected = mask.clone()
+    expected[0] = mask[1]
+    plan = PatchPlan(rows, 12, 16, sources, torch.zeros(2, 1, 1)).to(backend.device)
+    assert_same_bits(mix_images(mask.to(backend.device), plan, labels=True, backend=backend.name), expected)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch.compile
 def test_masks_of_labels_in_a_compiled_graph():
     def step(images, masks):
         plan = Mix(cutout=0.3).sample_plan(len(images), *images.shape[-2:], seed=3)
-        return cutmix_cuda.apply_plan(images, None, plan)[0], mix_images(masks, plan, labels=True, ignore_index=255)
+        how = {"labels": True, "ignore_index": 255}
+        soft = PatchPlan.from_masks(images[:, 0], plan.partner.long(), 12, 16)
+        mixed = cutmix_cuda.apply_plan(images, None, plan)[0]
+        return mixed, mix_images(masks, plan, **how), mix_images(masks, soft, **how)
 
     images, masks = torch.rand(16, 3, 12, 16), random_images((16, 12, 16), torch.uint8)
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
@@ -217,6 +320,10 @@ def test_errors_of_masks_of_labels(arguments, error, says):
         mix_images(mask[:4], plan_of_every_kind(), labels=True)
     with pytest.raises(TypeError, match="^images must be a tensor"):
         mix_images([mask], plan_of_every_kind(), labels=True)
+    with pytest.raises(ValueError, match="^others must be None but for a PatchPlan"):
+        mix_images(mask, plan_of_every_kind(), others=mask)
+    with pytest.raises(ValueError, match="^plan must have partners in 0..3"):
+        mix_images(mask[:4], PatchPlan.from_plan(plan_of_every_kind()), labels=True)
 
 
 MASK_DTYPES = [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]

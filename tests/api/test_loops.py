@@ -6,13 +6,10 @@ import functools
 import os
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
@@ -23,17 +20,12 @@ import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
 
 from ..helpers import assert_same_bits, generator, label_coded_images, random_labels
+from ..ranks import RANKS, needs_gloo, run_on_ranks
 from .test_seed import oracle as counted_seed
 
 CLASSES = 5
 IMAGES = torch.rand(8, 3, 16, 20, generator=generator(0))
 LABELS = random_labels(8, CLASSES)
-
-
-@pytest.fixture
-def importable_tests(monkeypatch):
-    """Lets processes that are not forked import what they are to run, the installed package still going first."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
 
 
 def network() -> nn.Module:
@@ -114,7 +106,7 @@ def loader(mix: CutMix, seed: int, **how) -> DataLoader:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 @pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("spawn", True)])
-def test_workers_draw_by_their_own_counted_seeds(context, persistent, importable_tests):
+def test_workers_draw_by_their_own_counted_seeds(context, persistent):
     """Each batch by the hash of its worker's id and seed: all apart, and known in advance. One thread does the work."""
     # GNU OpenMP hangs in a forked process that asks for more threads; only the compiled backend is sure to use them.
     others = (2,) if context == "spawn" and "cpu" in cutmix_cuda.available_backends() else ()
@@ -299,13 +291,11 @@ def test_autocast_changes_the_network_alone(transform):
 
 # ---- Several processes
 
-RANKS, STEPS = 2, 3
+STEPS = 3
 
 
 def train_rank(rank: int, folder: str) -> None:
     """Four short runs of one rank, whose mixed images and gradients go to a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     runs: dict[str, list[tuple[Tensor, ...]]] = {}
     for run, seed in {"counted": 3, "again": 3, "other": 4, "drawn": None}.items():
         mix = CutMix(num_classes=CLASSES, seed=seed)
@@ -319,12 +309,11 @@ def train_rank(rank: int, folder: str) -> None:
             runs[run].append((mixed, targets, gradients(model)))
     torch.save(runs, f"{folder}/{rank}.pt")
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(CutMix(seed=3)))
-    dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
-def test_ranks_draw_apart_and_learn_together(tmp_path, importable_tests):
-    mp.spawn(train_rank, (str(tmp_path),), nprocs=RANKS)
+@needs_gloo
+def test_ranks_draw_apart_and_learn_together(tmp_path):
+    run_on_ranks(train_rank, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
     for run, seed in {"counted": 3, "again": 3, "other": 4}.items():

@@ -7,6 +7,7 @@ import pickle
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -356,6 +357,16 @@ def test_masks_are_as_smooth_as_they_are_said_to_be():
     assert wide < narrow / 2
 
 
+def test_fmix_is_the_published_one():
+    """Harris et al. 2020, given the noise: divided by powers of its frequencies, transformed back, and the largest."""
+    cells, noise = masks.fmix(LAM, 16, 24, decay=2.5, seed=1), masks._normal(torch.tensor([1]), torch.arange(5), 416)
+    frequency = np.hypot(np.fft.fftfreq(16)[:, None], np.fft.rfftfreq(24)).clip(1 / 24)
+    for mask, lam, parts in zip(cells.numpy(), LAM.tolist(), noise.double().numpy().reshape(5, 16, 13, 2), strict=True):
+        picture = np.fft.irfft2((parts[..., 0] + 1j * parts[..., 1]) / frequency**2.5, (16, 24)).ravel()
+        largest = np.argsort(-picture)[: round(lam * 16 * 24)]
+        assert set(np.flatnonzero(mask)) == set(largest)
+
+
 def test_grids_are_of_cells():
     cells = masks.grid(torch.full((200,), 0.5), 12, 12, cells=(3, 3), seed=1)
     blocks = cells.unflatten(2, (3, 4)).unflatten(1, (3, 4))
@@ -382,7 +393,7 @@ def test_errors_name_the_argument():
     partner, boxes = torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 2, 4, dtype=torch.int64)
     plan = PatchPlan.from_boxes(partner, boxes, 8, 8)
     fails(TypeError, "plan must be a PatchPlan, got MixPlan", lambda: paint(x, None, CutMix().sample_plan(4, 8, 8)))
-    fails(TypeError, "follow it with cutmix_cuda.paint", lambda: cutmix_cuda.mix_images(x, plan))
+    fails(TypeError, "follow it with cutmix_cuda.paint", lambda: cutmix_cuda.apply_plan(x, None, plan))
     fails(ValueError, "plan must be for images of height 9", lambda: paint(torch.rand(4, 3, 9, 8), None, plan))
     fails(ValueError, "others must be samples like images", lambda: paint(x, None, plan, others=x[:, :2]))
     fails(ValueError, "others must have the dtype", lambda: paint(x, None, plan, others=x.half()))

@@ -196,6 +196,24 @@ def test_traffic_is_one_read_and_one_write():
     assert report.buffers["images"].sectors_read <= images.nbytes // SECTOR
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_traffic_of_masks_is_theirs_beside(soft):
+    """A mask whose cells are whole sectors of the images makes nothing of them be read twice; its own bytes are read
+    once for each channel, which finds them in the cache."""
+    batch, channels, side = 4, 3, 64
+    images = torch.rand(batch, channels, side, side)
+    cells = torch.rand(batch, side // 8, side // 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    masks = cells.repeat_interleave(8, 1).repeat_interleave(8, 2).to(torch.float32 if soft else torch.bool)
+    rows = torch.tensor([[0, 0, side, side, 0, PASTE]]).expand(batch, 1, 6)
+    partner, number = torch.arange(batch).flip(0)[:, None, None], torch.arange(1, batch + 1)[:, None, None]
+    rows = torch.cat([partner, rows, number], dim=2).to(torch.int32)
+    parts = images, None, None, None, rows, None, masks, None
+    report = execute_patches(patches_call("paint", *parts, 0, 0.0, torch.float32, [0, 0])).report
+    assert report.buffers["out"].bytes_written == images.nbytes
+    assert report.buffers["images"].sectors_read <= images.nbytes // SECTOR
+    assert report.buffers["masks"].bytes_read <= channels * masks.nbytes
+
+
 # ---- In place
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import RICAP, Cutout, Mix, PatchPlan, ResizeMix, distributions, paint
+from cutmix_cuda import RICAP, Cutout, FMix, Mix, PatchPlan, ResizeMix, distributions, paint
 from cutmix_cuda._backends import ops_for
 from cutmix_cuda._ops import KINDS, PATCH_METHODS
 from cutmix_cuda.distributions import quantiles
@@ -136,17 +136,21 @@ def test_ricap_is_the_published_one():
         assert torch.allclose(targets[i], expected, atol=1e-6)
 
 
-def test_resizemix_is_the_published_one():
-    """The partner by F.interpolate, pasted where the box is."""
-    images, labels = torch.rand(32, 3, 24, 40), torch.arange(32)
+@pytest.mark.parametrize("size", [(24, 40), (1, 40), (40, 1)], ids=str)
+def test_resizemix_is_the_published_one(size):
+    """The partner by F.interpolate, pasted where the box is; in one dimension a span of 0.1 to 0.8 of the length."""
+    images, labels = torch.rand(32, 3, *size), torch.arange(32)
     mixed, targets, plan = ResizeMix(num_classes=32, seed=3)(images, labels, return_plan=True)
     for i in range(32):
         y0, x0, y1, x1 = plan.boxes[i, 0].tolist()
+        if 1 in size:
+            assert min(y1 - y0, x1 - x0) == 1 and 4 <= max(y1 - y0, x1 - x0) <= 32
         partner, expected = int(plan.partner[i, 0]), images[i].clone()
         small = torch.nn.functional.interpolate(images[partner][None], size=(y1 - y0, x1 - x0), mode="nearest")[0]
         expected[:, y0:y1, x0:x1] = small
         assert torch.equal(mixed[i], expected)
-        assert float(targets[i, partner]) == pytest.approx((y1 - y0) * (x1 - x0) / (24 * 40), abs=1e-6)
+        share = (y1 - y0) * (x1 - x0) / (size[0] * size[1])
+        assert float(targets[i, partner]) == pytest.approx(share, abs=1e-6)
 
 
 def test_nearest_sizes_of_torch_and_ours():
@@ -294,7 +298,7 @@ def test_a_draw_in_common_is_one_method(scope):
 def test_label_is_the_share_of_pixels_that_are_coded_with_it():
     images = label_coded_images((12, 1, 24, 40))
     pasting = Mix(num_classes=12, mixup_alpha=None, ricap=0.3, resizemix=0.3, seed=1)
-    for transform in (RICAP(num_classes=12, seed=1), ResizeMix(num_classes=12, seed=1), pasting):
+    for transform in (*(method(num_classes=12, seed=1) for method in (RICAP, ResizeMix, FMix)), pasting):
         mixed, targets = transform(images, torch.arange(12))
         counts = torch.stack([(mixed == label).sum(dim=(1, 2, 3)) for label in range(12)], dim=1)
         assert torch.allclose(targets, counts / (24 * 40), atol=1e-6)
