@@ -26,6 +26,7 @@ from ._ops import (
     Scope,
     TargetFormat,
 )
+from ._seed import seed_of_call
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
 _PER_BATCH, PER_DRAW = 0, 1  # streams
@@ -435,22 +436,28 @@ def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_F
 
 
 def sample_and_apply(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=_NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return *apply(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 
 
 def sample_and_apply_out(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out,
+    fill=_NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill), plan
 
 
 def sample_and_apply_(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=_NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 
