@@ -67,20 +67,20 @@ _MOST_REMEMBERED = 4096
 _drawn: dict[int, Tensor] = {}
 
 
-def _recomputable(draw: Callable[[], Tensor]) -> Tensor:
-    """What draw gives; again that, without another draw, where activation checkpointing recomputes it.
+def _recomputable(draw: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """What draw gives of arguments; again that, without another draw, where activation checkpointing recomputes it.
 
     Checkpointing puts torch's default generator back to where it was, and nothing else. So in a block that may be
     recomputed a draw has a name, a number of that generator, by which the recomputation finds it again.
     """
     recomputes = _in_backward()
     if not recomputes and not _may_be_recomputed():
-        return draw()
+        return draw(*arguments)
     name = int(torch.empty(1, dtype=torch.int64, device=_CPU).random_())
     if not recomputes:
         while len(_drawn) >= _MOST_REMEMBERED:
             _drawn.pop(next(iter(_drawn)), None)
-        _drawn[name] = draw()
+        _drawn[name] = draw(*arguments)
     elif name not in _drawn:
         raise RuntimeError(
             "a counted seed or a generator that draws in backward has to have drawn in forward as well, in a block "
@@ -167,7 +167,7 @@ class CountedSeed(nn.Module):
         """
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.next_seed(self._state)
-        return _recomputable(lambda: _next(self._values))
+        return _recomputable(_next, self._values)
 
     def get_extra_state(self) -> Tensor:
         return self._state[:2].clone()
@@ -258,7 +258,7 @@ def seed_tensor(
             check_generator(generator)
             if device.type == "cuda" and generator.device.type == "cpu":
                 _check_not_capturing()
-            return _recomputable(lambda: _random_seed(generator.device, generator, like))
+            return _recomputable(_random_seed, generator.device, generator, like)
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.draw_seed(_number_of_draw(), device=_CPU)
         return _random_seed(device if _is_capturing(device) else _CPU, like=like)

@@ -159,8 +159,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
             f"{name} must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
             f"got shape {tuple(images.shape)}"
         )
-    batch, *_, height, width = images.shape
-    if batch > MAX_BATCH or height * width > MAX_INT32:
+    shape = images.shape
+    if shape[0] > MAX_BATCH or shape[-2] * shape[-1] > MAX_INT32:
         raise ValueError(
             f"{name} must be at most {MAX_BATCH}, of at most {MAX_INT32} pixels (height times width), "
             f"got shape {tuple(images.shape)}"

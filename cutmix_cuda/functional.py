@@ -56,7 +56,7 @@ def _labels_of_op(
     op_looks: bool = False,
 ) -> tuple[Tensor | None, int]:
     """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
-    if wanted == Targets.pairs:
+    if wanted is Targets.pairs:
         check_class_indices(labels, num_classes, batch, device)
         return None, 0
     return labels, _validation.check_labels(
@@ -107,12 +107,12 @@ def run(
     try:
         if inplace:
             mixed = given
-            dense, packed = ops.sample_and_apply_(images, *arguments, *fill, check_labels=at_once)
+            dense, packed = ops.sample_and_apply_(images, *arguments, fill, at_once)
         elif out is not None:
             mixed = out
-            dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), *fill, check_labels=at_once)
+            dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill, at_once)
         else:
-            mixed, dense, packed = ops.sample_and_apply(images, *arguments, *fill, check_labels=at_once)
+            mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill, at_once)
             mixed = of_class(mixed, given)
     except RuntimeError:
         if at_once and op_labels is not None and op_labels.dim() == 1:
@@ -452,13 +452,13 @@ def _follow(
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = given, ops.apply_(pixels, *arguments, *words)
+        mixed, dense = given, ops.apply_(pixels, *arguments, words)
     elif out is not None:
         _validation.check_out(out, images)
         written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
-        mixed, dense = out, ops.apply_out(pixels, *arguments, written, *words)
+        mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
     else:
-        mixed, dense = ops.apply(pixels, *arguments, *words)
+        mixed, dense = ops.apply(pixels, *arguments, words)
         mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
     if inplace or out is not None:
         _mark_written(mixed)

@@ -12,6 +12,7 @@ from .._ops import (
     BLENDED_DTYPES,
     INVERSE_OF_THEMSELVES,
     KINDS,
+    NO_FILL,
     PLAN_COLUMNS,
     QUANTILE_INTERVALS,
     Draw,
@@ -205,9 +206,6 @@ def run(
     if destination is not out:
         copy_into(out, destination)
     return targets, plan
-
-
-NO_FILL = (0, 0)
 
 
 def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
