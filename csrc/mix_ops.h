@@ -34,14 +34,19 @@ inline void set_extent(Plan* plan, int64_t batch, int64_t height, int64_t width)
 }
 
 struct DrawArgs {  // the arguments of every op that samples, in the order of the schemas
-    const Tensor& seed;
+    const OptionalTensor& seed;
     const Tensor& quantiles;
     const std::vector<double>& bounds;
     const std::vector<int64_t>& sampling;
 };
 
-// On the CPU by value; the kernel loads it from the device of the anchor.
-inline void set_seed(Plan* plan, const Tensor& seed, const Tensor& anchor) {
+// Drawn where there is none. On the CPU by value; the kernel loads it from the device of the anchor.
+inline void set_seed(Plan* plan, const OptionalTensor& given, const Tensor& anchor) {
+    if (!given.has_value()) {
+        plan->seed = static_cast<uint64_t>(draw_seed());
+        return;
+    }
+    const Tensor& seed = *given;
     STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long, "seed must be one int64");
     if (seed.is_cpu()) {
         plan->seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.const_data_ptr()));
@@ -53,7 +58,7 @@ inline void set_seed(Plan* plan, const Tensor& seed, const Tensor& anchor) {
 
 // Sets up sampling into a new packed plan, which it returns.
 inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
-    const Tensor &seed = args.seed, &quantiles = args.quantiles;
+    const Tensor& quantiles = args.quantiles;
     Draw& draw = plan->draw;
     STD_TORCH_CHECK(quantiles.dim() == 2 && quantiles.size(0) == kKinds && quantiles.size(1) == kKnots &&
                         quantiles.scalar_type() == ScalarType::Float && quantiles.is_contiguous(),
@@ -67,7 +72,7 @@ inline Tensor set_draw(Plan* plan, const DrawArgs& args) {
     draw.width = plan->width;
     STD_TORCH_CHECK(plan->can_blend || !may_blend(draw.bounds),
                     "mixup blends images of dtype uint8, float16, bfloat16, float32 and float64 only");
-    set_seed(plan, seed, quantiles);
+    set_seed(plan, args.seed, quantiles);
     Tensor sampled = new_matrix(plan->batch, kPlanColumns, ScalarType::Int, quantiles);
     plan->sampled = static_cast<PlanRow*>(sampled.mutable_data_ptr());
     return sampled;
@@ -115,6 +120,13 @@ inline TargetTensors set_targets(Targets* targets, const OptionalTensor& labels,
     targets->num_classes = classes;
     targets->smoothing = smoothing_of(format.label_smoothing, classes);
     return tensors;
+}
+
+// Refuses class indices outside of 0..num_classes-1.
+inline void check_classes(const Targets& targets, int64_t batch) {
+    if (!targets.labels || is_float(targets.labels_dtype)) return;
+    for (int64_t i = 0; i < batch; ++i)
+        STD_TORCH_CHECK(load_class(targets, i) >= 0, "labels must be in 0..num_classes-1");
 }
 
 inline bool tensor_rows(const Tensor& tensor, Rows* rows) {
@@ -189,13 +201,13 @@ struct MixOps {
         return call;
     }
 
-    // What is left of a call once its plan is set up: the targets, and the pixels, in place where there is no out.
-    static Tensor run(MixCall* call, const Tensor& images, const OptionalTensor& labels, const TargetFormat& format,
-                      const OptionalTensor& out) {
-        const TargetTensors targets = set_targets(&call->targets, labels, format, images.size(0), images);
-        if (images.size(0) > 0 && out.has_value()) run_into(call, images, *out);
-        if (images.size(0) > 0 && !out.has_value()) run_in_place(call, images);
-        return targets.out;
+    // In place where there is no out.
+    static void run(MixCall* call, const Tensor& images, const OptionalTensor& out) {
+        if (images.size(0) == 0) return;
+        if (out.has_value())
+            run_into(call, images, *out);
+        else
+            run_in_place(call, images);
     }
 
     static Tensor follow(const Tensor& images, const OptionalTensor& labels, const Tensor& packed,
@@ -203,18 +215,24 @@ struct MixOps {
         MixCall call = call_for(images, fill);
         STD_TORCH_CHECK(same_device(packed, images), "plan must be on the device of the images");
         const Tensor plan = set_given(&call.plan, packed);
-        return run(&call, images, labels, format, out);
+        const TargetTensors targets = set_targets(&call.targets, labels, format, images.size(0), images);
+        run(&call, images, out);
+        return targets.out;
     }
 
     static std::tuple<Tensor, Tensor> sample_and_follow(const Tensor& images, const OptionalTensor& labels,
                                                         const DrawArgs& draw, const TargetFormat& format,
-                                                        const OptionalTensor& out, const std::vector<int64_t>& fill) {
+                                                        const OptionalTensor& out, const std::vector<int64_t>& fill,
+                                                        bool check_labels) {
         MixCall call = call_for(images, fill);
         STD_TORCH_CHECK(same_device(draw.quantiles, images), "quantiles must be on the device of the images");
+        const TargetTensors targets = set_targets(&call.targets, labels, format, images.size(0), images);
+        if (check_labels && images.is_cpu()) check_classes(call.targets, images.size(0));
         Tensor packed = set_draw(&call.plan, draw);
         STD_TORCH_CHECK(out.has_value() || own_inverse(call.plan.draw.sampling.partner),
                         "in place, partner must be its own inverse: flip or mirror");
-        return {run(&call, images, labels, format, out), packed};
+        run(&call, images, out);
+        return {targets.out, packed};
     }
 
     // ---- The ops, in the order of cutmix_cuda/_ops.py
@@ -264,31 +282,32 @@ struct MixOps {
         return follow(images, labels, packed, {num_classes, label_smoothing, dtype}, std::nullopt, fill);
     }
 
-    static std::tuple<Tensor, Tensor, Tensor> sample_and_apply(Tensor images, OptionalTensor labels, Tensor seed,
-                                                               Tensor quantiles, Floats bounds, Ints sampling,
-                                                               int64_t num_classes, double label_smoothing,
-                                                               ScalarType dtype, Ints fill) {
+    static std::tuple<Tensor, Tensor, Tensor> sample_and_apply(Tensor images, OptionalTensor labels,
+                                                               OptionalTensor seed, Tensor quantiles, Floats bounds,
+                                                               Ints sampling, int64_t num_classes,
+                                                               double label_smoothing, ScalarType dtype, Ints fill,
+                                                               bool check_labels) {
         Tensor out = new_like(images);
         auto [targets, packed] = sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
-                                                   {num_classes, label_smoothing, dtype}, out, fill);
+                                                   {num_classes, label_smoothing, dtype}, out, fill, check_labels);
         return {out, targets, packed};
     }
 
-    static std::tuple<Tensor, Tensor> sample_and_apply_out(Tensor images, OptionalTensor labels, Tensor seed,
+    static std::tuple<Tensor, Tensor> sample_and_apply_out(Tensor images, OptionalTensor labels, OptionalTensor seed,
                                                            Tensor quantiles, Floats bounds, Ints sampling,
                                                            int64_t num_classes, double label_smoothing,
-                                                           ScalarType dtype, Tensor out, Ints fill) {
+                                                           ScalarType dtype, Tensor out, Ints fill, bool check_labels) {
         check_out(images, out);
         return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
-                                 {num_classes, label_smoothing, dtype}, out, fill);
+                                 {num_classes, label_smoothing, dtype}, out, fill, check_labels);
     }
 
-    static std::tuple<Tensor, Tensor> sample_and_apply_(Tensor images, OptionalTensor labels, Tensor seed,
+    static std::tuple<Tensor, Tensor> sample_and_apply_(Tensor images, OptionalTensor labels, OptionalTensor seed,
                                                         Tensor quantiles, Floats bounds, Ints sampling,
                                                         int64_t num_classes, double label_smoothing, ScalarType dtype,
-                                                        Ints fill) {
+                                                        Ints fill, bool check_labels) {
         return sample_and_follow(images, labels, {seed, quantiles, bounds, sampling},
-                                 {num_classes, label_smoothing, dtype}, std::nullopt, fill);
+                                 {num_classes, label_smoothing, dtype}, std::nullopt, fill, check_labels);
     }
 
     static void register_ops(torch::stable::detail::StableLibrary& library) {

@@ -96,6 +96,19 @@ inline Tensor new_like(const Tensor& tensor) {
     return new_strided(tensor.dim(), tensor.sizes().data(), tensor.strides().data(), dtype, tensor);
 }
 
+// As torch.empty(1, dtype=torch.int64).random_(), on the CPU from torch's default generator.
+inline int64_t draw_seed() {
+    const int64_t one = 1;
+    AtenTensorHandle handle;
+    TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(1, &one, &one, aoti_torch_dtype_int64(), aoti_torch_device_type_cpu(), 0, &handle));
+    const Tensor seed(handle);
+    StableIValue stack[] = {torch::stable::detail::from(seed), torch::stable::detail::from(std::nullopt)};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::random_", "", stack, TORCH_ABI_VERSION));
+    const Tensor same = torch::stable::detail::to<Tensor>(stack[0]);
+    return *static_cast<const int64_t*>(same.const_data_ptr());
+}
+
 inline bool is_aligned(const Tensor& tensor, size_t bytes) {
     return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
 }

@@ -189,6 +189,7 @@ def _namespace(name: str) -> SimpleNamespace:
     return SimpleNamespace(**{op: getattr(ops, op).default for op in (*OPS, *FEATURE_OPS)})
 
 
+_CPU = torch.device("cpu")
 _OPS = {
     None: _namespace("cutmix_cuda"),
     "cuda": _namespace("cutmix_cuda"),
@@ -270,6 +271,8 @@ device_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def ops_for(backend: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of a backend for tensors on a device."""
+    if backend is None and _DEFAULT is None and device == _CPU:
+        return _OPS[None]  # as below, in a tenth of the time
     chosen = check_variable() if backend is None else check_backend(backend)
     name, remedy = ("CUTMIX_CUDA_BACKEND", "unset it") if backend is None else ("backend", "use backend=None")
     if chosen is not None and not _runs_on(chosen, device.type):

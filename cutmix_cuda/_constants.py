@@ -10,14 +10,14 @@ from torch import Tensor
 _built: dict[tuple[object, ...], Tensor] = {}
 
 
-def built_once(key: tuple[object, ...], build: Callable[[], Tensor]) -> Tensor:
-    """The tensor of a key, built when it is first asked for."""
+def built_once(key: tuple[object, ...], build: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """The tensor of a key, built of the arguments when it is first asked for."""
     # Where a mode (FakeTensorMode, torch.export) or a transform makes tensors of its own, they are for it alone.
     traced = torch._C._len_torch_dispatch_stack() > 0
     tensor = None if traced else _built.get(key)
     if tensor is None:
         with torch.inference_mode(False):  # a graph may save it for its backward
-            tensor = build()
+            tensor = build(*arguments)
         if not traced and not torch._is_functional_tensor(tensor):
             _built[key] = tensor
     return tensor

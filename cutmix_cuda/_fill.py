@@ -8,6 +8,7 @@ import numbers
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ._ops import NO_FILL
 from .distributions import constant
 
 
@@ -54,8 +55,8 @@ def _words_of(fill: float, dtype: torch.dtype, name: str) -> tuple[int, int]:
 _words_of._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
-def fill_words(fill: float, dtype: torch.dtype, name: str = "fill") -> tuple[()] | tuple[tuple[int, int]]:
-    """A value of a dtype over and over, as the argument of the ops; none for 0, which is their default."""
+def fill_words(fill: float, dtype: torch.dtype, name: str = "fill") -> tuple[int, int]:
+    """A value of a dtype over and over, as the argument of the ops."""
     if fill == 0:
-        return ()  # bits of 0 in every dtype; float8_e8m0fnu has no zero, and these are the bits of its least
-    return (_words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype, name),)
+        return NO_FILL  # bits of 0 in every dtype; float8_e8m0fnu has no zero, and these are the bits of its least
+    return _words_of(constant(fill) if torch.compiler.is_compiling() else fill, dtype, name)

@@ -221,6 +221,10 @@ _DRAW = "Tensor seed, Tensor quantiles, float[] bounds, int[] sampling"
 _SIZES = "SymInt batch, SymInt height, SymInt width"
 _TARGETS = "SymInt num_classes, float label_smoothing, ScalarType dtype"
 _FILL = "int[] fill=[0, 0]"
+# A call: without a seed it is drawn from torch's default generator on the CPU. check_labels: on the CPU class indices
+# outside of 0..num_classes-1 are refused, before anything is drawn or written, instead of giving NaN targets.
+_CALL_DRAW = _DRAW.replace("Tensor seed", "Tensor? seed")
+_CALL = f"{_FILL}, bool check_labels=False"
 
 # And of the batch tail.
 # view_tables: float32 (tables, 4097), of which the first holds the quantiles of an erased box's aspect, divided by
@@ -288,20 +292,14 @@ def _fake_apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill
 
 
 def _fake_sample_and_apply(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=()
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, *rest
 ):
     targets = _new_targets(images, labels, num_classes, dtype)
     return torch.empty_like(images), targets, _new_plan(images, images.shape[0])
 
 
 def _fake_sample_and_apply_out(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=()
-):
-    return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
-
-
-def _fake_sample_and_apply_(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=()
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, *rest
 ):
     return _new_targets(images, labels, num_classes, dtype), _new_plan(images, images.shape[0])
 
@@ -451,15 +449,19 @@ OPS = {
     "apply_out": Op(f"({_IMAGES}, Tensor plan, {_TARGETS}, {_OUT}, {_FILL}) -> Tensor", _fake_apply_out),
     "apply_": Op(f"({_IMAGES_WRITTEN}, Tensor plan, {_TARGETS}, {_FILL}) -> Tensor", _fake_apply_),
     "sample_and_apply": Op(
-        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor, Tensor)", _fake_sample_and_apply, READS_ON_HOST
+        f"({_IMAGES}, {_CALL_DRAW}, {_TARGETS}, {_CALL}) -> (Tensor, Tensor, Tensor)",
+        _fake_sample_and_apply,
+        READS_ON_HOST,
     ),
     "sample_and_apply_out": Op(
-        f"({_IMAGES}, {_DRAW}, {_TARGETS}, {_OUT}, {_FILL}) -> (Tensor, Tensor)",
+        f"({_IMAGES}, {_CALL_DRAW}, {_TARGETS}, {_OUT}, {_CALL}) -> (Tensor, Tensor)",
         _fake_sample_and_apply_out,
         READS_ON_HOST,
     ),
     "sample_and_apply_": Op(
-        f"({_IMAGES_WRITTEN}, {_DRAW}, {_TARGETS}, {_FILL}) -> (Tensor, Tensor)", _fake_sample_and_apply_, READS_ON_HOST
+        f"({_IMAGES_WRITTEN}, {_CALL_DRAW}, {_TARGETS}, {_CALL}) -> (Tensor, Tensor)",
+        _fake_sample_and_apply_out,
+        READS_ON_HOST,
     ),
     # The adjoint of apply_out without labels: gradients of the mixed images -> those of the images.
     "apply_adjoint_out": Op("(Tensor gradients, Tensor plan, Tensor(a!) out) -> ()", _fake_apply_adjoint_out),

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import get_worker_info
 
+from . import _validation
 from ._ops import LIBRARIES
 from ._tensors import is_example, plain
-from ._validation import check_dense
 
 _CPU = torch.device("cpu")
 
@@ -67,20 +67,20 @@ _MOST_REMEMBERED = 4096
 _drawn: dict[int, Tensor] = {}
 
 
-def _recomputable(draw: Callable[[], Tensor]) -> Tensor:
-    """What draw gives; again that, without another draw, where activation checkpointing recomputes it.
+def _recomputable(draw: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """What draw gives of arguments; again that, without another draw, where activation checkpointing recomputes it.
 
     Checkpointing puts torch's default generator back to where it was, and nothing else. So in a block that may be
     recomputed a draw has a name, a number of that generator, by which the recomputation finds it again.
     """
     recomputes = _in_backward()
     if not recomputes and not _may_be_recomputed():
-        return draw()
+        return draw(*arguments)
     name = int(torch.empty(1, dtype=torch.int64, device=_CPU).random_())
     if not recomputes:
         while len(_drawn) >= _MOST_REMEMBERED:
             _drawn.pop(next(iter(_drawn)), None)
-        _drawn[name] = draw()
+        _drawn[name] = draw(*arguments)
     elif name not in _drawn:
         raise RuntimeError(
             "a counted seed or a generator that draws in backward has to have drawn in forward as well, in a block "
@@ -167,7 +167,7 @@ class CountedSeed(nn.Module):
         """
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.next_seed(self._state)
-        return _recomputable(lambda: _next(self._values))
+        return _recomputable(_next, self._values)
 
     def get_extra_state(self) -> Tensor:
         return self._state[:2].clone()
@@ -200,7 +200,7 @@ def check_generator(generator: torch.Generator | None) -> None:
 
 
 def _check_tensor(seed: Tensor, device: torch.device) -> None:
-    check_dense("seed", seed)
+    _validation.check_dense("seed", seed)
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
     if seed.device not in (device, _CPU):
@@ -240,6 +240,10 @@ def _random_seed(device: torch.device, generator: torch.Generator | None = None,
     return torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
 
 
+def _is_capturing(device: torch.device) -> bool:
+    return device != _CPU and device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def seed_tensor(
     seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device, like: Tensor | None = None
 ) -> Tensor:
@@ -254,13 +258,24 @@ def seed_tensor(
             check_generator(generator)
             if device.type == "cuda" and generator.device.type == "cpu":
                 _check_not_capturing()
-            return _recomputable(lambda: _random_seed(generator.device, generator, like))
+            return _recomputable(_random_seed, generator.device, generator, like)
         if torch.compiler.is_compiling():
             return torch.ops.cutmix_cuda.draw_seed(_number_of_draw(), device=_CPU)
-        capturing = device != _CPU and device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        return _random_seed(device if capturing else _CPU, like=like)
+        return _random_seed(device if _is_capturing(device) else _CPU, like=like)
     _check_no_generator(generator)
     if isinstance(seed, Tensor):
         _check_tensor(seed, device)
         return plain(seed)
     return torch.tensor([_signed(seed)], device=_CPU)
+
+
+def is_drawn_by_op(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> bool:
+    """Whether an op that runs at once and is given no seed draws what :func:`seed_tensor` would."""
+    return seed is None and generator is None and not _is_capturing(device)
+
+
+def seed_of_call(seed: Tensor | None, labels: Tensor | None, num_classes: int, check_labels: bool) -> Tensor:
+    """The seed that a call of an op goes by, drawn if none was given, after a look at the labels if asked for."""
+    if check_labels and labels is not None and not labels.is_floating_point():
+        _validation.check_range("labels", labels, num_classes)
+    return _random_seed(_CPU) if seed is None else seed

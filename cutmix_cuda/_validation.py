@@ -21,15 +21,15 @@ from ._tv_tensors import is_tv_tensor
 
 _Choice = TypeVar("_Choice", bound=IntEnum)
 
-INTEGER_DTYPES = (
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.uint32,
-    torch.int32,
-    torch.uint64,
+INTEGER_DTYPES = (  # the usual one first, which is found first
     torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint64,
+    torch.uint32,
+    torch.uint16,
+    torch.uint8,
 )
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_IMAGE_DIMS = 8
@@ -51,6 +51,11 @@ def has_memory(tensor: Tensor) -> bool:
         return False
     modes = _count_modes() > 0
     return not (modes and any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES))
+
+
+def runs_at_once(tensor: Tensor) -> bool:
+    """Whether an op on a tensor runs now and on its memory: no tracer and no transform of torch.func is in between."""
+    return has_memory(tensor) and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -154,8 +159,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
             f"{name} must have 3 to {MAX_IMAGE_DIMS} dimensions, (batch, ..., height, width), "
             f"got shape {tuple(images.shape)}"
         )
-    batch, *_, height, width = images.shape
-    if batch > MAX_BATCH or height * width > MAX_INT32:
+    shape = images.shape
+    if shape[0] > MAX_BATCH or shape[-2] * shape[-1] > MAX_INT32:
         raise ValueError(
             f"{name} must be at most {MAX_BATCH}, of at most {MAX_INT32} pixels (height times width), "
             f"got shape {tuple(images.shape)}"
@@ -201,12 +206,14 @@ def check_labels(
     *,
     any_class: bool = False,
     differentiable: bool = False,
+    op_looks: bool = False,
     name: str = "labels",
 ) -> int:
     """The number of classes, after every check of labels against it, the batch size and the device.
 
     any_class: class indices need no num_classes, without which they only must not be negative; 0 is returned for it.
     differentiable: soft labels may require grad.
+    op_looks: the values of class indices are left to the op.
     """
     if labels is None:
         if num_classes is not None:
@@ -251,7 +258,7 @@ def check_labels(
         raise ValueError(f"{name} must have one entry a sample, {batch}, got {labels.shape[0]}")
     if labels.device != device:
         raise ValueError(f"{name} must be on the device of the images, {device}, got {labels.device}")
-    if labels.dim() == 1:
+    if labels.dim() == 1 and not op_looks:
         check_range(name, labels, num_classes)
     return 0 if num_classes is None else num_classes
 

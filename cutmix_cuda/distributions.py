@@ -157,7 +157,7 @@ def quantiles(
     if torch.compiler.is_compiling():
         parts = tuple(_parts(each) for each in distributions)
         return getattr(OfGraphs, _name_of_tables(device, methods, *parts))
-    return _tables(device, methods, *distributions)
+    return _tables(device, methods, distributions)
 
 
 _ROUNDING = 1e-9  # of an inverse_cdf's float64, and less than that of the tables' float32
@@ -208,17 +208,18 @@ def _knots_of_method(method: int, drawn: float | Distribution | None) -> np.ndar
     return knots if method == PatchMethod.resizemix else 1.0 - knots[::-1]  # lambda is what is left of the image
 
 
-def _tables(device: torch.device, methods: int, *distributions: float | Distribution | None) -> Tensor:
-    def build() -> Tensor:
-        drawn = (*distributions, *[None] * (methods - len(distributions)))
-        knots = [_knots_of_method(method, each) for method, each in enumerate(drawn, start=1)]
-        return torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
+def _new_tables(device: torch.device, methods: int, distributions: Sequence[float | Distribution | None]) -> Tensor:
+    drawn = (*distributions, *[None] * (methods - len(distributions)))
+    knots = [_knots_of_method(method, each) for method, each in enumerate(drawn, start=1)]
+    return torch.from_numpy(np.stack(knots).astype(np.float32)).to(device)
 
-    return built_once(("quantiles", device, methods, *distributions), build)
+
+def _tables(device: torch.device, methods: int, distributions: Sequence[float | Distribution | None]) -> Tensor:
+    return built_once(("quantiles", device, methods, *distributions), _new_tables, device, methods, distributions)
 
 
 def _name_of_tables(device: torch.device, methods: int, *parts: Any) -> str:
-    return name_in_graphs(_tables(device, methods, *[_made_of(each) for each in parts]))
+    return name_in_graphs(_tables(device, methods, [_made_of(each) for each in parts]))
 
 
 _name_of_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]

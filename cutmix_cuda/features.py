@@ -22,12 +22,11 @@ from torch.autograd import forward_ad
 from . import _backends, _validation
 from ._fill import check_fill, fill_words
 from ._literals import BackendName
-from ._ops import LIBRARIES, Kind
+from ._ops import LIBRARIES, NO_FILL, Kind
 from ._tensors import is_example, of_class, plain
 from .plan import MixPlan, check_plan_batch
 from .reference import mixes_target, smoothing_of, valid_rows
 
-_NO_FILL = (0, 0)
 _EMBEDDING_DIMS, _TOKEN_DIMS = 2, 3  # maps have more
 
 
@@ -58,7 +57,7 @@ def _in_parts(run, tensor: Tensor, plan: Tensor, height: int, width: int, prefix
     return out
 
 
-def _mix(ops: Any, features: Tensor, plan: Tensor, height: int, width: int, prefix: int, fill=_NO_FILL) -> Tensor:
+def _mix(ops: Any, features: Tensor, plan: Tensor, height: int, width: int, prefix: int, fill=NO_FILL) -> Tensor:
     def run(part: Tensor, rows: Tensor, out: Tensor) -> None:
         ops.apply_out(part, None, rows, 0, 0.0, torch.float32, out, fill)
 
@@ -105,7 +104,7 @@ class _Rule:
     height: int
     width: int
     prefix: int
-    fill: Sequence[int] = _NO_FILL
+    fill: Sequence[int] = NO_FILL
     adjoint: bool = False
 
     def run(self, tensor: Tensor, plan: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class _Rule:
     @property
     def linear(self) -> _Rule:
         """Without what does not depend on the tensor."""
-        return replace(self, fill=_NO_FILL)
+        return replace(self, fill=NO_FILL)
 
     @property
     def transposed(self) -> _Rule:
@@ -157,10 +156,10 @@ class _Followed(torch.autograd.Function):
         return torch.stack([_Followed.apply(*each, rule) for each in zip(tensors, plans, strict=True)]), 0
 
 
-def _follow(ops: Any, features: Tensor, plan: Tensor, height: int, width: int, prefix: int, fill=()) -> Tensor:
+def _follow(ops: Any, features: Tensor, plan: Tensor, height: int, width: int, prefix: int, fill=NO_FILL) -> Tensor:
     if torch.compiler.is_compiling():
-        return ops.mix_features(features, plan, height, width, prefix, *fill)
-    return _Followed.apply(features, plan, _Rule(ops, height, width, prefix, *fill))
+        return ops.mix_features(features, plan, height, width, prefix, fill)
+    return _Followed.apply(features, plan, _Rule(ops, height, width, prefix, fill))
 
 
 # ---- Features

@@ -15,7 +15,7 @@ from ._fill import check_fill, fill_words
 from ._literals import BackendName, TargetsName
 from ._ops import BLENDED_DTYPES, Sampling
 from ._options import CutMixOptions, MixOptions, PlanOptions, Settings, TargetOptions, complete, with_options
-from ._seed import seed_tensor
+from ._seed import is_drawn_by_op, seed_tensor
 from ._tensors import of_class, plain
 from ._tv_tensors import classes_of
 from .distributions import quantiles
@@ -51,13 +51,17 @@ def _labels_of_op(
     batch: int,
     device: torch.device,
     wanted: Targets,
+    *,
     differentiable: bool = False,
+    op_looks: bool = False,
 ) -> tuple[Tensor | None, int]:
     """What an op is to make dense targets of, and their classes, after every check: no labels where pairs are made."""
-    if wanted == Targets.pairs:
+    if wanted is Targets.pairs:
         check_class_indices(labels, num_classes, batch, device)
         return None, 0
-    return labels, _validation.check_labels(labels, num_classes, batch, device, differentiable=differentiable)
+    return labels, _validation.check_labels(
+        labels, num_classes, batch, device, differentiable=differentiable, op_looks=op_looks
+    )
 
 
 def run(
@@ -81,16 +85,18 @@ def run(
     device = images.device
     if settings.blends:
         _validation.check_blends(given)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets)
+    at_once = _validation.runs_at_once(images)
+    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets, op_looks=at_once)
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
         _validation.check_in_place(images, Sampling(*settings.sampling).partner)
     elif out is not None:
         _validation.check_out(out, images)
+    op_draws = at_once and is_drawn_by_op(seed, generator, device)
     arguments = (
         op_labels,
-        seed_tensor(seed, generator, device, like=images),
+        None if op_draws else seed_tensor(seed, generator, device, like=images),
         quantiles(settings.distributions, device),
         settings.bounds,
         settings.sampling,
@@ -98,15 +104,23 @@ def run(
         settings.label_smoothing,
         settings.target_dtype,
     )
-    if inplace:
-        mixed = given
-        dense, packed = ops.sample_and_apply_(images, *arguments, *fill)
-    elif out is not None:
-        mixed = out
-        dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), *fill)
-    else:
-        mixed, dense, packed = ops.sample_and_apply(images, *arguments, *fill)
-        mixed = of_class(mixed, given)
+    try:
+        if inplace:
+            mixed = given
+            dense, packed = ops.sample_and_apply_(images, *arguments, fill, at_once)
+        elif out is not None:
+            mixed = out
+            dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill, at_once)
+        else:
+            mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill, at_once)
+            mixed = of_class(mixed, given)
+    except RuntimeError:
+        if at_once and op_labels is not None and op_labels.dim() == 1:
+            try:
+                _validation.check_range("labels", op_labels, classes)
+            except ValueError as in_words:
+                raise in_words from None
+        raise
     if inplace or out is not None:
         _mark_written(mixed)
     if labels is None:
@@ -438,13 +452,13 @@ def follow(
     arguments = op_labels, plan.packed, classes, share, dtype
     if inplace:
         _validation.check_in_place(images)
-        mixed, dense = given, ops.apply_(pixels, *arguments, *words)
+        mixed, dense = given, ops.apply_(pixels, *arguments, words)
     elif out is not None:
         _validation.check_out(out, images)
         written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
-        mixed, dense = out, ops.apply_out(pixels, *arguments, written, *words)
+        mixed, dense = out, ops.apply_out(pixels, *arguments, written, words)
     else:
-        mixed, dense = ops.apply(pixels, *arguments, *words)
+        mixed, dense = ops.apply(pixels, *arguments, words)
         mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
     if inplace or out is not None:
         _mark_written(mixed)

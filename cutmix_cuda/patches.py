@@ -111,7 +111,7 @@ def follow_patches(
         _validation.check_in_place(images)
         if masks is not None:
             _validation.check_apart(images, masks, "masks", written_name="images")
-        mixed, targets = given, ops.paint_(pixels, labels, *rest, *words)
+        mixed, targets = given, ops.paint_(pixels, labels, *rest, words)
     elif out is not None:
         _validation.check_out_like(out, images, None, torch.Size((len(plan), *images.shape[1:])))
         _validation.check_apart(out, images, "images")
@@ -120,9 +120,9 @@ def follow_patches(
         if masks is not None:
             _validation.check_apart(out, masks, "masks")
         written = plain(out) if as_pixels else plain(out).view(pixels.dtype)
-        mixed, targets = out, ops.paint_out(*arguments, written, *words)
+        mixed, targets = out, ops.paint_out(*arguments, written, words)
     else:
-        mixed, targets = ops.paint(*arguments, *words)
+        mixed, targets = ops.paint(*arguments, words)
         mixed = of_class(mixed if as_pixels else mixed.view(images.dtype), given)
     if inplace or out is not None:
         _mark_written(mixed)
@@ -366,12 +366,12 @@ def run_patches(
     )
     if inplace:
         mixed = given
-        dense, rows, sources = ops.sample_and_paint_(images, *arguments, *fill)
+        dense, rows, sources = ops.sample_and_paint_(images, *arguments, fill)
     elif out is not None:
         mixed = out
-        dense, rows, sources = ops.sample_and_paint_out(images, *arguments, plain(out), *fill)
+        dense, rows, sources = ops.sample_and_paint_out(images, *arguments, plain(out), fill)
     else:
-        mixed, dense, rows, sources = ops.sample_and_paint(images, *arguments, *fill)
+        mixed, dense, rows, sources = ops.sample_and_paint(images, *arguments, fill)
         mixed = of_class(mixed, given)
     if inplace or out is not None:
         _mark_written(mixed)

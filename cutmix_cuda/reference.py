@@ -16,6 +16,7 @@ from torch import Tensor
 from ._ops import (
     BLENDED_DTYPES,
     KINDS,
+    NO_FILL,
     PLAN_COLUMNS,
     QUANTILE_INTERVALS,
     Draw,
@@ -26,6 +27,7 @@ from ._ops import (
     Scope,
     TargetFormat,
 )
+from ._seed import seed_of_call
 
 _WORD = 0xFFFFFFFF  # the bits of an unsigned 32-bit word
 _PER_BATCH, PER_DRAW = 0, 1  # streams
@@ -416,43 +418,47 @@ def _sampled(draw: Draw, images: Tensor) -> Tensor:
 
 # The ops, in the order of _ops.py.
 
-_NO_FILL = (0, 0)
-
 
 def mix_targets(labels, plan, num_classes, label_smoothing, dtype):
     return soft_targets(labels, plan, valid_rows(plan, None, None), TargetFormat(num_classes, label_smoothing, dtype))
 
 
-def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_FILL):
+def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
     out = torch.empty_like(images)
     return out, apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill)
 
 
-def apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill=_NO_FILL):
+def apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill=NO_FILL):
     return _run(images, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), out, fill)
 
 
-def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=_NO_FILL):
+def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
     return _run(images, labels, plan, TargetFormat(num_classes, label_smoothing, dtype), images, fill, in_place=True)
 
 
 def sample_and_apply(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return *apply(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 
 
 def sample_and_apply_out(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill), plan
 
 
 def sample_and_apply_(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=_NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     plan = _sampled(Draw(seed, quantiles, bounds, sampling), images)
     return apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill), plan
 

@@ -95,31 +95,44 @@ class Transform(nn.Module):
         Raises:
             TypeError, ValueError: the batch is wrong; nothing was written.
         """
-        reused = self._output
+        settings, reused = self._settings, self._output
+        mix: Any = self._mix_by_masks  # to images, targets and the plan
+        if not isinstance(settings, MaskSettings):
+            mix = run if isinstance(settings, Settings) else run_patches
         out = None if reused is None else reused.memory_for(images)
-        where: dict[str, Any] = {"inplace": self.inplace, "out": out, "backend": self.backend}
-        mixed: tuple[Any, ...]  # images, targets and the plan
-        if isinstance(self._settings, MaskSettings):
-            mixed = self._mix_by_masks(self._settings, images, labels, **where)
-        else:
-            where |= {"seed": self._next_seed(), "generator": self.generator}
-            if isinstance(self._settings, PatchSettings):
-                mixed = run_patches(images, labels, self.num_classes, self._settings, **where)
-            else:
-                mixed = run(images, labels, self.num_classes, self._settings, **where)
+        mixed = mix(
+            images,
+            labels,
+            self.num_classes,
+            settings,
+            seed=self._next_seed(),
+            generator=self.generator,
+            inplace=self.inplace,
+            out=out,
+            backend=self.backend,
+        )
         if reused is not None:
             mixed = (reused.keep(mixed[0], images), *mixed[1:])
-        if isinstance(self._settings, Settings):
+        if isinstance(settings, Settings):
             return returned(images, mixed, return_plan)
         return mixed if return_plan else mixed[:2]
 
-    def _mix_by_masks(self, settings: MaskSettings, images: Tensor, labels: Tensor | None, **where: Any):
+    def _mix_by_masks(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        num_classes: int | None,
+        settings: MaskSettings,
+        *,
+        seed: Tensor | None,
+        generator: torch.Generator | None,
+        **where: Any,
+    ):
         _validation.check_images(plain(images))
         batch, height, width = images.shape[0], *images.shape[-2:]
-        seed = self._next_seed()
-        plan = draw_masks(batch, height, width, settings, seed=seed, generator=self.generator, device=images.device)
+        plan = draw_masks(batch, height, width, settings, seed=seed, generator=generator, device=images.device)
         formats: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "target_dtype": settings.target_dtype}
-        mixed = follow_patches(images, labels, plan, self.num_classes, fill=0.0, **formats, **where)
+        mixed = follow_patches(images, labels, plan, num_classes, fill=0.0, **formats, **where)
         return *mixed, plan
 
     def sample_plan(

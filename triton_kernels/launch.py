@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime import JITFunction
 
 from .._ops import BLENDED_DTYPES, KINDS, Draw, Kind, Sampling
 from ..reference import can_draw
@@ -42,6 +42,21 @@ COLUMNS_PER_THREAD = 8
 BLENDED_ELEMENTS = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in BLENDED_DTYPES}
 
 
+# Kernels as they were compiled, with the constants that they are launched with. Triton finds them as well, but asks
+# every argument of every call for its type, which takes longer than all the rest of a call.
+_compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+
+
+@lru_cache(maxsize=16)
+def _untyped(kernel: JITFunction) -> tuple[int, ...]:
+    """Which parameters are of the type of their argument: tensors and tuples, or None."""
+    return tuple(each.num for each in kernel.params if not (each.is_constexpr or each.annotation_type))
+
+
+def _type_of(argument: Any) -> Any:
+    return len(argument) if type(argument) is tuple else getattr(argument, "dtype", None)
+
+
 class Launch(NamedTuple):
     """A launch that has not happened yet: all that ``kernel[grid](*arguments, **options)`` needs."""
 
@@ -51,8 +66,24 @@ class Launch(NamedTuple):
     options: dict[str, Any]  # the kernel's constants, and what Triton compiles it with
 
     def __call__(self, device: torch.device) -> None:
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return self(device)
+        if not isinstance(self.kernel, JITFunction):  # interpreted
             self.kernel[self.grid](*self.arguments, **self.options)
+            return
+        key = device, self.compiled_for()
+        if key not in _compiled:
+            kernel = self.kernel[self.grid](*self.arguments, **self.options)
+            _compiled[key] = kernel, tuple(self.options[name] for name in self.kernel.arg_names[len(self.arguments) :])
+            return
+        kernel, constants = _compiled[key]
+        kernel[self.grid](*self.arguments, *constants)
+
+    def compiled_for(self) -> tuple[Any, ...]:
+        """What decides which kernel is compiled. Nothing else does, because Triton specialises on no argument."""
+        types = [_type_of(self.arguments[number]) for number in _untyped(self.kernel)]
+        return self.kernel.fn, *types, *self.options.values()
 
 
 @lru_cache(maxsize=1024)

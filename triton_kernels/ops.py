@@ -12,6 +12,7 @@ from .._ops import (
     BLENDED_DTYPES,
     INVERSE_OF_THEMSELVES,
     KINDS,
+    NO_FILL,
     PLAN_COLUMNS,
     QUANTILE_INTERVALS,
     Draw,
@@ -21,6 +22,7 @@ from .._ops import (
     Scope,
     TargetFormat,
 )
+from .._seed import seed_of_call
 from .._validation import FLOAT_DTYPES, INTEGER_DTYPES, MAX_BATCH, MAX_INT32
 from ..reference import may_blend
 from .launch import Labels, Pixels, mix_launch
@@ -206,9 +208,6 @@ def run(
     return targets, plan
 
 
-NO_FILL = (0, 0)
-
-
 def apply(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FILL):
     out = torch.empty_like(images)
     return out, apply_out(images, labels, plan, num_classes, label_smoothing, dtype, out, fill)
@@ -223,22 +222,28 @@ def apply_(images, labels, plan, num_classes, label_smoothing, dtype, fill=NO_FI
 
 
 def sample_and_apply(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     out, draw = torch.empty_like(images), Draw(seed, quantiles, bounds, sampling)
     return out, *run(images, out, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
 
 
 def sample_and_apply_out(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out, fill=NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, out,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     draw = Draw(seed, quantiles, bounds, sampling)
     return run(images, out, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
 
 
 def sample_and_apply_(
-    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype, fill=NO_FILL
-):
+    images, labels, seed, quantiles, bounds, sampling, num_classes, label_smoothing, dtype,
+    fill=NO_FILL, check_labels=False,
+):  # fmt: skip
+    seed = seed_of_call(seed, labels, num_classes, check_labels)
     draw = Draw(seed, quantiles, bounds, sampling)
     return run(images, images, labels, draw, TargetFormat(num_classes, label_smoothing, dtype), fill)
 

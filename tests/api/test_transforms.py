@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import cutmix_cuda
 from cutmix_cuda import CutMix, Mix
+from cutmix_cuda._validation import INTEGER_DTYPES
 
 from ..helpers import assert_same_bits, every_backend, generator, random_images, random_labels
 
@@ -52,6 +53,23 @@ def test_mix_is_the_function_with_a_drawn_seed(backend, inplace):
     assert_same_bits(targets, expected[1])
     assert (mixed is own) == inplace
     assert not torch.equal(mixed, images)
+
+
+@every_backend
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", INTEGER_DTYPES, ids=str)
+def test_a_bad_label_is_refused_before_anything_is_drawn_or_written(backend, inplace, dtype):
+    if backend.device != "cpu":
+        pytest.skip("there nobody looks")
+    module, images = CutMix(num_classes=5, inplace=inplace, backend=backend.name), IMAGES.clone()
+    before = torch.get_rng_state()
+    for bad in (5, torch.iinfo(dtype).min or 6, torch.iinfo(dtype).max):
+        labels = torch.tensor([*LABELS.tolist()[:6], bad, 0], dtype=dtype)
+        with pytest.raises(ValueError, match=rf"^labels must be in 0..4 \(num_classes=5\), got {bad} for sample 6$"):
+            module(images, labels)
+        assert_same_bits(images, IMAGES)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert not module(images, LABELS.to(dtype))[1].isnan().any()
 
 
 def test_draws_anew_from_the_default_generator_or_its_own():

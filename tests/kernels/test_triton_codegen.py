@@ -28,7 +28,7 @@ from cutmix_cuda._ops import Draw, Kind, Partner, Placement, Sampling, Scope  # 
 from ..helpers import assert_same_bits, random_images, random_labels  # noqa: E402
 from ..ptx.report import Report  # noqa: E402
 from .execution import UNIFORM, bounds_of, fill_of  # noqa: E402
-from .triton_compile import compiled, execute, specialization  # noqa: E402
+from .triton_compile import compiled, execute, kernels_of  # noqa: E402
 
 CLASSES = 10
 LAWS = (torch.tensor([1]), UNIFORM ** torch.tensor([[1.0], [2.0], [3.0]]))
@@ -307,9 +307,9 @@ def test_what_compiles_a_kernel():
     launches += [training_launch(256, seed) for seed in (0, 1, 16, 2**31, 2**40, -1)]
     launches += [training_launch(256, scope=1, partner=1, placement=1, correct_lam=0, bounds=(0.5, 0.5, 0.5))]
     launches += [training_launch(256, dtype=torch.int32)]
-    assert len({specialization(launch) for launch in launches}) == 1
+    assert kernels_of(launches) == 1
     on_device = training_launch(256, seed=torch.empty(1, dtype=torch.int64, device="meta"))
-    assert len({specialization(launch) for launch in (*launches, on_device)}) == 2
+    assert kernels_of([*launches, on_device]) == 2
 
 
 def test_what_compiles_a_kernel_for_every_kind():
@@ -318,12 +318,12 @@ def test_what_compiles_a_kernel_for_every_kind():
     launches = [
         training_launch(256, fill=fill, bounds=bounds) for fill in (0, 1, 16, -1, 2**40) for bounds in every_bounds
     ]
-    assert len({specialization(launch) for launch in launches}) == 1
+    assert kernels_of(launches) == 1
     dtypes = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
     launches = [training_launch(256, dtype=dtype, bounds=(0.5, 1.0, 1.0)) for dtype in dtypes]
-    assert len({specialization(launch) for launch in launches}) == len(dtypes)
+    assert kernels_of(launches) == len(dtypes)
     whole = [training_launch(256, dtype=dtype, bounds=(0.5, 0.5, 1.0)) for dtype in (torch.int32, torch.uint32)]
-    assert len({specialization(launch) for launch in whole}) == 1
+    assert kernels_of(whole) == 1
 
 
 @pytest.mark.parametrize("batch", [1, 7, 65535, 65536, 100_001, 1 << 20, 1 << 30])

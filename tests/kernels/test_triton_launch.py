@@ -1,4 +1,5 @@
-"""What Triton's launches are decided by: the widest vectors that memory allows, and the bits that places need.
+"""What Triton's launches are decided by: the widest vectors that memory allows, and the bits that places need; and when
+Triton is asked for a kernel.
 
 Addresses, sizes and strides decide, so that nothing has to be compiled or run.
 """
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from cutmix_cuda._ops import FEW_CHANNELS
+from cutmix_cuda.distributions import quantiles
 
 pytest.importorskip("triton")
 
-from cutmix_cuda.triton_kernels import augment_launch  # noqa: E402
+from cutmix_cuda.triton_kernels import augment_launch, launch, ops  # noqa: E402
+from cutmix_cuda.triton_kernels.kernel import mix_kernel  # noqa: E402
 from cutmix_cuda.triton_kernels.launch import geometry  # noqa: E402
 from cutmix_cuda.triton_kernels.rows import Rows  # noqa: E402
+from triton.runtime import JITFunction  # noqa: E402
 
 
 @pytest.mark.parametrize("width", [16, 8, 4, 2, 1])
@@ -136,3 +140,41 @@ def test_places_that_32_bits_do_not_count(whose, far):
         layouts = {"images": near, "out": near, whose: near._replace(strides=tuple(strides))}
         decided = augment_launch.geometry(shape, layouts["images"], layouts["out"]).constants
         assert decided["LARGE"] == large
+
+
+# ---- Launched
+
+
+@pytest.fixture
+def launched(monkeypatch) -> list[tuple[object, ...]]:
+    """What is launched, by Triton when it is asked for a kernel, and by the kernel that it gave."""
+    calls: list[tuple[object, ...]] = []
+
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda *arguments: calls.append(("compiled", grid, arguments))
+
+    def run(kernel, *arguments, grid, warmup, **options):
+        calls.append(("Triton", grid, (*arguments, *(options[name] for name in kernel.arg_names[len(arguments) :]))))
+        return Compiled()
+
+    monkeypatch.setattr(JITFunction, "run", run)
+    monkeypatch.setattr(launch, "_compiled", {})
+    return calls
+
+
+def test_triton_is_asked_once_for_a_kernel(launched):
+    """From then on it is launched with the same arguments, in the order of its parameters, constants included."""
+    labels, seed = torch.zeros(4, dtype=torch.int64), torch.tensor([3])
+    for images in (torch.zeros(4, 3, 8, 16), torch.zeros(4, 3, 8, 16), torch.zeros(4, 3, 8, 32)):
+        out = torch.empty_like(images)
+        for wanted in (labels, None):
+            draw = seed, quantiles((1.0,), images.device), (1.0, 1.0, 1.0), (0, 3, 0, 1)
+            ops.sample_and_apply_out(images, wanted, *draw, 5, 0.0, torch.float32, out)
+    by = [name for name, *_ in launched]
+    assert by == ["Triton", "Triton", "compiled", "compiled", "Triton", "Triton"]
+    for (_, grid, arguments), (_, other_grid, others) in zip(launched[:2], launched[2:4], strict=True):
+        assert grid == other_grid
+        assert len(arguments) == len(others) == len(mix_kernel.arg_names)
+        same = [one == other for one, other in zip(arguments, others, strict=True) if not hasattr(one, "dtype")]
+        assert len(same) > 30 and all(same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -34,9 +35,12 @@ def _specialized(launch: Launch, architecture: int):
     return str((specialization, options)), packed
 
 
-def specialization(launch: Launch) -> str:
-    """Launches of one specialization run the same compiled kernel."""
-    return _specialized(launch, 80)[0]
+def kernels_of(launches: Sequence[Launch]) -> int:
+    """How many kernels Triton would compile for launches, which has to be what they say themselves."""
+    specializations = [_specialized(launch, 80)[0] for launch in launches]
+    keys = [launch.compiled_for() for launch in launches]
+    assert len(set(specializations)) == len(set(keys)) == len(set(zip(specializations, keys, strict=True)))
+    return len(set(keys))
 
 
 def compiled(launch: Launch, architecture: int) -> CompiledKernel:
