@@ -320,7 +320,7 @@ using Room = std::vector<uint32_t>;  // for a row of the widest element
 
 // Rooms for one row of one thread.
 struct Scratch {
-    Room raw, lines, partner_raw, partner_lines, out;
+    Room raw, lines, partner_raw, partner_lines, copied, out;
     Floats coloured, values, partner;
 
     Scratch(const RowOrder& order, bool has_colour)
@@ -328,6 +328,7 @@ struct Scratch {
           lines(raw.size()),
           partner_raw(raw.size()),
           partner_lines(raw.size()),
+          copied(raw.size()),
           out(raw.size()),
           coloured(has_colour ? raw.size() : 0),
           values(raw.size()),
@@ -339,26 +340,33 @@ T* room(Room& scratch) {
     return reinterpret_cast<T*>(scratch.data());
 }
 
-// The element of the first channel of an output pixel whose source is (y, source_x) in the image.
+// Raw pixels that follow each other in a row, in the order of the input: a line for each channel, or one of pixels.
 template <typename T>
-inline const T* source_of(const Work& work, const Seen& seen, int32_t y, int32_t x) {
+struct Lines {
+    const T* first;
+    int64_t apart;      // elements from one line to the next
+    bool flip = false;  // the other pixels lie before the first
+};
+
+// The pixels of row y of the image that the output shows from x on.
+template <typename T>
+inline Lines<T> source_of(const Work& work, const Seen& seen, int32_t y, int32_t x) {
     const Strides& strides = work.call.images.in_strides;
-    return static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
-           source_x(seen.geometry, x, work.order.width) * strides.pixel;
+    const T* first = static_cast<const T*>(work.call.images.in) + seen.sample * strides.sample + y * strides.row +
+                     source_x(seen.geometry, x, work.order.width) * strides.pixel;
+    return {first, strides.channel, seen.geometry.flip != 0};
 }
 
 #if CUTMIX_X86
 // load_span of bytes by tables.
-CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+CUTMIX_VBMI void look_up_span(const Work& work, const Lines<uint8_t>& source, Span span, Scratch& scratch,
                               uint16_t* values) {
-    const Strides& strides = work.call.images.in_strides;
     const RowOrder& order = work.order;
     const int64_t channels = order.channels, count = span.size();
-    const bool flip = seen.geometry.flip != 0;
-    const uint8_t* lines = source_of<uint8_t>(work, seen, y, span.begin);
-    int64_t apart = strides.channel;
-    if (strides.pixel != 1) {
-        const int64_t last = flip ? count - 1 : 0;  // which is the first of the output
+    const uint8_t* lines = source.first;
+    int64_t apart = source.apart;
+    if (work.call.images.in_strides.pixel != 1) {
+        const int64_t last = source.flip ? count - 1 : 0;  // which is the first of the output
         auto* separated = room<uint8_t>(scratch.raw);
         separate(lines - last * channels, separated, count, count, channels);
         lines = separated + last;
@@ -367,7 +375,7 @@ CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Spa
     uint16_t* const to = order.packed ? room<uint16_t>(scratch.lines) : values + span.begin;
     const int64_t to_apart = order.packed ? count : order.width;
     for (int64_t channel = 0; channel < channels; ++channel)
-        look_up(work.tables[channel], lines + channel * apart, flip, to + channel * to_apart, count);
+        look_up(work.tables[channel], lines + channel * apart, source.flip, to + channel * to_apart, count);
     if (!order.packed) return;
     values += order.at(0, span.begin);
     if (channels == 3)
@@ -377,26 +385,27 @@ CUTMIX_VBMI void look_up_span(const Work& work, const Seen& seen, int32_t y, Spa
 }
 #endif
 
-// Lines of pixels, `apart` elements from each other where each is of one channel.
+// Puts so many pixels where they go, in the order of the input.
 template <typename T>
-struct Lines {
-    const T* first;
-    int64_t apart;
-};
+inline void put_pixels(const Work& work, const Lines<T>& source, int64_t count, T* to, int64_t apart) {
+    const int64_t channels = work.order.channels, pixel = work.call.images.in_strides.pixel;
+    if (source.flip && pixel != 1) return reverse_pixels(source.first, to, count, channels);
+    for (int64_t line = 0; line < (pixel == 1 ? channels : 1); ++line, to += apart) {
+        const T* from = source.first + line * source.apart;
+        if (source.flip)
+            reverse_line(from, to, count);
+        else
+            copy_bytes(reinterpret_cast<uint8_t*>(to), reinterpret_cast<const uint8_t*>(from),
+                       count * pixel * sizeof(T));
+    }
+}
 
-// The raw pixels that [span) of an output row shows of row y, all of which lie in the image, in their order there.
+// So many pixels, none of which lies before the first.
 template <typename T>
-inline Lines<T> straight_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& flipped) {
-    const Strides& strides = work.call.images.in_strides;
-    const int64_t channels = work.order.channels, count = span.size();
-    const T* lines = source_of<T>(work, seen, y, span.begin);
-    if (!seen.geometry.flip) return {lines, strides.channel};
+inline Lines<T> straight_lines(const Work& work, const Lines<T>& source, int64_t count, Room& flipped) {
+    if (!source.flip) return source;
     T* to = room<T>(flipped);
-    if (strides.pixel != 1)
-        reverse_pixels(lines, to, count, channels);
-    else
-        for (int64_t channel = 0; channel < channels; ++channel)
-            reverse_line(lines + channel * strides.channel, to + channel * count, count);
+    put_pixels(work, source, count, to, count);
     return {to, count};
 }
 
@@ -411,9 +420,8 @@ inline Lines<T> planar_lines(const Work& work, const Lines<T>& lines, int64_t co
 
 // The same, in the order of the output.
 template <typename T>
-inline Lines<T> ordered_lines(const Work& work, const Seen& seen, int32_t y, Span span, Room& raw, Room& flipped) {
-    const int64_t count = span.size();
-    const Lines<T> lines = straight_lines<T>(work, seen, y, span, flipped);
+inline Lines<T> ordered_lines(const Work& work, const Lines<T>& source, int64_t count, Room& raw, Room& flipped) {
+    const Lines<T> lines = straight_lines(work, source, count, flipped);
     if (!work.order.packed) return planar_lines(work, lines, count, raw);
     if (work.call.images.in_strides.pixel != 1) return lines;
     T* to = room<T>(raw);
@@ -421,23 +429,24 @@ inline Lines<T> ordered_lines(const Work& work, const Seen& seen, int32_t y, Spa
     return {to, count};
 }
 
-// Pixels [span) of row y, which lie in the image, normalised.
+// Pixels [span) of a row, normalised.
 template <typename In, typename Out>
-inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
+inline void load_span(const Work& work, const Lines<typename In::Bits>& source, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
     using T = typename In::Bits;
 #if CUTMIX_X86
     if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
-        if (!work.tables.empty()) return look_up_span(work, seen, y, span, scratch, values);
+        if (!work.tables.empty()) return look_up_span(work, source, span, scratch, values);
 #endif
-    const Lines<T> lines = ordered_lines<T>(work, seen, y, span, scratch.raw, scratch.lines);
+    const Lines<T> lines = ordered_lines(work, source, span.size(), scratch.raw, scratch.lines);
     each_line(work.order, span, [&](int64_t at, int64_t elements, int64_t line) {
         normalize_line<In, Out>(lines.first + line * lines.apart, &work.mean[at], &work.scale[at], values + at,
                                 elements);
     });
 }
 
-// The same of a coloured sample; colours come as floats, channel by channel.
+// Pixels [span) of an output row, which row y of the image has, coloured and normalised. Colours come as floats,
+// channel by channel.
 template <typename Out>
 inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                                typename Out::Bits* values) {
@@ -457,24 +466,26 @@ inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Sp
 template <typename Out>
 constexpr bool kFloats = std::is_same_v<Out, ElementF32>;
 
-// Anything may become floats, but what is stored right away are bytes.
+// The same of any sample. What is stored right away is coloured, and anything may become floats.
 template <typename Out>
 inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
-    if (seen.colour) return load_coloured_span<Out>(work, seen, y, span, scratch, values);
+    if (seen.colour || !kFloats<Out>) return load_coloured_span<Out>(work, seen, y, span, scratch, values);
     if constexpr (kFloats<Out>) {
+        const auto load = [&]<typename In>(In) {
+            load_span<In, Out>(work, source_of<typename In::Bits>(work, seen, y, span.begin), span, scratch, values);
+        };
         switch (work.call.images.in_dtype) {
+            case Dtype::kU8:
+                return load(ElementU8{});
             case Dtype::kF16:
-                return load_span<ElementF16, Out>(work, seen, y, span, scratch, values);
+                return load(ElementF16{});
             case Dtype::kBF16:
-                return load_span<ElementBF16, Out>(work, seen, y, span, scratch, values);
-            case Dtype::kF32:
-                return load_span<ElementF32, Out>(work, seen, y, span, scratch, values);
+                return load(ElementBF16{});
             default:
-                break;
+                return load(ElementF32{});
         }
     }
-    load_span<ElementU8, Out>(work, seen, y, span, scratch, values);
 }
 
 // ---- Colour, of whose loops there is one copy for each kind of processor
@@ -498,8 +509,8 @@ template <typename In>
 inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
     using T = typename In::Bits;
     const int64_t count = span.size();
-    const Lines<T> lines =
-        planar_lines(work, straight_lines<T>(work, seen, y, span, scratch.lines), count, scratch.raw);
+    const Lines<T> lines = planar_lines(
+        work, straight_lines(work, source_of<T>(work, seen, y, span.begin), count, scratch.lines), count, scratch.raw);
     colour_lines<In>(lines, seen.colour, white_of(work.call.images.in_dtype), scratch.coloured.data(), count);
     return scratch.coloured.data();
 }
@@ -607,20 +618,24 @@ inline void erase_span(const Work& work, const Seen& seen, int32_t y, Span span,
     }
 }
 
+// Those pixels of [span) of row y of an output whose source lies in the image; if there are none, the span's end.
+inline Span inside_image(const Work& work, const Seen& seen, int32_t y, Span span) {
+    const Geometry& geometry = seen.geometry;
+    const int32_t from = source_y(geometry, y), width = work.order.width, dx = geometry.dx;
+    const Span inside = intersection(span, geometry.flip ? Span{dx, width + dx} : Span{-dx, width - dx});
+    const bool none = from < 0 || from >= work.call.plan.height || inside.size() == 0;
+    return none ? Span{span.end, span.end} : inside;
+}
+
 // Pixels [span) of row y of a sample as they are before mixing.
 template <typename Out>
 inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch,
                      typename Out::Bits* values) {
-    const RowOrder& order = work.order;
-    const Geometry& geometry = seen.geometry;
-    const int32_t from = source_y(geometry, y), width = order.width, dx = geometry.dx;
-    // Those whose source lies in the image.
-    Span inside = intersection(span, geometry.flip ? Span{dx, width + dx} : Span{-dx, width - dx});
-    if (from < 0 || from >= work.call.plan.height || inside.size() == 0) inside = {span.end, span.end};
-    if (inside.size() > 0) load_span<Out>(work, seen, from, inside, scratch, values);
+    const Span inside = inside_image(work, seen, y, span);
+    if (inside.size() > 0) load_span<Out>(work, seen, source_y(seen.geometry, y), inside, scratch, values);
     for (const Span missing : {Span{span.begin, inside.begin}, Span{inside.end, span.end}})
         if (missing.size() > 0)
-            fill_span<Out>(order, missing, values, [&](int32_t channel) {
+            fill_span<Out>(work.order, missing, values, [&](int32_t channel) {
                 const float white = white_of(work.call.images.in_dtype);
                 const float raw = seen.colour ? coloured_value(seen.colour[channel], 0.0f, 0.0f, 0.0f, white) : 0.0f;
                 return normalized(raw, work.constant(kMean, channel), work.constant(kScale, channel));
@@ -628,14 +643,16 @@ inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, S
     if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
 }
 
-// A row of the output: of which sample, what becomes of it, and how it looks before.
+// A row of the output: of which sample, what becomes of it, and how it looks before. Or several, gone through together
+// as one that is as long: they are seen as they lie in the image, with nothing erased, and filled nowhere.
 struct OutputRow {
     const Followed& sample;
     const Seen& seen;
     int32_t y;
-    int32_t width;  // pixels: of several rows where they are gone through together
+    int32_t rows;
+    int32_t width;  // pixels, of all rows
 
-    // The pixels that are others after mixing.
+    // The pixels that are others after mixing, of the first row.
     Span changed() const {
         const Kind kind = sample.kind();
         if (kind == Kind::kKeep) return {0, 0};
@@ -691,18 +708,66 @@ bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
 
 // How the elements of a row of the output are made.
 enum class Way {
-    kStored,   // of bytes, stored as soon as they are normalised, without arithmetic in between
+    kCopied,   // of bytes that are copied from one sample or two, in one pass over them
     kBlended,  // of the bytes of two samples that are computed with and nothing else, in one pass over them
+    kStored,   // of colours, stored as soon as they are normalised
     kValues,   // of floats, which are rounded in the end
 };
 
 Way way_of(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
     if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
+    if (!reads_own(kind) && !row.seen.colour) return Way::kCopied;
     if (reads_both(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
         is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
-    return blends(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
+    return reads_own(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
+}
+
+// Puts the raw bytes of [span) of an output row, 0 outside of the image, where they belong in lines of the input.
+inline void put_span(const Work& work, const Seen& seen, int32_t y, Span span, uint8_t* to, int64_t apart) {
+    const int64_t pixel = work.call.images.in_strides.pixel, lines = pixel == 1 ? work.order.channels : 1;
+    const Span inside = inside_image(work, seen, y, span);
+    if (inside.size() < span.size())
+        for (int64_t line = 0; line < lines; ++line)
+            std::fill_n(to + line * apart + span.begin * pixel, span.size() * pixel, uint8_t{0});
+    if (inside.size() > 0)
+        put_pixels(work, source_of<uint8_t>(work, seen, source_y(seen.geometry, y), inside.begin), inside.size(),
+                   to + inside.begin * pixel, apart);
+}
+
+// The raw bytes of a row of the output that is copied: where they lie in the image, or put together in scratch.
+inline Lines<uint8_t> copied_lines(const Work& work, const OutputRow& row, Scratch& scratch) {
+    const Kind kind = row.sample.kind();
+    const Box whole = {0, 0, work.call.plan.height, work.call.plan.width};
+    const Box& box = has_box(kind) ? row.sample.row.box : whole;
+    const int32_t first = std::max(row.y, box.y0), end = std::min(row.y + row.rows, box.y1);  // of the rows in the box
+    const bool pasted = pastes(kind) && first < end;
+    const Span all = {0, row.width};
+    if (!pasted && inside_image(work, row.seen, row.y, all).size() == row.width)
+        return source_of<uint8_t>(work, row.seen, source_y(row.seen.geometry, row.y), 0);
+    uint8_t* const to = room<uint8_t>(scratch.copied);
+    put_span(work, row.seen, row.y, all, to, row.width);
+    const int64_t row_bytes = int64_t{work.call.plan.width} * work.call.images.in_strides.pixel;
+    for (int32_t y = first; pasted && y < end; ++y)
+        put_span(work, work.seen[row.sample.row.partner], y, {box.x0, box.x1}, to + (y - row.y) * row_bytes, row.width);
+    return {to, row.width};
+}
+
+// Such a row with what is erased before mixing, and filled.
+template <typename Out>
+inline void store_copied(const Work& work, const OutputRow& row, const Lines<uint8_t>& lines, Scratch& scratch,
+                         typename Out::Bits* out) {
+    const Kind kind = row.sample.kind();
+    const Span changed = row.changed();
+    load_span<ElementU8, Out>(work, lines, {0, row.width}, scratch, out);
+    if (work.call.erasing.order == EraseOrder::kBefore) {
+        erase_span<Out>(work, row.seen, row.y, {0, changed.begin}, out);
+        erase_span<Out>(work, row.seen, row.y, {changed.end, row.width}, out);
+        if (pastes(kind)) erase_span<Out>(work, work.seen[row.sample.row.partner], row.y, changed, out);
+    }
+    if (fills(kind))
+        fill_span<Out>(work.order, changed, out, [&](int32_t channel) { return work.constant(kFill, channel); });
 }
 
 // The bytes of a row of the output in its order, of raw bytes or of the values in scratch.
@@ -713,7 +778,9 @@ inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way w
     const RowOrder& order = work.order;
     const Span all = {0, row.width};
     Bits* out = room<Bits>(scratch.out);
-    if (way == Way::kBlended)
+    if (way == Way::kCopied)
+        store_copied<Out>(work, row, own, scratch, out);
+    else if (way == Way::kBlended)
         each_line(order, all, [&](int64_t at, int64_t elements, int64_t line) {
             compute_normalized_line<ElementU8, Out>(row.sample.kind(), row.sample.row.lam, own.first + line * own.apart,
                                                     partner.first + line * partner.apart, &work.mean[at],
@@ -735,13 +802,15 @@ inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way w
 inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scratch& scratch) {
     const Way way = way_of(work, row);
     Lines<uint8_t> own = {}, partner = {};
-    if (way == Way::kBlended) {
-        const Span all = {0, row.width};
-        const Seen& theirs = work.seen[row.sample.row.partner];
-        own =
-            ordered_lines<uint8_t>(work, row.seen, source_y(row.seen.geometry, row.y), all, scratch.raw, scratch.lines);
-        partner = ordered_lines<uint8_t>(work, theirs, source_y(theirs.geometry, row.y), all, scratch.partner_raw,
-                                         scratch.partner_lines);
+    if (way == Way::kCopied) {
+        own = copied_lines(work, row, scratch);
+    } else if (way == Way::kBlended) {
+        const auto ordered = [&](const Seen& seen, Room& raw, Room& flipped) {
+            const auto lines = source_of<uint8_t>(work, seen, source_y(seen.geometry, row.y), 0);
+            return ordered_lines(work, lines, row.width, raw, flipped);
+        };
+        own = ordered(row.seen, scratch.raw, scratch.lines);
+        partner = ordered(work.seen[row.sample.row.partner], scratch.partner_raw, scratch.partner_lines);
     } else if (way == Way::kValues) {
         mix_row<ElementF32>(work, row, scratch, scratch.values.data());
     }
@@ -792,14 +861,17 @@ int32_t plain_rows(const Seen& seen, int32_t y, int32_t most) {
     return most;
 }
 
-// How many are, and become of samples what becomes of the first.
+// How many of the rows from this one on, at most so many, may be gone through together.
 int32_t rows_alike(const Work& work, const OutputRow& row, int64_t most) {
     const Kind kind = row.sample.kind();
     const Box& box = row.sample.row.box;
     int32_t rows = static_cast<int32_t>(std::min<int64_t>(most, work.call.plan.height - row.y));
     rows = plain_rows(row.seen, row.y, rows);
-    if (has_box(kind)) return box.y1 > row.y ? std::min(rows, std::max(0, box.y0 - row.y)) : rows;
-    return has_partner(kind) ? plain_rows(work.seen[row.sample.row.partner], row.y, rows) : rows;
+    if (kind == Kind::kKeep) return rows;
+    const int32_t before_box = !has_box(kind) ? 0 : box.y1 > row.y ? std::max(0, box.y0 - row.y) : rows;
+    const bool together = has_partner(kind) && has_box(kind) != reads_own(kind);  // pasted, or blended as a whole
+    return std::min(rows,
+                    std::max(before_box, together ? plain_rows(work.seen[row.sample.row.partner], row.y, rows) : 0));
 }
 
 // Rows [begin, end) of all samples' rows, each of all channels; `together` is for as many as are alike. A line
@@ -824,9 +896,10 @@ void augment_rows(const Work& work, const Work& together, int64_t begin, int64_t
         const auto y = static_cast<int32_t>(row % work.call.plan.height);
         const Followed& followed = work.samples[sample];
         const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        OutputRow output = {followed, seen, y, order.width};
-        count = most > 1 ? std::max(1, rows_alike(work, output, std::min<int64_t>(most, end - row))) : 1;
-        output.width *= static_cast<int32_t>(count);
+        OutputRow output = {followed, seen, y, 1, order.width};
+        if (most > 1) output.rows = std::max(1, rows_alike(work, output, std::min<int64_t>(most, end - row)));
+        output.width *= output.rows;
+        count = output.rows;
         const Work& of = count > 1 ? together : work;
         const uint8_t* from = make_bytes(of, output, scratch);
         if (y == 0 || !goes_on) finish();
