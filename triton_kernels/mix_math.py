@@ -135,7 +135,8 @@ def partner_of(mapping, index, batch):
     total = shift + index
     reflected = tl.where(difference >= 0, difference, difference + circle)
     reflected = tl.where((reflected == index) & (circle < batch), circle, reflected)
-    reflected = tl.where(index == circle, (shift + shift % 2 * circle) // 2, reflected)
+    # By bits, because // and % round toward zero, which of a number that is never negative is five instructions more.
+    reflected = tl.where(index == circle, (shift + (shift & 1) * circle) >> 1, reflected)
     shifted = tl.where(total >= batch, total - batch, total)
     return tl.where(mapping[0], reflected, shifted)
 

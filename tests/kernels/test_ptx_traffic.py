@@ -38,8 +38,9 @@ ARCHITECTURE = 90
 # are no machine code. While memory moves a vector in and one out, an H100 issues about 280; out of place mixup reads
 # two, and has 420. launch_geometry.h says why so many of these are spent on sampling in CUDA. In Triton every thread
 # draws the row of the plan for itself, and a masked load is four moves more.
-INSTRUCTIONS_OUT_OF_PLACE = {"cuda": 84, "triton": 105}
+INSTRUCTIONS_OUT_OF_PLACE = {"cuda": 84, "triton": 100}
 INSTRUCTIONS_IN_PLACE = {"cuda": 205, "triton": 170}
+INSTRUCTIONS_OF_CUTOUT_OUT_OF_PLACE = {"cuda": 84, "triton": 105}
 INSTRUCTIONS_OF_CUTOUT_IN_PLACE = {"cuda": 205, "triton": 230}
 # The same of mixup, which works on elements.
 INSTRUCTIONS_OF_MIXUP = {
@@ -192,7 +193,7 @@ def test_cutout_out_of_place(kind, channels_last):
     assert (out.bytes_written, out.sectors_written) == (nbytes, nbytes // SECTOR)
     assert_small_traffic(done)
     spent = done.report.warp_instructions / vectors_written(call, done.report)
-    assert spent <= INSTRUCTIONS_OUT_OF_PLACE[kind], done.report.hottest()
+    assert spent <= INSTRUCTIONS_OF_CUTOUT_OUT_OF_PLACE[kind], done.report.hottest()
 
 
 @every_kind
