@@ -187,6 +187,7 @@ def test_rows_of_labels_that_lead_astray(backend, monkeypatch):
 
 
 LABEL_PATCHES = random_plan(5, 3, 4 + 3, 12, 16, sources=True, masks=(6, 8), soft=True)
+LABEL_PATCHES.masks[:, ::2, ::3] = torch.tensor([torch.nan, 2.0, -1.0])  # count as 0, 1 and 0
 
 
 @functools.cache
@@ -204,6 +205,7 @@ def sources_of_labels(cut_out: bool) -> Tensor:
             below = float(np.int32(lam).view(np.float32)) if kind == BLEND else 0.0
             if number > 0:
                 weight = masks[number - 1][y * 6 // 12][x * 8 // 16]
+                weight = min(weight, 1.0) if weight > 0.0 else 0.0
                 below = weight + (1 - weight) * below
             if below < 0.5 and kind == FILL:
                 owner = FILLED, FILLED, FILLED
