@@ -453,8 +453,9 @@ def computed_in_box(change, own, theirs, place):
 @triton.jit
 def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample with those of its partner, as its row of the plan says."""
-    kind, _, box = change
-    values = tl.where(is_within(box, place) & pastes(kind), theirs, own)
+    kind, _, (y0, x0, y1, x1) = change
+    pasted = y0, x0, tl.where(pastes(kind), y1, y0), x1  # empty where nothing is
+    values = tl.where(is_within(pasted, place), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
         takes_both = reads_own(kind)
         if COMPUTES_ALONE:
