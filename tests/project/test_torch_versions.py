@@ -19,18 +19,21 @@ OLDEST = "2.10.0"
 VERSIONS = (OLDEST, "2.12.0")
 
 # What the sources take from torch, all of it in the headers of the oldest.
-MACROS = {"STABLE_TORCH_LIBRARY_IMPL", "STD_TORCH_CHECK", "TORCH_BOX", "TORCH_ERROR_CODE_CHECK"}
+MACROS = {"STABLE_TORCH_LIBRARY_IMPL", "STD_TORCH_CHECK", "TORCH_ABI_VERSION", "TORCH_BOX", "TORCH_ERROR_CODE_CHECK"}
 SHIM = {
     "aoti_torch_create_tensor_from_blob",
+    "aoti_torch_device_type_cpu",
     "aoti_torch_dtype_bfloat16",
     "aoti_torch_dtype_float16",
     "aoti_torch_dtype_float32",
     "aoti_torch_dtype_float64",
+    "aoti_torch_dtype_int64",
     "aoti_torch_dtype_uint8",
     "aoti_torch_empty_strided",
     "aoti_torch_get_current_cuda_stream",
     "aoti_torch_get_device_type",
     "aoti_torch_get_dtype",
+    "torch_call_dispatcher",
 }
 CLASSES_AND_FUNCTIONS = {
     "torch::headeronly::ScalarType",
