@@ -17,7 +17,7 @@ from ..ptx.toolchain import compile_cuda
 from .execution import Memory, cuda_flags, dtype_name, run_triton
 
 # Whoever refers to the function that launches has every kernel.
-ADJOINT_SOURCE = '#include "cuda/adjoint_kernels.cuh"\nauto* const used = &cutmix::launch_adjoint;\n'
+ADJOINT_SOURCE = '#include "cuda/adjoint_kernels.cuh"\n[[maybe_unused]] auto* const used = &cutmix::launch_adjoint;\n'
 
 
 class AdjointMemory(Memory):

@@ -18,7 +18,7 @@ from ..ptx.toolchain import compile_cuda
 from .execution import Memory, cuda_flags, dtype_name
 
 # Whoever refers to the function that launches has every kernel.
-AUGMENT_SOURCE = '#include "cuda/augment_kernels.cuh"\nauto* const used = &cutmix::launch_augment;\n'
+AUGMENT_SOURCE = '#include "cuda/augment_kernels.cuh"\n[[maybe_unused]] auto* const used = &cutmix::launch_augment;\n'
 
 
 class AugmentCall(NamedTuple):

@@ -152,7 +152,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 # Whoever refers to the function that launches has every kernel.
-CUDA_SOURCE = '#include "cuda/mix_kernels.cuh"\nauto* const used = &cutmix::launch_mix;\n'
+CUDA_SOURCE = '#include "cuda/mix_kernels.cuh"\n[[maybe_unused]] auto* const used = &cutmix::launch_mix;\n'
 
 
 @functools.cache

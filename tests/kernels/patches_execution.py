@@ -18,7 +18,7 @@ from ..ptx.toolchain import compile_cuda
 from .execution import Memory, cuda_flags, dtype_name
 
 # Whoever refers to the function that launches has every kernel.
-PATCHES_SOURCE = '#include "cuda/patches_kernels.cuh"\nauto* const used = &cutmix::launch_patches;\n'
+PATCHES_SOURCE = '#include "cuda/patches_kernels.cuh"\n[[maybe_unused]] auto* const used = &cutmix::launch_patches;\n'
 READ = ("images", "others", "labels", "other_labels", "masks", "weights", "seed", "quantiles")
 
 
