@@ -86,7 +86,10 @@ def run(
     if settings.blends:
         _validation.check_blends(given)
     at_once = _validation.runs_at_once(images)
-    op_labels, classes = _labels_of_op(labels, num_classes, images.shape[0], device, settings.targets, op_looks=at_once)
+    op_looks = at_once and device.type == "cpu"  # at the labels; elsewhere the host would have to wait
+    op_labels, classes = _labels_of_op(
+        labels, num_classes, images.shape[0], device, settings.targets, op_looks=op_looks
+    )
     fill = fill_words(settings.fill, images.dtype)
     ops = _backends.ops_for(backend, device)
     if inplace:
@@ -107,15 +110,15 @@ def run(
     try:
         if inplace:
             mixed = given
-            dense, packed = ops.sample_and_apply_(images, *arguments, fill, at_once)
+            dense, packed = ops.sample_and_apply_(images, *arguments, fill, op_looks)
         elif out is not None:
             mixed = out
-            dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill, at_once)
+            dense, packed = ops.sample_and_apply_out(images, *arguments, plain(out), fill, op_looks)
         else:
-            mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill, at_once)
+            mixed, dense, packed = ops.sample_and_apply(images, *arguments, fill, op_looks)
             mixed = of_class(mixed, given)
     except RuntimeError:
-        if at_once and op_labels is not None and op_labels.dim() == 1:
+        if op_looks and op_labels is not None and op_labels.dim() == 1:
             try:
                 _validation.check_range("labels", op_labels, classes)
             except ValueError as in_words:
