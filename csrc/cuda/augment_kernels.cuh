@@ -163,7 +163,6 @@ CUTMIX_HD void draw_pair(const AugmentParams& params, const PlanSource& source, 
     }
 }
 
-template <bool kColoured>
 CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t partner, const Vector<16>* memory) {
     const Plan& plan = params.mix.plan;
     const auto checked = [&](const Vector<16>* vectors) {
@@ -189,12 +188,6 @@ CUTMIX_HD Pair drawn_pair(const AugmentParams& params, uint32_t sample, uint32_t
     // What is blended is read once for two samples that are each other's partner. What is pasted is read once anyway.
     pair.both = own.valid && other.valid && own_valid && partner_valid && sample != partner &&
                 other.row.partner == static_cast<int32_t>(sample) && (reads_own(own.kind()) || reads_own(other.kind()));
-    // Colour leaves no registers for what can be said of the kind once. The other kernels were timed as they are.
-    if (kColoured)
-        for (CheckedRow& row : pair.rows) {
-            row.row.kind = static_cast<int32_t>(row.kind());
-            row.valid = true;
-        }
     return pair;
 }
 
@@ -513,10 +506,10 @@ CUTMIX_HD uint32_t two_elements<ElementF16>(float first, float second) {
 template <typename Element>
 constexpr int kElementsOfVector = 16 / static_cast<int>(sizeof(typename Element::Bits));
 
-// The vector of what `value` says for 0..kElements-1.
-template <typename Element, int kElements, typename ValueOf>
-CUTMIX_HD auto vector_of_values(const ValueOf& value) {
-    Vector<kElements* static_cast<int>(sizeof(typename Element::Bits))> vector;
+// The vector of what `value` says for 0..kElementsOfVector-1.
+template <typename Element, typename ValueOf>
+CUTMIX_HD Vector<16> vector_of_values(const ValueOf& value) {
+    Vector<16> vector;
     CUTMIX_UNROLL
     for (int k = 0; k < vector.kWords; ++k) {
         if constexpr (sizeof(typename Element::Bits) == 2)
@@ -535,23 +528,23 @@ CUTMIX_HD typename Element::Bits* unit_out(const AugmentedImages& images, uint32
            x * strides.pixel;
 }
 
-// Writes so many pixels of a unit, from pixel `first` on: in either layout they are a vector for each channel. `value`
-// says channel and pixel, the first of them 0.
-template <typename Element, int kChannels, int kPixels, typename ValueOf>
+// Writes the pixels of a unit that are as many as elements in a vector, from pixel `first` on: in either layout they
+// are a vector for each channel. `value` says channel and pixel, the first of them 0.
+template <typename Element, int kChannels, typename ValueOf>
 CUTMIX_HD void store_part(const AugmentedImages& images, typename Element::Bits* out, int32_t first,
                           const ValueOf& value) {
-    constexpr int kBytes = kPixels * static_cast<int>(sizeof(typename Element::Bits));
+    constexpr int kAtOnce = kElementsOfVector<Element>;
     if (is_planar(images.out_strides)) {
         CUTMIX_UNROLL
         for (int channel = 0; channel < kChannels; ++channel)
-            store<kBytes>(reinterpret_cast<uint8_t*>(out + channel * images.out_strides.channel + first),
-                          vector_of_values<Element, kPixels>([&](int k) { return value(channel, k); }));
+            store<16>(reinterpret_cast<uint8_t*>(out + channel * images.out_strides.channel + first),
+                      vector_of_values<Element>([&](int k) { return value(channel, k); }));
     } else if constexpr (kChannels > 1) {
         CUTMIX_UNROLL
-        for (int behind = 0; behind < kChannels * kPixels; behind += kPixels)
-            store<kBytes>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
-                          vector_of_values<Element, kPixels>(
-                              [&](int k) { return value((behind + k) % kChannels, (behind + k) / kChannels); }));
+        for (int behind = 0; behind < kChannels * kAtOnce; behind += kAtOnce)
+            store<16>(reinterpret_cast<uint8_t*>(out + kChannels * first + behind),
+                      vector_of_values<Element>(
+                          [&](int k) { return value((behind + k) % kChannels, (behind + k) / kChannels); }));
     }
 }
 
@@ -561,8 +554,8 @@ CUTMIX_HD void store_unit(const AugmentedImages& images, uint32_t sample, int32_
     auto* out = unit_out<Element>(images, sample, y, x);
     CUTMIX_UNROLL
     for (int first = 0; first < kPixels; first += kElementsOfVector<Element>)
-        store_part<Element, kChannels, kElementsOfVector<Element>>(
-            images, out, first, [&](int channel, int pixel) { return value(channel, first + pixel); });
+        store_part<Element, kChannels>(images, out, first,
+                                       [&](int channel, int pixel) { return value(channel, first + pixel); });
 }
 
 // The pixels [begin, end) of a unit of kPixels in a box.
@@ -638,7 +631,7 @@ CUTMIX_HD Needs<kPixels> needs_of(const CheckedRow& checked, int32_t y, int32_t 
     return needs;
 }
 
-// ---- Units of which pixels are erased, cut out or the like, in parts
+// ---- Units of which pixels are erased, cut out or the like, in parts of as many pixels as elements in a vector
 
 // The noise of the erased pixels of a part, as sums of bytes, two in a word.
 template <int kChannels, int kPixels>
@@ -743,8 +736,7 @@ CUTMIX_HD void mix_unit(const AugmentParams& params, const Mixing<kChannels, kPi
 template <typename Element, bool kColoured, int kChannels, int kUnit>
 CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixing<kChannels, kUnit>& unit, int32_t y,
                          int32_t x) {
-    // Two matrices and the values of eight pixels would not fit into the registers.
-    constexpr int kPixels = kColoured ? 4 : kElementsOfVector<Element>;
+    constexpr int kPixels = kElementsOfVector<Element>;
     using Part = Raw<kChannels, kPixels>;
     using Noise = PartNoise<kChannels, kPixels>;
     const Kind kind = unit.checked.kind();
@@ -771,7 +763,7 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
         };
         if (reads_own(kind)) {
             const Noise noise = noise_in(erased, 0), noise_partner = noise_in(0, erased_partner);
-            store_part<Element, kChannels, kPixels>(params.images, out, first, [&](int channel, int pixel) {
+            store_part<Element, kChannels>(params.images, out, first, [&](int channel, int pixel) {
                 const bool is_erased = has_pixel(erased, pixel);
                 const float instead = erased_value(noise, channel, pixel);
                 float mine = value(own, colour, channel, pixel),
@@ -789,7 +781,7 @@ CUTMIX_HD void mix_parts(const AugmentParams& params, uint64_t seed, const Mixin
             CUTMIX_UNROLL
             for (int k = 0; k < kPixels / 4; ++k) mask[k] = byte_masks(pasted >> 4 * k);
             const Part part = mixed_raw(own, partner, mask);
-            store_part<Element, kChannels, kPixels>(params.images, out, first, [&](int channel, int pixel) {
+            store_part<Element, kChannels>(params.images, out, first, [&](int channel, int pixel) {
                 const Vector<16>* rows = has_pixel(pasted, pixel) ? colour_partner : colour;
                 float result = value(part, rows, channel, pixel);
                 result = has_pixel(filled, pixel) ? params.constants.few[kFill][channel] : result;
@@ -893,7 +885,7 @@ CUTMIX_HD void augment_block(const AugmentParams& params, uint32_t block, uint32
     const uint32_t partner = partner_in(mix, source, sample);
     draw_pair<Units::kColoured>(params, source, sample, partner, thread, threads, memory);
     wait_for_block();
-    const Pair pair = drawn_pair<Units::kColoured>(params, sample, partner, memory);
+    const Pair pair = drawn_pair(params, sample, partner, memory);
     if (pair.both && sample > partner) return;  // the partner's block writes both
 
     const uint32_t first = (block - sample * params.blocks_in_sample.divisor) * params.units_in_block;
