@@ -453,7 +453,8 @@ def computed_in_box(change, own, theirs, place):
 @triton.jit
 def mixed(change, own, theirs, place, ONLY_CUTMIX: tl.constexpr):
     """The values of a sample with those of its partner, as its row of the plan says."""
-    kind, _, (y0, x0, y1, x1) = change
+    kind, _, box = change
+    y0, x0, y1, x1 = box
     pasted = y0, x0, tl.where(pastes(kind), y1, y0), x1  # empty where nothing is
     values = tl.where(is_within(pasted, place), theirs, own)
     if not ONLY_CUTMIX:  # noqa: SIM102 - known when compiling, unlike the kind
