@@ -104,6 +104,7 @@ def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
     return package.parent
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
 @pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
 def test_ops(sanitized_package, program):

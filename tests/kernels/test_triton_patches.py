@@ -135,7 +135,8 @@ def test_rows_that_may_not_be_followed():
 @pytest.mark.parametrize("name", DRAWS)
 def test_drawn_in_the_launch(name, executed):
     draw = SEED, TABLES, *DRAWS[name]
-    for batch, height, width in ((1, 7, 8), (16, 7, 32), (9, 7, 9), (9, 1, 32), (9, 32, 1)):
+    thin = ((9, 1, 32), (9, 32, 1)) if name == "every method" else ()  # for which it is compiled anew
+    for batch, height, width in ((1, 7, 8), (16, 7, 32), (9, 7, 9), *thin):
         images = torch.rand(batch, 3, height, width)
         rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint", images, *rest)
