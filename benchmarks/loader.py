@@ -156,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, help="folder for the results")
     args = parser.parse_args(arguments)
     folder = args.output or (ROOT / "build" / "benchmarks" if args.quick else RESULTS)
-    cases, effort, batches = (QUICK, Effort(0.1, 1, 1), 2) if args.quick else (FULL, Effort(20.0, 3, 7), 24)
+    cases, effort, batches = (QUICK, Effort(0.1, 2, 2), 2) if args.quick else (FULL, Effort(20.0, 3, 7), 24)
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
     results: dict = {"machine": describe(torch.device("cpu")), "workers": WORKERS, "cells": []}
     for case in cases:
