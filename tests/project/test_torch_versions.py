@@ -110,11 +110,15 @@ def test_the_cpu_ops_compile(headers, source):
 
 
 @pytest.mark.long
-def test_the_cuda_ops_compile(headers, tmp_path):
-    """One of them: what nvcc meets of torch is in all of them the same."""
+@pytest.mark.parametrize(
+    ("headers", "source"),
+    [*((OLDEST, source) for source in ("mix_cuda", "augment_cuda", "adjoint_cuda")), ("2.12.0", "mix_cuda")],
+    indirect=["headers"],
+)
+def test_the_cuda_ops_compile(headers, source, tmp_path):
     compiler = nvcc()
     if compiler is None:
         pytest.skip("needs nvcc")
     flags = [*setup.ops_flags(setup.Torch(headers.parent, "", None)), "-DUSE_CUDA", "-arch=compute_80"]
     unoptimized = ["-O0", "-Xcicc", "-O0", "-Xptxas", "-O0"]
-    compiles(compiler, "-std=c++20", *unoptimized, *flags, "-c", "csrc/cuda/mix_cuda.cu", "-o", tmp_path / "mix_cuda.o")
+    compiles(compiler, "-std=c++20", *unoptimized, *flags, "-c", f"csrc/cuda/{source}.cu", "-o", tmp_path / "ops.o")
