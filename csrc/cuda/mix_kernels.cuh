@@ -415,16 +415,21 @@ CUTMIX_HD bool targets_or_plan(const KernelParams& params, uint32_t block, uint3
 // thread 32 registers, and vectors of 16 bytes get 40, in 6 blocks. At 32 the compiler waits for one vector before it
 // loads the next, and 48 warps with two loads under way have more of them than 64 warps with one: on an H100 float32 is
 // mixed in 56.8 us instead of 59.4. In place a thread holds vectors and masks of two samples: 10 blocks leave it 48
-// registers, which for CutMix is up to 5 % faster there than 8 blocks with 64. Mixup would fill these; it gets no
-// kernels of its own. Compute capability 10.0 spills at 48, and other GPUs run at most 1536 threads, for which what the
-// compiler takes by itself out of place is few enough (0: no wish).
+// registers, which for CutMix is up to 5 % faster there than 8 blocks with 64, and up to 4 % with vectors of 4 bytes,
+// which would take 53. Mixup would fill these; it gets no kernels of its own. Compute capability 10.0 spills at 48 with
+// vectors of 16 bytes. Other GPUs run at most 1536 threads, for which what the compiler takes by itself is few enough
+// out of place (0: no wish), and in place all but once.
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9 || __CUDA_ARCH__ / 100 == 10)
 constexpr int blocks_resident(int vector_bytes) { return vector_bytes == 16 ? 6 : 8; }
 #else
 constexpr int blocks_resident(int) { return 0; }
 #endif
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9)
-constexpr int blocks_resident_in_place(int vector_bytes) { return vector_bytes == 16 ? 10 : 8; }
+constexpr int blocks_resident_in_place(int vector_bytes) { return vector_bytes == 16 || vector_bytes == 4 ? 10 : 8; }
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 10
+constexpr int blocks_resident_in_place(int vector_bytes) { return vector_bytes == 4 ? 10 : 8; }
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 12
+constexpr int blocks_resident_in_place(int vector_bytes) { return vector_bytes == 2 ? 12 : 8; }
 #else
 constexpr int blocks_resident_in_place(int) { return 8; }
 #endif
