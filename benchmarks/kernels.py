@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import Colour, CutMix, Erase, MixPlan
+from cutmix_cuda import RICAP, Colour, CutMix, Cutout, Erase, FMix, MixPlan, ResizeMix
 from cutmix_cuda._literals import BackendName
 
 from .chains import ERASE, FLIP, MEAN, RATIO, SCALE, STD
@@ -31,6 +31,7 @@ from .machine import ROOT, clocks, describe, describe_error
 from .tables import clock_line, duration, machine_line, spread, table
 from .timing import Effort, Stopwatches, time_in_turn
 
+HOLES = 4
 BACKENDS: tuple[BackendName, ...] = ("cuda", "triton")
 CASES = [replace(CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.bfloat16, torch.float32)]
 QUICK_CASES = [replace(QUICK_CENTRE, dtype=dtype) for dtype in (torch.uint8, torch.float32)]
@@ -74,7 +75,29 @@ def jobs(case: Case, backend: BackendName, device: torch.device) -> dict[str, Jo
             plan.packed.nbytes,
         ),
     }
+    found |= patch_jobs(case, backend, device)
     return found | (tail_jobs(case, backend) if case.dtype == torch.uint8 else {})
+
+
+def patch_jobs(case: Case, backend: BackendName, device: torch.device) -> dict[str, Job]:
+    """The kernel of several patches, by plans of the transforms that draw them."""
+    drawn = {
+        "RICAP": RICAP(),
+        "ResizeMix": ResizeMix(),
+        f"{HOLES} holes": Cutout(area=HOLES**-2.0, holes=HOLES),
+        "masks of FMix": FMix(),
+    }
+    sizes = case.batch, case.size, case.size
+
+    def job_of(plan: Any) -> Job:
+        return Job(
+            lambda x: cutmix_cuda.paint(x.images, x.labels, plan, case.classes, backend=backend), 2 * case.image_bytes
+        )
+
+    return {
+        f"paint, {name}": job_of(transform.sample_plan(*sizes, seed=1, device=device))
+        for name, transform in drawn.items()
+    }
 
 
 def tail_jobs(case: Case, backend: BackendName) -> dict[str, Job]:

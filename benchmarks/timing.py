@@ -20,6 +20,7 @@ WARM_UP_CALLS = 3
 SLOW = 0.2  # seconds; such a call is warm when it has run once
 SHORTEST_LAP = 1e-3  # seconds; shorter calls are repeated, for the clock and the loop around them cost something too
 MOST_REPEATS = 10_000
+SHORTEST_BUSY = 20e-3  # seconds; so long calls that the host issues are timed in a row
 SHORTEST_REPLAY = 4e-3  # seconds; so few of them are the time between two replays that it does not show
 FASTEST_CLOCK = 2e9  # cycles a second, of any GPU
 
@@ -81,27 +82,32 @@ class WallClock:
 
 
 class DeviceClock:
-    """CUDA events around one call on each of the rotated batches, issued by the host while the GPU works."""
+    """CUDA events around calls on the rotated batches, issued by the host while the GPU works.
+
+    A slow call takes some of the batches each lap, and the next ones in the next.
+    """
 
     method = "CUDA events"
 
     def __init__(self, call: Call, rotation: Sequence[Any]) -> None:
-        self.call, self.rotation = call, rotation
+        self.call, self.rotation, self.turn = call, rotation, itertools.cycle(rotation)
         self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        for inputs in itertools.islice(itertools.cycle(rotation), WARM_UP_CALLS):
+        for inputs in itertools.islice(self.turn, WARM_UP_CALLS):
             call(inputs)
         torch.cuda.synchronize()
-
-    def work(self) -> None:
-        # Results are kept, so that outputs rotate through memory as inputs do.
-        self.results = [self.call(inputs) for inputs in self.rotation]
+        start = time.perf_counter()
+        call(next(self.turn))
+        torch.cuda.synchronize()
+        self.calls = min(len(rotation), math.ceil(SHORTEST_BUSY / (time.perf_counter() - start)))
 
     def lap(self) -> float:
+        batches = list(itertools.islice(self.turn, self.calls))
         self.start.record()
-        self.work()
+        # Results are kept, so that outputs rotate through memory as inputs do.
+        self.results = [self.call(inputs) for inputs in batches]
         self.end.record()
         self.end.synchronize()
-        return self.start.elapsed_time(self.end) / 1e3 / len(self.rotation)
+        return self.start.elapsed_time(self.end) / 1e3 / self.calls
 
 
 class GraphReplay(DeviceClock):
@@ -117,7 +123,7 @@ class GraphReplay(DeviceClock):
         super().__init__(call, rotation)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.work()
+            self.results = [call(inputs) for inputs in rotation]
         self.repeats, self.busy_cycles = 1, 0
         self.lap()
         self.repeats = max(1, math.ceil(SHORTEST_REPLAY / (self.lap() * len(rotation))))
