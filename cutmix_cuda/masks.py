@@ -12,6 +12,7 @@ is almost the same may change places.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from .erasing import check_two_numbers
 from .reference import mulhi, unit_float
 
 _PER_MASK, _PER_NOISE = 10, 11  # streams of random words, behind those of patches.h
+_MOST_LOG_AMPLITUDE = 80.0  # with which sums of normal noise are within float32
 
 
 def _per_sample(
@@ -39,30 +41,47 @@ def _per_sample(
     return drawn, torch.arange(lam.shape[0], device=lam.device)
 
 
-def _noise(seed: Tensor, index: Tensor, count: int) -> Tensor:
-    """Random words, int64 (N, count)."""
+def _words(seed: Tensor, index: Tensor, count: int) -> tuple[Tensor, ...]:
+    """At least so many random words, in four parts of which a row takes one each in turn: int64 (N, count / 4)."""
     position = torch.arange(-(-count // 4), device=index.device)
-    every = index[:, None].expand(-1, len(position))
-    words = reference.philox(seed, every, _PER_NOISE, position)
-    return torch.stack(words, dim=2).flatten(1)[:, :count]
+    return reference.philox(seed, index[:, None], _PER_NOISE, position)
+
+
+def _in_turn(parts: Iterable[Tensor], count: int) -> Tensor:
+    return torch.stack(tuple(parts), dim=2).flatten(1)[:, :count]
+
+
+def _noise(seed: Tensor, index: Tensor, count: int) -> Tensor:
+    """Random words, float64 (N, count)."""
+    return _in_turn(_words(seed, index, count), count).double()
 
 
 def _normal(seed: Tensor, index: Tensor, count: int) -> Tensor:
-    """Random normal numbers, float32 (N, count), by Box and Muller's formula."""
-    even = count + count % 2
-    first, second = unit_float(_noise(seed, index, even)).chunk(2, dim=1)
+    """Random normal numbers, float32 (N, count), an even number of them, by Box and Muller's formula."""
+    first, second = _in_turn(map(unit_float, _words(seed, index, count)), count).chunk(2, dim=1)
     radius, angle = (-2.0 * torch.log(1.0 - first)).sqrt(), (2.0 * math.pi) * second
-    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
 
 
-def _largest(values: Tensor, lam: Tensor, number: Tensor) -> Tensor:
-    """True for the fraction lam of each sample's values that are largest, rounded up where the number is below what is
-    left over; (N, count)."""
-    samples, count = values.shape
-    order = values.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(count, device=values.device).expand(samples, -1))
-    share = lam.to(torch.float64).clamp(0.0, 1.0) * count
-    return rank < (share + number.to(torch.float64)).floor()[:, None]
+def _count(lam: Tensor, cells: int | Tensor, number: Tensor) -> Tensor:
+    """How many of the cells are the fraction lam of them, rounded up where the number is below what is left over, and
+    none of a NaN; float64 (N,)."""
+    share = lam.to(torch.float64).nan_to_num(nan=0.0).clamp(0.0, 1.0) * cells
+    return (share + number.to(torch.float64)).floor()
+
+
+def _largest(values: Tensor, count: Tensor) -> Tensor:
+    """True for so many of each sample's values, the largest, and of equal ones the first; of floats (N, cells) and
+    counts (N,)."""
+    cells = values.shape[1]
+    # With as many values more, some above all and some below, the least of the upper half is the last one that counts,
+    # in every sample: finding it takes no sorting.
+    above = torch.arange(cells, device=values.device) < cells - count[:, None]
+    more = torch.where(above, math.inf, -math.inf).to(values.dtype)
+    upper = torch.cat([values, more], dim=1).topk(cells, dim=1, sorted=False).values
+    last = upper.amin(dim=1, keepdim=True)
+    equal, wanted = values == last, (upper == last).sum(dim=1, keepdim=True, dtype=torch.int32)
+    return (values > last) | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= wanted))
 
 
 def _frequencies(height: int, width: int, device: torch.device) -> Tensor:
@@ -74,6 +93,8 @@ def _frequencies(height: int, width: int, device: torch.device) -> Tensor:
 def _smooth_noise(seed: Tensor, index: Tensor, height: int, width: int, amplitude: Tensor) -> Tensor:
     """Normal noise whose frequencies have an amplitude, (N, height * width)."""
     half = width // 2 + 1
+    if len(index) == 0:  # of which the transform says that it cannot
+        return amplitude.new_empty((0, height * width))
     parts = _normal(seed, index, 2 * height * half).unflatten(1, (height, half, 2))
     return torch.fft.irfft2(amplitude * torch.view_as_complex(parts.contiguous()), s=(height, width)).flatten(1)
 
@@ -96,7 +117,8 @@ def fmix(
         lam: floats (N,) in [0, 1], the fraction of a sample's own pixels.
         height: cells.
         width: cells.
-        decay: the noise of a frequency f is divided by f to this power; the greater, the smoother.
+        decay: the noise of a frequency f is divided by f to this power; the greater, the smoother. At most one by which
+            the noise stays within float32: 14.7 for sides of 224.
         seed: an int, or a tensor of one int64. None: drawn from the generator.
         generator: a CPU generator, instead of torch's default one.
 
@@ -108,11 +130,14 @@ def fmix(
     """
     _validation.check_positive("decay", decay)
     drawn, index = _per_sample(lam, height, width, seed, generator)
+    if decay * math.log(max(height, width)) > _MOST_LOG_AMPLITUDE:
+        most = math.floor(10 * _MOST_LOG_AMPLITUDE / math.log(max(height, width))) / 10
+        raise ValueError(f"decay must be at most {most} for {height} x {width} cells, got {decay!r}")
     least = 1.0 / max(height, width)
     amplitude = _frequencies(height, width, lam.device).clamp(min=least) ** -decay
     values = _smooth_noise(drawn, index, height, width, amplitude)
     number = unit_float(reference.philox(drawn, index, _PER_MASK)[0])
-    return _largest(values, lam, number).unflatten(1, (height, width))
+    return _largest(values, _count(lam, height * width, number)).unflatten(1, (height, width))
 
 
 def cow(
@@ -145,7 +170,8 @@ def cow(
     blur = low * (high / low) ** unit_float(word_sigma) * min(height, width)
     exponent = blur[:, None, None] * math.pi * _frequencies(height, width, lam.device)
     values = _smooth_noise(drawn, index, height, width, torch.exp(-2.0 * exponent * exponent))
-    return _largest(values, lam, unit_float(word_number)).unflatten(1, (height, width))
+    count = _count(lam, height * width, unit_float(word_number))
+    return _largest(values, count).unflatten(1, (height, width))
 
 
 def grid(
@@ -179,11 +205,8 @@ def grid(
     side = low + mulhi(word_cells, high - low + 1)
     place = torch.arange(high * high, device=lam.device)
     there = place < (side * side)[:, None]
-    values = torch.where(there, _noise(drawn, index, high * high).double(), -1.0)
-    order = values.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, place.expand(len(index), -1))
-    share = lam.to(torch.float64).clamp(0.0, 1.0) * (side * side)
-    chosen = rank < (share + unit_float(word_number)).floor()[:, None]
+    values = torch.where(there, _noise(drawn, index, high * high), -1.0)
+    chosen = _largest(values, _count(lam, side * side, unit_float(word_number)))
     y = torch.arange(height, device=lam.device)[:, None] * side[:, None, None] // height
     x = torch.arange(width, device=lam.device) * side[:, None, None] // width
     return chosen.gather(1, (y * side[:, None, None] + x).flatten(1)).unflatten(1, (height, width))
@@ -210,4 +233,5 @@ def blocks(
     """
     drawn, index = _per_sample(lam, height, width, seed, generator)
     number = unit_float(reference.philox(drawn, index, _PER_MASK)[0])
-    return _largest(_noise(drawn, index, height * width), lam, number).unflatten(1, (height, width))
+    values, count = _noise(drawn, index, height * width), _count(lam, height * width, number)
+    return _largest(values, count).unflatten(1, (height, width))

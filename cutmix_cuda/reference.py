@@ -43,14 +43,17 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10 at counter (index, position, stream, group), keyed by the seed. Mirrors mix_math.h::philox."""
     key0, key1 = seed & _WORD, seed >> 32 & _WORD
-    zero = torch.zeros_like(index)
+    # In shapes of their own, which the first rounds broadcast; c1 and c3 with bits above their words. What is new is
+    # changed in place, because large tensors cost most by their memory.
+    zero = torch.zeros_like(key0)
     c0, c1, c2, c3 = index, zero + position, zero + stream, zero + group
     for _ in range(10):
-        hi0, lo0 = mulhi(c0, 0xD2511F53), c0 * 0xD2511F53 & _WORD
-        hi1, lo1 = mulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57 & _WORD
-        c0, c1, c2, c3 = hi1 ^ c1 ^ key0, lo1, hi0 ^ c3 ^ key1, lo0
+        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0 = ((product1 >> 32) ^ c1).bitwise_xor_(key0).bitwise_and_(_WORD)
+        c2 = ((product0 >> 32) ^ c3).bitwise_xor_(key1).bitwise_and_(_WORD)
+        c1, c3 = product1, product0
         key0, key1 = key0 + 0x9E3779B9 & _WORD, key1 + 0xBB67AE85 & _WORD
-    return c0, c1, c2, c3
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def unit_float(word: Tensor) -> Tensor:

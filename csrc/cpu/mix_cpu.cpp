@@ -88,14 +88,7 @@ struct Source {
     int64_t step;  // bytes from row to row
 };
 
-constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vectors
-
-// The processor fetches ahead what is read in one go, but not the short runs of a box.
-constexpr int64_t kRowsAhead = 8, kLinesAhead = 16;
-
-void prefetch(const uint8_t* from, int64_t count) {
-    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
-}
+constexpr int64_t kLinesAhead = 16;
 
 // `count` consecutive rows without a gap, the first of them at height y: copies own, with the box from a source.
 template <typename Out>
@@ -251,18 +244,23 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_masks(const uint8_t* ow
 
 // The fastest of them on this processor. Short rows stay in the caches whatever the size of the output: past them they
 // were no faster.
-CopyRows* copy_rows_for([[maybe_unused]] const Images& images) {
+CopyRows* copy_rows_for(const Images& images) {
 #if CUTMIX_X86
-    const Rows& rows = images.out_rows;
-    const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
-    if (has_avx512()) {
-        if (LineMasks::fit(rows, kLongestCopiedRow) && images.in_rows.dense()) return copy_rows_by_masks;
-        return past_caches(images.out, bytes) ? copy_rows_by_lines<true> : copy_rows_by_lines<false>;
-    }
-    constexpr int64_t kShortestRow = 256;  // shorter ones lose by the lines that are put together what that gains
-    if (has_avx2() && rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes)) return copy_rows_past_caches;
+    const bool short_rows = LineMasks::fit(images.out_rows, kLongestCopiedRow) && images.in_rows.dense();
+    if (has_avx512() && short_rows) return copy_rows_by_masks;
 #endif
-    return copy_rows_anywhere;
+    switch (writing_for(images)) {
+#if CUTMIX_X86
+        case Writing::kLines:
+            return copy_rows_by_lines<false>;
+        case Writing::kLinesPastCaches:
+            return copy_rows_by_lines<true>;
+        case Writing::kPastCaches:
+            return copy_rows_past_caches;
+#endif
+        default:
+            return copy_rows_anywhere;
+    }
 }
 
 // out overlaps neither own nor partner.

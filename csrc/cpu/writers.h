@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "../mix_call.h"
+
 #if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
 #include <sys/mman.h>
@@ -17,6 +19,15 @@
 #endif
 
 namespace cutmix {
+
+constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vectors
+
+// The processor fetches ahead what is read in one go, but not the short runs of a box.
+constexpr int32_t kRowsAhead = 8;
+
+inline void prefetch(const uint8_t* from, int64_t count) {
+    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
+}
 
 // Runs of a box are short, and a call of memcpy costs as much as moving a hundred bytes; it pays for long ones.
 inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
@@ -46,12 +57,10 @@ struct Writer {
 // a third of the traffic of a copy.
 template <bool kPastCaches>
 struct alignas(64) LineWriter {  // by itself the compiler asks new for memory that is aligned less
-    static constexpr int64_t kLine = 64;
-
-    uint8_t* line;      // the one that is put together,
-    __m512i pending;    // what of it there is so far,
-    int64_t end;        // as far as here,
-    __mmask64 outside;  // and the bytes before the output, in its first line
+    uint8_t* line;               // the one that is put together,
+    __m512i pending;             // what of it there is so far,
+    int64_t end;                 // as far as here,
+    __mmask64 outside;           // and the bytes before the output, in its first line
 
     CUTMIX_AVX512 explicit LineWriter(uint8_t* out)
         : pending(_mm512_setzero_si512()), end(reinterpret_cast<uintptr_t>(out) % kLine), outside(first(end)) {
@@ -103,8 +112,6 @@ struct alignas(64) LineWriter {  // by itself the compiler asks new for memory t
 
 // Past the caches by vectors of AVX2, which have no masks: what of a line comes from where is put together in memory.
 struct alignas(64) PastCachesWriter {
-    static constexpr int64_t kLine = 64;
-
     uint8_t pending[kLine];  // the line that is put together,
     int64_t end;             // as far as here,
     int64_t begin;           // and from here on; before it lies what is not the output, in its first line
@@ -185,5 +192,19 @@ inline bool past_caches(const uint8_t* out, int64_t bytes) {
     return bytes >= kPastCachesBytes && is_resident(out + bytes / 2);
 }
 #endif
+
+// Which writer is the fastest on this processor.
+enum class Writing { kAnywhere, kLines, kLinesPastCaches, kPastCaches };
+
+inline Writing writing_for([[maybe_unused]] const Images& images) {
+#if CUTMIX_X86
+    const Rows& rows = images.out_rows;
+    const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
+    if (has_avx512()) return past_caches(images.out, bytes) ? Writing::kLinesPastCaches : Writing::kLines;
+    constexpr int64_t kShortestRow = 256;  // shorter ones lose by the lines that are put together what that gains
+    if (has_avx2() && rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes)) return Writing::kPastCaches;
+#endif
+    return Writing::kAnywhere;
+}
 
 }  // namespace cutmix

@@ -367,6 +367,23 @@ def test_fmix_is_the_published_one():
         assert set(np.flatnonzero(mask)) == set(largest)
 
 
+@pytest.mark.parametrize("values", [1, 4, 1000])
+def test_of_equal_values_the_first_are_the_largest(values):
+    """As a stable sort has them, whatever number of them is wanted."""
+    noise = np.random.default_rng(0).integers(values, size=(62, 61)).astype(np.float32) - 1
+    noise[noise == 0] *= np.random.default_rng(1).choice([-1, 1], size=(noise == 0).sum())  # a zero of either sign
+    found = masks._largest(torch.from_numpy(noise), torch.arange(62, dtype=torch.float64))
+    for count, row in enumerate(noise):
+        largest = np.argsort(-row, kind="stable")[:count]
+        assert set(np.flatnonzero(found[count].numpy())) == set(largest)
+
+
+@every_mask
+def test_no_samples_have_no_masks_and_no_share_is_none(make):
+    assert make(torch.empty(0), 5, 7, seed=1).shape == (0, 5, 7)
+    assert not make(torch.tensor([float("nan"), -1.0]), 5, 7, seed=1).any()
+
+
 def test_grids_are_of_cells():
     cells = masks.grid(torch.full((200,), 0.5), 12, 12, cells=(3, 3), seed=1)
     blocks = cells.unflatten(2, (3, 4)).unflatten(1, (3, 4))
@@ -487,6 +504,7 @@ def test_errors_of_transforms_and_masks():
     fails(ValueError, "reuse_output must be False with inplace", lambda: FMix(reuse_output=True, inplace=True))
     fails(TypeError, "mix must be of one box a sample", lambda: cutmix_cuda.Augment(RICAP()))
     fails(ValueError, "decay must be positive", lambda: FMix(decay=0.0))
+    fails(ValueError, "decay must be at most 14.7 for 100 x 224 cells", lambda: masks.fmix(LAM, 100, 224, decay=15.0))
     fails(TypeError, "lam must be a float tensor", lambda: masks.fmix(torch.tensor([1]), 4, 4))
     fails(ValueError, "lam must be of shape", lambda: masks.cow(torch.rand(2, 2), 4, 4))
     fails(ValueError, "height must be positive", lambda: masks.blocks(LAM, 0, 4))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cutmix_cuda
-from cutmix_cuda import MixPlan
+from cutmix_cuda import MixPlan, PatchPlan
 from cutmix_cuda.distributions import Constant
 
 from ..helpers import (
@@ -20,6 +20,7 @@ from ..helpers import (
     random_images,
     random_labels,
 )
+from ..oracle_patches import oracle_paint, random_plan
 
 
 @pytest.fixture
@@ -115,3 +116,20 @@ def test_outputs_that_no_cache_holds(backend, width, channels_last, set_threads)
         cutmix_cuda.mix(images, out=out, **how)
         assert torch.equal(out, expected)
         assert (memory[:offset] == 99).all() and (memory[offset + images.numel() :] == 99).all()
+
+
+# Of masks of each row's own, of coarse ones, of blended pixels between others, and of partners that are resized.
+@pytest.mark.parametrize(("masks", "channels_last"), [((1500, 1405), False), ((20, 30), True)])
+def test_patches_in_outputs_that_no_cache_holds(masks, channels_last):
+    size = 1500, 1405
+    images = random_images((2, 2, *size), torch.uint8)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    assert images.numel() >= 1 << 23
+    plan = random_plan(2, 4, 2, *size, masks=masks, sources=True)
+    memory = torch.full((1 + images.numel() + 64,), 99, dtype=torch.uint8)
+    out = memory[1:].as_strided(images.shape, images.stride())
+    made = PatchPlan(plan.rows, *size, plan.sources, plan.masks)
+    cutmix_cuda.paint(images, None, made, fill=7, out=out, backend="cpu")
+    assert_same_bits(out, oracle_paint(images, plan, fill=7).images)
+    assert memory[0] == 99 and (memory[1 + images.numel() :] == 99).all()
