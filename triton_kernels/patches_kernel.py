@@ -17,12 +17,15 @@ from .kernel import load_class, load_labels, sample_index, seed_of
 from .kinds import KEEP, has_partner, mixes_target
 from .mix_math import partner_map
 from .patches_math import (
+    cell_of,
+    first_of_cell,
+    given_patch,
     mate_of,
     patch_of,
     sample_method,
+    sample_patch,
     share_of,
     source_of,
-    target_below,
     units_of,
     valid_in_place,
     valid_patch,
@@ -49,7 +52,7 @@ def every_valid(
     height, width = plan[11], plan[12]
     valid = partners > 0
     for k in range(PATCHES):
-        patch = patch_of(plan, k, True, PATCHES, False, SOURCES)
+        patch = given_patch(plan, k, SOURCES)
         valid = valid & valid_patch(patch, partners, masks, height, width, can_blend, SOFT)
         if IN_PLACE:
             valid = valid & valid_in_place(patch, mate)
@@ -97,145 +100,155 @@ def fill_bits(low, high, byte, TYPE: tl.constexpr):
 
 
 @triton.jit
-def next_cut(
-    plan, valid, first, y, mask_height, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
-    HAS_MASKS: tl.constexpr,
-):  # fmt: skip
-    """The first row behind y at which a patch from `first` on, or a cell of its mask, begins or ends."""
-    height = plan[11]
-    following = height
-    for k in range(first, PATCHES):
-        _, box, _, kind, mask, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-        counts = mixes_target(kind)
-        following = tl.where(counts & (box[0] > y), tl.minimum(following, box[0]), following)
-        following = tl.where(counts & (box[2] > y), tl.minimum(following, box[2]), following)
-        if HAS_MASKS:
-            cell = y * mask_height // tl.maximum(height, 1)
-            end = ((cell + 1) * height + mask_height - 1) // tl.maximum(mask_height, 1)
-            masked = counts & (mask != 0) & (y >= box[0]) & (y < box[2])
-            following = tl.where(masked, tl.minimum(following, end), following)
-    return following
+def line_count(cells, length, PATCHES: tl.constexpr):
+    """How many lines there are: see lines_of."""
+    return tl.minimum(cells + 2 * PATCHES, length)
 
 
 @triton.jit
-def units_of_patch(
-    plan, valid, k, masks, cells, channel, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
-    HAS_MASKS: tl.constexpr, OF_CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """The units of a patch, over all its pixels, of one channel where masks tell them apart."""
-    height, width = plan[11], plan[12]
-    patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-    _, box, _, kind, _, _ = patch
-    y = box[0]
-    last = tl.where(mixes_target(kind), box[2], y)
-    sums = tl.zeros((COLUMNS,), tl.int64)
-    while y < last:
-        following = next_cut(plan, valid, k, y, cells[1], PATCHES, DRAWN, SOURCES, HAS_MASKS)
-        for start in range(box[1], box[3], COLUMNS):
-            x = start + tl.arange(0, COLUMNS)
-            left = tl.full((COLUMNS,), 1.0, tl.float32)
-            for behind in range(PATCHES - 1 - k):
-                above = patch_of(plan, PATCHES - 1 - behind, valid, PATCHES, DRAWN, SOURCES)
-                left = left * target_below(above, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
-            below = target_below(patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
-            sums += units_of(left, below) * (following - y)
-        y = following
-    return tl.sum(sums)
+def edge_of(rows, edge, AXIS: tl.constexpr):
+    """The beginning and the end of each patch's rows (AXIS 0) or columns (1)."""
+    return tl.load(rows + (edge >> 1) * 8 + 1 + AXIS + (edge & 1) * 2)
 
 
 @triton.jit
-def write_front(
-    plan, valid, rows, sources, masks, cells, weights, labels, other_labels, targets,
+def lines_of(number, rows, cells, length, AXIS: tl.constexpr, PATCHES: tl.constexpr):
+    """The lines (of rows by AXIS 0, of columns by 1) within which no box of a sample and no cell of a mask begins or
+    ends: where those of these numbers begin, and how many rows or columns they hold, which may be none.
+
+    Whatever begins, begins a line, and of equal ones the first is it; unless there are fewer rows than that.
+    """
+    start, size = number, (number < length).to(tl.int32)
+    if line_count(cells, length, PATCHES) < length:
+        start = tl.minimum(first_of_cell(number, cells, length), length)
+        for edge in range(2 * PATCHES):
+            start = tl.where(number == cells + edge, edge_of(rows, edge, AXIS), start)
+        cell = cell_of(start, cells, length)
+        end = tl.minimum(first_of_cell(cell + 1, cells, length), length)
+        again = (number >= cells) & (start == first_of_cell(cell, cells, length))
+        for edge in range(2 * PATCHES):
+            position = edge_of(rows, edge, AXIS)
+            end = tl.where(position > start, tl.minimum(end, position), end)
+            again = again | ((number > cells + edge) & (position == start))
+        size = tl.where(again, 0, end - start)
+    return start, size
+
+
+@triton.jit
+def units_of_parts(
+    rows, masks, cells, height, width,
+    PATCHES: tl.constexpr, PARTS: tl.constexpr, OF_CHANNELS: tl.constexpr,
+    TALL: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The units of each patch of a sample, over all pixels and, where masks tell them apart, channels; 0 of part 0."""
+    part = tl.arange(0, PARTS)
+    units = tl.zeros((PARTS,), tl.int64)
+    number = tl.zeros((TALL, WIDE), tl.int32)  # whole blocks throughout, which Triton moves to no other threads
+    channels = 1
+    if OF_CHANNELS:
+        channels = cells[0]
+    for channel in range(channels):
+        for row in range(0, line_count(cells[1], height, PATCHES), TALL):
+            y, y_size = lines_of(number + (row + tl.arange(0, TALL))[:, None], rows, cells[1], height, 0, PATCHES)
+            for column in range(0, line_count(cells[2], width, PATCHES), WIDE):
+                x, x_size = lines_of(
+                    number + (column + tl.arange(0, WIDE))[None, :], rows, cells[2], width, 1, PATCHES
+                )
+                pixels = y_size * x_size
+                left = tl.full((TALL, WIDE), 1.0, tl.float32)
+                for behind in range(PATCHES):
+                    k = PATCHES - 1 - behind
+                    patch = given_patch((rows, rows), k, False)
+                    if mixes_target(patch[3]):
+                        below = weight_below(patch, masks, cells, channel, y, x, height, width, OF_CHANNELS)
+                        own = tl.sum(units_of(left, below) * pixels)
+                        units = tl.where(part == k + 1, units + own, units)
+                        left = left * below
+    return units
+
+
+@triton.jit
+def write_plan(plan, rows, sources, PATCHES: tl.constexpr, PARTS: tl.constexpr):
+    """Writes a sample's rows of a plan that is drawn, a thread a patch."""
+    patch = tl.arange(0, PARTS)
+    partner, box, lam, kind, mask, source = sample_patch(plan, patch)
+    row, from_ = rows + patch * 8, sources + patch * 4
+    there = patch < PATCHES
+    tl.store(row, partner, mask=there)
+    for edge in tl.static_range(4):
+        tl.store(row + 1 + edge, box[edge], mask=there)
+        tl.store(from_ + edge, source[edge], mask=there)
+    tl.store(row + 5, lam.to(tl.int32, bitcast=True), mask=there)
+    tl.store(row + 6, kind, mask=there)
+    tl.store(row + 7, mask, mask=there)
+
+
+@triton.jit
+def write_targets(
+    rows, valid, index, batch, height, width, masks, cells, weights, labels, other_labels, targets,
     num_classes, scale, off, on,
-    PATCHES: tl.constexpr, PARTS: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr,
-    OF_CHANNELS: tl.constexpr, WEIGHTS: tl.constexpr, COLUMNS: tl.constexpr, TARGET_BLOCK: tl.constexpr,
+    PATCHES: tl.constexpr, PARTS: tl.constexpr, OF_CHANNELS: tl.constexpr,
+    TALL: tl.constexpr, WIDE: tl.constexpr, TARGET_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Writes a sample's rows of the plan, where they are drawn, and of the targets, where there are any."""
-    index, batch, height, width = plan[9], plan[10], plan[11], plan[12]
-    if DRAWN:
-        for k in range(PATCHES):
-            partner, box, lam, kind, _, source = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-            at = index.to(tl.int64) * PATCHES + k
-            column = tl.arange(0, 8)
-            value = tl.where(column == 0, partner, 0)
-            value = tl.where(column == 5, lam.to(tl.int32, bitcast=True), value)
-            value = tl.where(column == 6, kind, value)
-            for edge in tl.static_range(4):
-                value = tl.where(column == 1 + edge, box[edge], value)
-            tl.store(rows + at * 8 + column, value)
-            column = tl.arange(0, 4)
-            value = column * 0
-            for edge in tl.static_range(4):
-                value = tl.where(column == edge, source[edge], value)
-            tl.store(sources + at * 4 + column, value)
-    if targets is not None:
-        VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
-        part = tl.arange(0, PARTS)
-        owners = tl.full((PARTS,), 0, tl.int32) + index % tl.maximum(batch, 1)
-        if WEIGHTS:
-            shares = tl.load(weights + index.to(tl.int64) * (PATCHES + 1) + part, mask=part <= PATCHES, other=0.0)
-        else:
-            pixels = height * width
-            if OF_CHANNELS:
-                pixels = pixels.to(tl.int64) * cells[0]
-            every = pixels.to(tl.int64) * (1 << 24)
-            units = tl.zeros((PARTS,), tl.int64)
-            for k in range(PATCHES):
-                if OF_CHANNELS:
-                    own = every * 0
-                    for channel in range(cells[0]):
-                        own += units_of_patch(
-                            plan, valid, k, masks, cells, channel, PATCHES, DRAWN, SOURCES, HAS_MASKS, True, COLUMNS
-                        )
-                else:
-                    own = units_of_patch(
-                        plan, valid, k, masks, cells, 0, PATCHES, DRAWN, SOURCES, HAS_MASKS, False, COLUMNS
-                    )
-                units = tl.where(part == k + 1, own, units)
-            units = tl.where(part == 0, every - tl.sum(units), units)
-            # Of no pixels what is divided is 0 by 0.
-            shares = tl.where(every > 0, share_of(units, pixels), tl.where(part == 0, 1.0, 0.0))
-        for k in range(PATCHES):
-            partner, _, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-            owners = tl.where(part == k + 1, partner, owners)
-            shares = tl.where((part == k + 1) & ~mixes_target(kind), 0.0, shares)
-        counts = tl.where(valid, shares, 0.0) > 0.0
-        first = owners < batch
-        theirs = tl.where(first, owners, owners - batch).to(tl.int64)
-        off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-        soft: tl.constexpr = labels.dtype.element_ty.is_floating()
-        classes = owners
-        if soft:
-            scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-        else:
-            on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
-            classes = load_class(labels, theirs, num_classes, counts & first)
-            if other_labels is not None:
-                classes = tl.where(first, classes, load_class(other_labels, theirs, num_classes, counts & ~first))
-            valid = valid & (tl.min(tl.where(counts & (classes < 0), 0, 1)) > 0)
-        for start in range(0, num_classes, TARGET_BLOCK):
-            column = start + tl.arange(0, TARGET_BLOCK)
-            inside = column < num_classes
-            value = tl.zeros((TARGET_BLOCK,), VALUE)
-            for k in range(PATCHES + 1):
-                share = tl.sum(tl.where(part == k, shares, 0.0))
-                if soft:
-                    row = tl.sum(tl.where(part == k, theirs, 0)) * num_classes + column
-                    is_first = tl.sum(tl.where((part == k) & first, 1, 0)) > 0
-                    seen = inside & valid & (share > 0.0)
-                    label = load_labels(labels + row, seen & is_first, VALUE)
-                    if other_labels is not None:
-                        label = tl.where(is_first, label, load_labels(other_labels + row, seen & ~is_first, VALUE))
-                    label = label * scale + off
-                else:
-                    label = tl.where(column == tl.sum(tl.where(part == k, classes, 0)), on, off)
-                value = tl.where(share > 0.0, value + share.to(VALUE) * label, value)
-            value = tl.where(valid, value, float("nan"))
-            if targets.dtype.element_ty == tl.bfloat16:
-                value = float_to_bfloat16(value).to(tl.bfloat16, bitcast=True)
+    """Writes a sample's row of the targets."""
+    VALUE: tl.constexpr = tl.float64 if targets.dtype.element_ty == tl.float64 else tl.float32
+    part = tl.arange(0, PARTS)
+    owners = tl.full((PARTS,), 0, tl.int32) + index % tl.maximum(batch, 1)
+    there = (part >= 1) & (part <= PATCHES)
+    own = rows + (part - 1) * 8
+    owners = tl.where(there, tl.load(own, mask=there, other=0), owners)
+    if weights is not None:
+        shares = tl.load(weights + index.to(tl.int64) * (PATCHES + 1) + part, mask=part <= PATCHES, other=0.0)
+        kinds = tl.load(own + 6, mask=there, other=KEEP)
+        shares = tl.where((part > 0) & ~mixes_target(kinds), 0.0, shares)
+    else:
+        pixels = height * width
+        if OF_CHANNELS:
+            pixels = pixels.to(tl.int64) * cells[0]
+        every = pixels.to(tl.int64) * (1 << 24)
+        units = tl.zeros((PARTS,), tl.int64)
+        if valid:
+            units = units_of_parts(rows, masks, cells, height, width, PATCHES, PARTS, OF_CHANNELS, TALL, WIDE)
+        units = tl.where(part == 0, every - tl.sum(units), units)
+        # Of no pixels what is divided is 0 by 0.
+        shares = tl.where(every > 0, share_of(units, pixels), tl.where(part == 0, 1.0, 0.0))
+    counts = tl.where(valid, shares, 0.0) > 0.0
+    first = owners < batch
+    theirs = tl.where(first, owners, owners - batch).to(tl.int64)
+    off = off.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+    soft: tl.constexpr = labels.dtype.element_ty.is_floating()
+    classes = owners
+    if soft:
+        scale = scale.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+    else:
+        on = on.to(tl.int64).to(tl.float64, bitcast=True).to(VALUE)
+        classes = load_class(labels, theirs, num_classes, counts & first)
+        if other_labels is not None:
+            classes = tl.where(first, classes, load_class(other_labels, theirs, num_classes, counts & ~first))
+        valid = valid & (tl.min(tl.where(counts & (classes < 0), 0, 1)) > 0)
+    for start in range(0, num_classes, TARGET_BLOCK):
+        column = start + tl.arange(0, TARGET_BLOCK)
+        inside = column < num_classes
+        value = tl.zeros((TARGET_BLOCK,), VALUE)
+        for k in range(PATCHES + 1):
+            share = tl.sum(tl.where(part == k, shares, 0.0))
+            if soft:
+                row = tl.sum(tl.where(part == k, theirs, 0)) * num_classes + column
+                is_first = tl.sum(tl.where((part == k) & first, 1, 0)) > 0
+                seen = inside & valid & (share > 0.0)
+                label = load_labels(labels + row, seen & is_first, VALUE)
+                if other_labels is not None:
+                    label = tl.where(is_first, label, load_labels(other_labels + row, seen & ~is_first, VALUE))
+                label = label * scale + off
             else:
-                value = value.to(targets.dtype.element_ty)
-            tl.store(targets + index.to(tl.int64) * num_classes + column, value, mask=inside)
+                label = tl.where(column == tl.sum(tl.where(part == k, classes, 0)), on, off)
+            value = tl.where(share > 0.0, value + share.to(VALUE) * label, value)
+        value = tl.where(valid, value, float("nan"))
+        if targets.dtype.element_ty == tl.bfloat16:
+            value = float_to_bfloat16(value).to(tl.bfloat16, bitcast=True)
+        else:
+            value = value.to(targets.dtype.element_ty)
+        tl.store(targets + index.to(tl.int64) * num_classes + column, value, mask=inside)
 
 
 @triton.jit
@@ -243,7 +256,7 @@ def rows_that_change(plan, valid, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SO
     """The rows of a sample between the first and the last of its patches'."""
     y0, y1 = plan[11], plan[11] * 0
     for k in range(PATCHES):
-        _, box, _, kind, _, _ = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+        _, box, _, kind, _, _ = patch_of(plan, k, valid, DRAWN, SOURCES)
         y0 = tl.where(kind != KEEP, tl.minimum(y0, box[0]), y0)
         y1 = tl.where(kind != KEEP, tl.maximum(y1, box[2]), y1)
     return y0, y1
@@ -252,7 +265,7 @@ def rows_that_change(plan, valid, PATCHES: tl.constexpr, DRAWN: tl.constexpr, SO
 @triton.jit
 def exchanged(
     plan, valid, own, theirs, filling, how,
-    PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr, HAS_MASKS: tl.constexpr,
+    PATCHES: tl.constexpr, DRAWN: tl.constexpr, SOURCES: tl.constexpr,
     OF_CHANNELS: tl.constexpr, ELEMENT: tl.constexpr,
 ):  # fmt: skip
     """Elements of a sample that is painted in place, by what they and its mate's were, and which of them change."""
@@ -262,8 +275,8 @@ def exchanged(
     partial = owner >= 0
     for behind in range(PATCHES):
         k = PATCHES - 1 - behind
-        patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-        below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], HAS_MASKS, OF_CHANNELS)
+        patch = patch_of(plan, k, valid, DRAWN, SOURCES)
+        below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], OF_CHANNELS)
         open_ = owner < 0
         hides = open_ & (below == 0.0)
         partial = partial | (open_ & (below > 0.0) & (below < 1.0))
@@ -273,8 +286,8 @@ def exchanged(
         if tl.max(partial.to(tl.int32)) > 0:
             value = element_value(bits, ELEMENT)
             for k in range(PATCHES):
-                patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], HAS_MASKS, OF_CHANNELS)
+                patch = patch_of(plan, k, valid, DRAWN, SOURCES)
+                below = weight_below(patch, masks, cells, channel, y, x, plan[11], plan[12], OF_CHANNELS)
                 over = (owner < k) & (below < 1.0)
                 other = element_value(tl.where(has_partner(patch[3]), theirs, filling), ELEMENT)
                 value = tl.where(over, mixed_value(below, value, other), value)
@@ -351,7 +364,8 @@ def patches_kernel(
     BLOCK: tl.constexpr,  # elements at a time
     SPAN: tl.constexpr,  # elements in a chunk
     LARGE: tl.constexpr,  # whether places in a sample need 64 bits
-    COLUMNS: tl.constexpr,  # pixels of a row at a time, whose weights are summed
+    TALL: tl.constexpr,  # lines of rows, and of columns, at a time, whose units are summed
+    WIDE: tl.constexpr,
     TARGET_BLOCK: tl.constexpr,  # columns of targets at a time
 ):
     chunk = tl.program_id(0)
@@ -360,20 +374,20 @@ def patches_kernel(
         return
     DRAWN: tl.constexpr = quantiles is not None
     SOURCES: tl.constexpr = sources is not None
-    HAS_MASKS: tl.constexpr = masks is not None
     WEIGHTS: tl.constexpr = weights is not None
+    own_rows = rows + index.to(tl.int64) * PATCHES * 8
     table, drawn, seed = rows, (index, index, index), index
     if DRAWN:
         table = quantiles
         seed = seed_of(seed_low, seed_high, device_seed)
         mapping = partner_map(partner_rule, seed, batch)
         drawn = sample_method(quantiles, bounds, scope, placement, mapping, seed, index, batch, height, width)
-    source_rows = rows
+    own_sources = own_rows
     if SOURCES:
-        source_rows = sources
+        own_sources = sources + index.to(tl.int64) * PATCHES * 4
     method, of_kind, of_sample = drawn
     plan = (
-        rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width
+        own_rows, own_sources, table, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width
     )  # fmt: skip
     cells = (mask_channels, mask_height, mask_width)
     valid, mate = samples > 0, index
@@ -387,11 +401,14 @@ def patches_kernel(
 
     if FRONT == 1:  # noqa: SIM102 - known when compiling, unlike the chunk
         if chunk == 0:
-            write_front(
-                plan, valid, rows, sources, masks, cells, weights, labels, other_labels, targets,
-                num_classes, scale, off, on,
-                PATCHES, PARTS, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, WEIGHTS, COLUMNS, TARGET_BLOCK,
-            )  # fmt: skip
+            if DRAWN:
+                write_plan(plan, own_rows, own_sources, PATCHES, PARTS)
+                tl.debug_barrier()  # because targets follow the plan as it is written
+            if targets is not None:
+                write_targets(
+                    own_rows, valid, index, batch, height, width, masks, cells, weights, labels, other_labels, targets,
+                    num_classes, scale, off, on, PATCHES, PARTS, OF_CHANNELS, TALL, WIDE, TARGET_BLOCK,
+                )  # fmt: skip
             return
 
     if images is not None:
@@ -405,8 +422,12 @@ def patches_kernel(
                 return
             y0, y1 = rows_that_change(plan, valid, PATCHES, DRAWN, SOURCES)
             if not DRAWN:
+                mate_rows = rows + mate.to(tl.int64) * PATCHES * 8
+                mate_sources = mate_rows
+                if SOURCES:
+                    mate_sources = sources + mate.to(tl.int64) * PATCHES * 4
                 mate_plan = (
-                    rows, source_rows, table, holes, placement, method, of_kind, of_sample, seed, mate, batch, height,
+                    mate_rows, mate_sources, table, holes, placement, method, of_kind, of_sample, seed, mate, batch, height,
                     width,
                 )  # fmt: skip
                 mate_valid = (mate > index) & every_valid(
@@ -445,18 +466,18 @@ def patches_kernel(
                 how = (masks, cells, channel, y, x)
                 if DRAWN:
                     made, changes = exchanged(
-                        plan, valid, own, own, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT
+                        plan, valid, own, own, filling, how, PATCHES, DRAWN, SOURCES, OF_CHANNELS, ELEMENT
                     )
                     tl.store(own_at, made, mask=seen & changes)
                 else:
                     mate_at = images + mate.to(tl.int64) * images_sample + at
                     theirs = tl.load(mate_at, mask=seen, other=0)
                     made, changes = exchanged(
-                        plan, valid, own, theirs, filling, how, PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT
+                        plan, valid, own, theirs, filling, how, PATCHES, DRAWN, SOURCES, OF_CHANNELS, ELEMENT
                     )
                     mate_made, mate_changes = exchanged(
                         mate_plan, mate_valid, theirs, own, filling, how,
-                        PATCHES, DRAWN, SOURCES, HAS_MASKS, OF_CHANNELS, ELEMENT,
+                        PATCHES, DRAWN, SOURCES, OF_CHANNELS, ELEMENT,
                     )  # fmt: skip
                     tl.store(own_at, made, mask=seen & changes)
                     tl.store(mate_at, mate_made, mask=seen & mate_changes)
@@ -467,8 +488,8 @@ def patches_kernel(
                 partial = owner >= 0
                 for behind in range(PATCHES):
                     k = PATCHES - 1 - behind
-                    patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
-                    below = weight_below(patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS)
+                    patch = patch_of(plan, k, valid, DRAWN, SOURCES)
+                    below = weight_below(patch, masks, cells, channel, y, x, height, width, OF_CHANNELS)
                     open_ = owner < 0
                     hides = open_ & (below == 0.0)
                     partial = partial | (open_ & (below > 0.0) & (below < 1.0))
@@ -484,10 +505,10 @@ def patches_kernel(
                     if tl.max((partial & present).to(tl.int32)) > 0:
                         value = element_value(bits, ELEMENT)
                         for k in range(PATCHES):
-                            patch = patch_of(plan, k, valid, PATCHES, DRAWN, SOURCES)
+                            patch = patch_of(plan, k, valid, DRAWN, SOURCES)
                             kind = patch[3]
                             below = weight_below(
-                                patch, masks, cells, channel, y, x, height, width, HAS_MASKS, OF_CHANNELS
+                                patch, masks, cells, channel, y, x, height, width, OF_CHANNELS
                             )
                             over = (owner < k) & (below < 1.0) & present
                             theirs = brought_pointer(

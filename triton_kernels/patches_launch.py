@@ -30,9 +30,10 @@ from .launch import (
 from .patches_kernel import patches_kernel
 from .rows import ChannelPlace, Rows, channel_place
 
-THREADS = 32  # a warp, so that sums need no shared memory
+THREADS = 128
+FEWEST_LINES, MOST_ROWS, MOST_COLUMNS = 16, 64, 32  # whose units are summed at a time: each thread has one of both
 ELEMENTS_PER_THREAD = 8  # at a time
-SPAN_ELEMENTS = 1 << 11  # of a program
+SPAN_ELEMENTS = 1 << 13  # of a program
 BITS = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32, 8: tl.uint64}  # by the bytes of an element
 
 
@@ -116,6 +117,11 @@ def mask_arguments(masks: Tensor | None) -> tuple:
     return triton.reinterpret(masks, tl.uint8) if masks.dtype == torch.bool else masks, count, *cells
 
 
+def lines_at_once(cells: int, length: int, patches: int, most: int) -> int:
+    """See lines_of in patches_kernel.py."""
+    return clamp(next_power_of_2(max(min(cells + 2 * patches, length), 1)), FEWEST_LINES, most)
+
+
 def patches_launch(
     batch: int,
     other_count: int,
@@ -145,14 +151,15 @@ def patches_launch(
     classes = out.shape[1] if out is not None else 1
     soft = masks is not None and masks.dtype == torch.float32
     can_blend = dtype in BLENDED_DTYPES
+    seen_masks, count, *cells = mask_arguments(masks)
     grid_z = -(-samples // MAX_GRID_Y)
     arguments = (
-        *(rows, sources, *draw_arguments(draw), *mask_arguments(masks), weights),
+        *(rows, sources, *draw_arguments(draw), seen_masks, count, *cells, weights),
         *(samples, batch, other_count, height, width, *images, *fill, labels, other_labels, out, *smoothing),
     )
     options = {
         "PATCHES": patches,
-        "PARTS": next_power_of_2(patches + 1),
+        "PARTS": next_power_of_2(patches + 1) if patches < 32 else THREADS,
         "FRONT": front,
         "IN_PLACE": in_place,
         "SOFT": soft,
@@ -160,7 +167,8 @@ def patches_launch(
         "CAN_BLEND": can_blend,
         "ELEMENT": BLENDED_ELEMENTS.get(dtype) if draw is None or may_blend(draw.bounds) else None,
         **walk.constants,
-        "COLUMNS": clamp(next_power_of_2(max(width, 1)), THREADS, 8 * THREADS),
+        "TALL": lines_at_once(cells[1], height, patches, MOST_ROWS),
+        "WIDE": lines_at_once(cells[2], width, patches, MOST_COLUMNS),
         "TARGET_BLOCK": clamp(next_power_of_2(classes), THREADS, 8 * THREADS),
         "num_warps": THREADS // 32,
         "num_stages": 1,
