@@ -1,8 +1,8 @@
 """Several patches a sample in Triton: twins of the functions in ``csrc/patches.h``, with the same names and bits.
 
-A patch is a tuple (partner, box, lam, kind, mask, source), of scalars, or of blocks where several are drawn at once.
-What it is read or drawn from is a tuple PLAN: (rows, sources, quantiles, holes, placement, *sample_method(...), seed,
-index, batch, height, width), with the sample's first row and source.
+A patch is a tuple (partner, box, lam, kind, mask, source), of scalars, or of blocks for several at once. What a
+sample's are taken from is a tuple PLAN: (rows, sources, drawn, index, height, width), with the sample's first row and
+source, or with what drawn_patches gives.
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ def sample_method(quantiles, bounds, scope, placement, mapping, seed, index, bat
 
 
 @triton.jit
-def sample_patch(plan, patch):
-    """A patch of a sample, or a block of them. Mirrors patches.h::sample_patch."""
-    _, _, quantiles, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width = plan
+def sample_patch(draw, patch):
+    """A patch of a sample, or a block of them. Mirrors patches.h::sample_patch.
+
+    draw is (quantiles, holes, placement, *sample_method(...), seed, index, batch, height, width).
+    """
+    quantiles, holes, placement, method, of_kind, of_sample, seed, index, batch, height, width = draw
     drawn, mapped, corner_y, corner_x = of_sample
     partner, box, lam, kind = of_kind
     each = patch * 0
@@ -126,6 +129,37 @@ def sample_patch(plan, patch):
 
 
 @triton.jit
+def drawn_patches(draw, PARTS: tl.constexpr):
+    """All patches of a sample, a thread each, by few words: see drawn_patch."""
+    partner, box, lam, kind, _, source = sample_patch(draw, tl.arange(0, PARTS))
+    begin, end = box[0] | (box[1] << 16), box[2] | (box[3] << 16)
+    source_begin, source_end = source[0] | (source[1] << 16), source[2] | (source[3] << 16)
+    return partner, begin, end, lam.to(tl.int32, bitcast=True), kind, source_begin, source_end
+
+
+@triton.jit
+def word_of(words, patch):
+    """A word of one thread's patch, for all threads."""
+    return tl.sum(tl.where(tl.arange(0, words.shape[0]) == patch, words, 0))
+
+
+@triton.jit
+def corners(begin, end):
+    """A rectangle of two words, each with a row and, from bit 16 on, a column, of up to 2^15."""
+    return begin & 0xFFFF, (begin >> 16) & 0xFFFF, end & 0xFFFF, (end >> 16) & 0xFFFF
+
+
+@triton.jit
+def drawn_patch(drawn, patch):
+    """A patch of those that were drawn at once."""
+    partner, begin, end, lam, kind, source_begin, source_end = drawn
+    box = corners(word_of(begin, patch), word_of(end, patch))
+    source = corners(word_of(source_begin, patch), word_of(source_end, patch))
+    lam = word_of(lam, patch).to(tl.float32, bitcast=True)
+    return word_of(partner, patch), box, lam, word_of(kind, patch), 0, source
+
+
+@triton.jit
 def given_patch(plan, patch, SOURCES: tl.constexpr):
     """A patch of a sample of a given plan."""
     row = plan[0] + patch * 8
@@ -142,7 +176,7 @@ def given_patch(plan, patch, SOURCES: tl.constexpr):
 def patch_of(plan, patch, valid, DRAWN: tl.constexpr, SOURCES: tl.constexpr):
     """A patch of a sample; one that is kept where the sample may not be followed."""
     if DRAWN:
-        return sample_patch(plan, patch)
+        return drawn_patch(plan[2], patch)
     else:
         partner, box, lam, kind, mask, source = given_patch(plan, patch, SOURCES)
         return tl.where(valid, partner, 0), box, lam, tl.where(valid, kind, KEEP), mask, source
@@ -193,7 +227,10 @@ def valid_in_place(patch, mate):
 @triton.jit
 def cell_of(position, cells, length):
     """Which cell of a mask, of `cells` over a length, a pixel reads. Mirrors patches.h::cell_of."""
-    return position * cells // tl.maximum(length, 1)
+    cell = position
+    if cells != length:
+        cell = position * cells // tl.maximum(length, 1)
+    return cell
 
 
 @triton.jit
@@ -210,25 +247,34 @@ def in_box(patch, y, x):
 
 
 @triton.jit
-def weight_below(patch, masks, cells, channel, y, x, height, width, OF_CHANNELS: tl.constexpr):
-    """The weight of what lies below a patch at pixels. Mirrors patches.h::weight_below.
+def weight_of_cells(masks, cells, mask, channel, cell_y, cell_x, seen, OF_CHANNELS: tl.constexpr):
+    """What a mask, by its number, says of pixels that read these of its cells: a bool, or a weight from 0 to 1.
 
-    Of masks, where there are any, there are as many cells: channels, rows, columns. OF_CHANNELS: whether each channel
-    has its own.
+    There are as many cells: channels, rows, columns. OF_CHANNELS: whether each channel has its own.
+    """
+    channels, mask_height, mask_width = cells
+    plane = (mask - 1).to(tl.int64)
+    if OF_CHANNELS:
+        plane = plane * channels + channel
+    row = masks + (plane * mask_height + cell_y) * mask_width
+    weight = tl.load(row + cell_x, mask=seen, other=0)
+    if masks.dtype.element_ty.is_floating():
+        weight = tl.where(weight > 0.0, tl.where(weight < 1.0, weight, 1.0), 0.0)
+    return weight
+
+
+@triton.jit
+def weight_below(patch, masks, cells, channel, y, x, cell_y, cell_x, OF_CHANNELS: tl.constexpr):
+    """The weight of what lies below a patch at pixels, which read these cells of masks, where there are any.
+
+    Mirrors patches.h::weight_below.
     """
     _, _, lam, kind, mask, _ = patch
     inside = in_box(patch, y, x)
     below = tl.where(blends(kind), lam, 0.0)
     if masks is not None:
-        channels, mask_height, mask_width = cells
-        plane = (mask - 1).to(tl.int64)
-        if OF_CHANNELS:
-            plane = plane * channels + channel
-        row = plane * mask_height + cell_of(y, mask_height, height)
-        cell = row * mask_width + cell_of(x, mask_width, width)
-        weight = tl.load(masks + cell, mask=inside & (mask > 0), other=0)
+        weight = weight_of_cells(masks, cells, mask, channel, cell_y, cell_x, inside & (mask > 0), OF_CHANNELS)
         if masks.dtype.element_ty.is_floating():
-            weight = tl.where(weight > 0.0, tl.where(weight < 1.0, weight, 1.0), 0.0)
             below = weight + (1.0 - weight) * below
         else:
             below = tl.where(weight != 0, 1.0, below)
@@ -240,6 +286,20 @@ def source_of(position, begin, end, source_begin, source_end):
     """Which row (or column) of a source a position in the box reads. Mirrors patches.h::source_of."""
     length, source_length = end - begin, source_end - source_begin
     return source_begin + (position - begin) * source_length // tl.maximum(length, 1)
+
+
+@triton.jit
+def scaled(first, step, factor, divisor):
+    """(first + step) * factor // divisor by one division of `first`, for steps of 0 to 15 and sides of images.
+
+    What is left of that division and the steps are a number below 2^20, which float32 holds with its half; and half of
+    a divisor's inverse, by which it is then off from the next whole quotient, is more than the rounding of its product
+    with the inverse. Before the box `first` is negative; of steps that do not reach the box nobody asks for the result.
+    """
+    whole = first * factor
+    quotient = whole // divisor
+    rest = (whole - quotient * divisor + step * factor).to(tl.float32) + 0.5
+    return quotient + (rest * tl.div_rn(1.0, divisor.to(tl.float32))).to(tl.int32)
 
 
 @triton.jit
