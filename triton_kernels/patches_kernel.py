@@ -130,6 +130,7 @@ def rows_of_vectors(
 
 @triton.jit
 def quotient(number, divisor, divider, LARGE: tl.constexpr):
+    """number // divisor; unless numbers are LARGE, by what `divider` in augment_launch.py gives for the divisor."""
     if LARGE:
         return number // divisor
     else:
