@@ -10,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from cutmix_cuda.triton_kernels import patches_ops
+from cutmix_cuda.triton_kernels import patches_launch, patches_ops
 from cutmix_cuda.triton_kernels.launch import Launch
 
 from cutmix_cuda import reference_patches
@@ -111,6 +111,16 @@ def test_other_numbers_of_samples_and_a_second_batch(samples):
     images, others = torch.rand(4, 3, 6, 16), torch.rand(3, 3, 6, 16)
     paint(images, random_plan(samples, 2, 7, 6, 16, **PLANS["everything"]), others=others)
     paint(images, random_plan(samples, 2, 4, 6, 16, **PLANS["masks"], weights=True))
+
+
+def test_samples_beyond_32_bits(monkeypatch):
+    """The kernel for samples of more elements than 32 bits are good for, on small ones."""
+    monkeypatch.setattr(patches_launch, "MAX_FAST_DIVISION", 0)
+    monkeypatch.setattr(patches_launch, "patch_geometry", patches_launch.patch_geometry.__wrapped__)
+    plan = random_plan(4, 3, 4, 6, 8, **PLANS["everything"])
+    paint(torch.rand(4, 3, 6, 8), plan)
+    paint(torch.rand(4, 3, 6, 8).contiguous(memory_format=torch.channels_last), plan)
+    paint_in_place(torch.rand(4, 3, 6, 8), in_pairs(plan))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -236,3 +246,58 @@ def test_targets_alone_of_masks_of_each_channel():
     assert_as_reference(
         "paint_targets", random_labels(3, 5), None, plan.rows, plan.masks, None, 9, 11, 5, 0.1, torch.float32
     )
+
+
+# ---- What it costs
+
+HEIGHT, WIDTH = 64, 224  # rows as long as usual, of which a program has few at a time
+# Instructions of a warp for each 16 bytes that a lane writes. While memory moves as many in and out, an H100 issues
+# about 280; more have only elements of a byte that come from several places, which are read one by one.
+INSTRUCTIONS = {
+    ("ricap", torch.uint8): 690,
+    ("ricap", torch.float32): 245,
+    ("holes", torch.uint8): 630,
+    ("resizemix", torch.uint8): 360,
+    ("mask", torch.uint8): 550,
+}
+# Of a warp that works out whose a target is, where one waits for the other.
+TARGET_INSTRUCTIONS = {"ricap": 1500, "holes": 1100, "mask": 3000}
+
+
+def costly_plan(name: str) -> tuple[Tensor, Any, Any, None]:
+    """Of two samples."""
+    if name == "mask":
+        rows = torch.tensor([[[1, 0, 0, HEIGHT, WIDTH, 0, PASTE, 1]], [[0, 0, 0, HEIGHT, WIDTH, 0, PASTE, 2]]])
+        return rows.to(torch.int32), None, torch.rand(2, HEIGHT, WIDTH) < 0.5, None
+    y, x = 40, 130
+    boxes = torch.tensor([[0, 0, y, x], [0, x, y, WIDTH], [y, 0, HEIGHT, x], [y, x, HEIGHT, WIDTH]])
+    sources = boxes + torch.tensor([[9, 31, 9, 31], [5, -11, 5, -11], [-7, 2, -7, 2], [-40, -53, -40, -53]])
+    if name == "holes":
+        boxes = sources = torch.tensor([[3, 7, 20, 30], [10, 40, 32, 71], [41, 9, 57, 33], [40, 165, 61, 190]])
+    if name == "resizemix":
+        boxes, sources = torch.tensor([[20, 31, 53, 134]]), torch.tensor([[0, 0, HEIGHT, WIDTH]])
+    rows = torch.zeros(2, len(boxes), 8, dtype=torch.int32)
+    rows[..., 0] = torch.arange(2 * len(boxes)).reshape(2, -1) % 2
+    rows[..., 1:5] = boxes
+    rows[..., 6] = FILL if name == "holes" else PASTE
+    return rows, sources.repeat(2, 1, 1).to(torch.int32), None, None
+
+
+@pytest.mark.parametrize(("name", "dtype"), INSTRUCTIONS, ids=str)
+def test_instructions_of_pixels(name, dtype, executed):
+    images = random_images((2, 3, HEIGHT, WIDTH), dtype)
+    assert_as_reference("paint", images, None, None, None, *costly_plan(name), 0, 0.0, torch.float32, [0, 0])
+    per_vector = executed[0].report.warp_instructions / (images.nbytes / 16 / 32)
+    assert per_vector <= INSTRUCTIONS[name, dtype]
+
+
+@pytest.mark.parametrize("name", TARGET_INSTRUCTIONS)
+def test_instructions_of_targets(name, executed):
+    """Without masks as many for images of any size."""
+    rows, _, masks, _ = costly_plan(name)
+    for times in (1,) if name == "mask" else (1, 9):
+        size = times * HEIGHT, times * WIDTH
+        parts = random_labels(2, CLASSES), None, rows, masks, None, *size, CLASSES, 0.1, torch.float32
+        assert_as_reference("paint_targets", *parts)
+        warps = 2 * executed[-1].launch.options["num_warps"]
+        assert executed[-1].report.warp_instructions <= warps * TARGET_INSTRUCTIONS[name]
