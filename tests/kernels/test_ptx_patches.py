@@ -244,9 +244,9 @@ def shifted_plan(patches: int, height: int, width: int, **options: Any) -> Plan:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_patches_from_other_places(dtype, layout):
-    for patches, width in ((1, 48), (4, 48), (4, 9), (64, 80)):
+    for patches, width in ((1, 48), (4, 48), (4, 9), (64, 48)):
         images = random_images((4, 3, 5, width), torch.uint8).to(dtype).contiguous(memory_format=layout)
-        paint(images, shifted_plan(patches, 5, width))
+        paint(images, shifted_plan(patches, 5, width), no_targets=patches == 64)  # which take a minute here
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
