@@ -81,7 +81,7 @@ struct Divider {
     CUTMIX_HD uint32_t quotient(uint32_t n) const { return mulhi(2 * n, multiplier) >> shift; }
 };
 
-inline Divider divider(int64_t divisor) {
+CUTMIX_HD Divider divider(int64_t divisor) {
     uint32_t shift = 0;
     while (int64_t{1} << shift < divisor) ++shift;
     const uint64_t multiplier = (uint64_t{1} << (31 + shift)) / static_cast<uint64_t>(divisor) + 1;

@@ -17,8 +17,9 @@ constexpr int64_t kVectorsPerPatchThread = 8;
 struct PatchParams {
     PatchCall call;
     PartnerMap partner_map;  // of call.seed; where the seed is on the device, the kernel makes its own
-    Divider blocks_in_sample, row_vectors, height, pixel_bytes;
-    Divider channel_step, channels;  // see ChannelPlace
+    Divider blocks_in_sample, row_vectors, height, width, pixel_elements;
+    Divider channel_step, channels;  // see ChannelPlace; in pixels the step is of elements
+    bool cells_in_vectors;           // the cells of a vector's elements follow each other, as aligned as they are many
     uint32_t front_blocks;           // of a sample: 1 where there are targets or a plan to be written
     uint32_t sample_vectors, vectors_in_block;
 };
@@ -100,9 +101,14 @@ inline PatchLaunch patch_geometry(const PatchCall& call) {
         params.sample_vectors = limited(rows.slices * rows.height * row_vectors, "the vectors of a sample");
         params.row_vectors = divider(row_vectors);
         params.height = divider(rows.height);
-        params.pixel_bytes = divider(rows.pixel_bytes);
-        params.channel_step = divider(limited(std::max<int64_t>(call.channel_place.step, 1), "slices of a channel"));
+        params.width = divider(rows.width);
+        params.pixel_elements = divider(rows.pixel_bytes / element_bytes);
+        const int64_t step = call.channel_place.step / (call.channel_place.in_pixel ? element_bytes : 1);
+        params.channel_step = divider(limited(std::max<int64_t>(step, 1), "slices of a channel"));
         params.channels = divider(call.masks.channels);
+        const uint64_t vector_elements = static_cast<uint64_t>(launch.vector_bytes / element_bytes);
+        params.cells_in_vectors = rows.pixel_bytes == element_bytes && call.masks.width == rows.width &&
+                                  reinterpret_cast<uint64_t>(call.masks.data) % vector_elements == 0;
         params.vectors_in_block = static_cast<uint32_t>(kPatchThreads * kVectorsPerPatchThread);
         blocks += ceil_div(params.sample_vectors, params.vectors_in_block);
     }

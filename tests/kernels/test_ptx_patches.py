@@ -17,7 +17,8 @@ from cutmix_cuda._ops import PATCH_METHODS
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
 from ..oracle_patches import BLEND, FILL, KEEP, PASTE, Plan, in_pairs, only, random_plan
-from .execution import SECTOR, needs_cuda
+from ..ptx.machine import WARP
+from .execution import SECTOR, VECTOR, needs_cuda
 from .patches_execution import Painted, execute_patches, patches_call
 from .test_ptx_kernels import assert_same_targets, poisoned, surroundings
 
@@ -71,8 +72,11 @@ def assert_as_reference(op: str, *arguments: Any, architecture: int = 80, seed_o
     return done
 
 
-def paint(images: Tensor, plan: Plan, labels: Any = None, *, others: Any = None, **options: Any) -> Painted:
-    labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
+def paint(
+    images: Tensor, plan: Plan, labels: Any = None, *, others: Any = None, no_targets: bool = False, **options: Any
+) -> Painted:
+    if not no_targets:
+        labels = random_labels(images.shape[0], CLASSES) if labels is None else labels
     other_labels = None if others is None else random_labels(others.shape[0], CLASSES, labels.dtype, seed=1)
     low, high = torch.full((16,), 3, dtype=torch.uint8).view(torch.int64).tolist()
     given = images, others, labels, other_labels, *plan
@@ -212,6 +216,111 @@ def test_traffic_of_masks_is_theirs_beside(soft):
     assert report.buffers["out"].bytes_written == images.nbytes
     assert report.buffers["images"].sectors_read <= images.nbytes // SECTOR
     assert report.buffers["masks"].bytes_read <= channels * masks.nbytes
+
+
+# ---- Patches as they are elsewhere, and masks of a cell for each pixel
+
+
+def shifted_plan(patches: int, height: int, width: int, **options: Any) -> Plan:
+    """Four samples, of whose patches each has a source of its own size; and at the ends of rows boxes of one pixel,
+    from the first pixel of the batch and from the last one."""
+    plan = random_plan(4, patches, 4, height, width, kinds=(PASTE, PASTE, FILL), **options)
+    rows, sources = plan.rows, plan.rows[..., 1:5].clone()
+    ends = torch.tensor([[0, 0, 1, 1], [height - 1, width - 1, height, width]], dtype=torch.int32)
+    rows[0, -1, 0], rows[1, -1, 0] = 0, 3
+    rows[:2, -1, 1:5], rows[:2, -1, 6] = ends.flip(0), PASTE
+    sources[:2, -1] = ends
+    generator = torch.Generator().manual_seed(patches)
+    for sample, patch in torch.cartesian_prod(torch.arange(4), torch.arange(patches)).tolist():
+        if sample < 2 and patch == patches - 1:
+            continue
+        y0, x0, y1, x1 = rows[sample, patch, 1:5].tolist()
+        y = int(torch.randint(height - (y1 - y0) + 1, (), generator=generator))
+        x = int(torch.randint(width - (x1 - x0) + 1, (), generator=generator))
+        sources[sample, patch] = torch.tensor([y, x, y + y1 - y0, x + x1 - x0])
+    return plan._replace(rows=rows, sources=sources)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_patches_from_other_places(dtype, layout):
+    for patches, width in ((1, 48), (4, 48), (4, 9), (64, 48)):
+        images = random_images((4, 3, 5, width), torch.uint8).to(dtype).contiguous(memory_format=layout)
+        paint(images, shifted_plan(patches, 5, width), no_targets=patches == 64)  # which take a minute here
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("first", [0, 1, 8])
+def test_masks_of_a_cell_for_each_pixel(dtype, first):
+    """Whose memory begins anywhere, and which may lie upon each other."""
+    for patches, width in ((1, 48), (3, 48), (2, 9)):
+        plan = shifted_plan(patches, 5, width, masks=(5, width))
+        plan.rows[2:, 0, 1:5] = torch.tensor([1, 0, 4, width])
+        assert plan.sources is not None and plan.masks is not None
+        plan.sources[2:, 0] = plan.rows[2:, 0, 1:5]
+        masks = torch.empty(first + plan.masks.numel(), dtype=torch.bool)[first:].view(plan.masks.shape)
+        masks.copy_(plan.masks)
+        paint(random_images((4, 3, 5, width), torch.uint8).to(dtype), plan._replace(masks=masks))
+
+
+# ---- Costs
+
+
+def rows_of(boxes: list[tuple[int, int, int, int]], kind: int = PASTE, mask: int = 0) -> Tensor:
+    """Two samples, each with these patches of the other."""
+    rows = torch.tensor([[0, *box, 0, kind, mask] for box in boxes], dtype=torch.int32).repeat(2, 1, 1)
+    rows[0, :, 0] = 1
+    return rows
+
+
+def usual_plan(name: str, height: int, width: int) -> Plan:
+    if name == "ricap":
+        y, x = height * 2 // 5, width * 3 // 8 - 1
+        rows = rows_of([(0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width)])
+        apart = torch.where(rows[..., 1:3] == 0, 5, -5)
+        return Plan(rows, (rows[..., 1:5] + apart.repeat(1, 1, 2)).to(torch.int32))
+    if name == "resizemix":
+        rows = rows_of([(3, width // 8 - 1, height // 2, width * 3 // 4 + 1)])
+        return Plan(rows, torch.tensor([[[0, 0, height, width]]] * 2, dtype=torch.int32))
+    if name == "holes":
+        quarters = [(0, width // 3), (width // 5, width // 2), (width // 2 + 1, width - 9), (width * 3 // 4, width)]
+        return Plan(rows_of([(2 + 3 * k, x0, height // 2 + 5 * k, x1) for k, (x0, x1) in enumerate(quarters)], FILL))
+    down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    masks = (torch.sin(across / 19) + torch.cos(down / 11 + across / 40) > 0.2)[None]
+    return Plan(rows_of([(0, 0, height, width)], mask=1), masks=masks if name == "mask" else 0.9 * masks)
+
+
+COSTS = {  # warp instructions of PTX for each 16 bytes that a lane writes
+    "ricap": {torch.uint8: 262, torch.float32: 258},
+    "resizemix": {torch.uint8: 412, torch.float32: 312},
+    "holes": {torch.uint8: 302, torch.float32: 278},
+    "mask": {torch.uint8: 335, torch.float32: 262},
+    "soft": {torch.uint8: 1580, torch.float32: 640},
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_instructions(name, dtype):
+    """In the time that 280 take, an H100's memory moves the 16 bytes."""
+    images = random_images((2, 3, 48, 224), torch.uint8).to(dtype)
+    report = paint(images, usual_plan(name, 48, 224), no_targets=True).report
+    spent = report.warp_instructions / (images.nbytes / (VECTOR * WARP))
+    assert spent <= COSTS[name][dtype], report.hottest()
+
+
+@pytest.mark.parametrize(("name", "most"), [("ricap", 600), ("holes", 470), ("mask", 970), ("soft", 10000)])
+def test_targets_take_no_long_chains(name, most):
+    """Of the one block that writes a sample's target, of 1000 classes, a warp's part of the instructions; the bool mask
+    is of 50176 cells."""
+    plan = usual_plan(name, 224, 224)
+    labels = random_labels(2, 1000)
+    done = assert_as_reference(
+        "paint_targets", labels, None, plan.rows, plan.masks, None, 224, 224, 1000, 0.1, torch.float32
+    )
+    warps = done.launch["grid"] * done.launch["block"] // WARP
+    assert done.launch["grid"] == 2
+    assert done.report.warp_instructions / warps <= most, done.report.hottest()
 
 
 # ---- In place
