@@ -442,8 +442,8 @@ def headers() -> list[str]:
 
 
 def sources(backend: str, ending: str) -> list[str]:
-    """Its files: those of mixing, of the batch tail, of several patches a sample, and of gradients."""
-    return [f"csrc/{backend}/{part}_{backend}{ending}" for part in ("mix", "augment", "patches", "adjoint")]
+    """Its files: those of several patches a sample, of the batch tail, of mixing, and of gradients; longest first."""
+    return [f"csrc/{backend}/{part}_{backend}{ending}" for part in ("patches", "augment", "mix", "adjoint")]
 
 
 def extensions(plan: Plan) -> list[Extension]:

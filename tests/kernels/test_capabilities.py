@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 every_capability = pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 
 
-def run(capability: str, *arguments: object) -> None:
+def run(capability: str, *command: object) -> None:
     if cutmix_cuda._backends.status()["cpu"] != "available":
         pytest.skip("nothing was compiled")
     if capability == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("not a processor with AVX-512")
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        list(map(str, command)),
         env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
         text=True,
         stdout=subprocess.PIPE,
@@ -34,9 +34,11 @@ def run(capability: str, *arguments: object) -> None:
 @every_capability
 @pytest.mark.parametrize("program", ["fuzz_ops.py", "fuzz_augment.py"])
 def test_ops(program, capability):
-    run(capability, ROOT / "tests" / "cpp" / program, 40)
+    run(capability, sys.executable, ROOT / "tests" / "cpp" / program, 40)
 
 
 @every_capability
 def test_outputs_that_no_cache_holds(capability):
-    run(capability, "-m", "pytest", "-q", "-n0", ROOT / "tests" / "ops" / "test_threads.py", "-k", "no_cache_holds")
+    """By pytest's own program: ``python -m pytest`` would put the sources, which have no C++, before the package."""
+    pytest_program = Path(sys.executable).with_name("pytest")
+    run(capability, pytest_program, "-q", "-n0", ROOT / "tests" / "ops" / "test_threads.py", "-k", "no_cache_holds")
