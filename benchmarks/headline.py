@@ -76,7 +76,7 @@ def headline(found: list[Column]) -> str:
     dates = sorted(column.machine["date"].split()[0] for column in found)
     lines = [
         "128 x 3 x 224 x 224 images, NCHW. Ours: medians (quartiles); the others: how many times as long, by medians "
-        f"(by opposite quartiles); {dates[0]} to {dates[-1]}.",
+        f"(by opposite quartiles); {" to ".join(dict.fromkeys((dates[0], dates[-1])))}.",
         table(header, rows),
     ]
     if any("*" in cell for row in rows for cell in row):
