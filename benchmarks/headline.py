@@ -73,10 +73,11 @@ def headline(found: list[Column]) -> str:
         cells = [_ratio(column.of(row), own) for column, own in zip(found, ours, strict=True)]
         if any(cell != "-" for cell in cells):
             rows.append([row[0], *cells])
-    dates = sorted(column.machine["date"].split()[0] for column in found)
+    every_date = sorted(column.machine["date"].split()[0] for column in found)
+    dates = " to ".join(dict.fromkeys((every_date[0], every_date[-1])))
     lines = [
         "128 x 3 x 224 x 224 images, NCHW. Ours: medians (quartiles); the others: how many times as long, by medians "
-        f"(by opposite quartiles); {" to ".join(dict.fromkeys((dates[0], dates[-1])))}.",
+        f"(by opposite quartiles); {dates}.",
         table(header, rows),
     ]
     if any("*" in cell for row in rows for cell in row):
