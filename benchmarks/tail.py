@@ -62,7 +62,7 @@ ON_A_GPU = FULL._replace(
 
 
 def measure(bench: Bench, plan: Plan, results: dict) -> None:
-    """Adds to `results` what was measured, in the order in which it is worth waiting for."""
+    """Adds to `results` what was measured of the batches, and what is counted."""
     device = bench.device
     timings: dict[Case, dict[str, Timing]] = {}
     results |= {"machine": describe(device), "checks": 0, "missing": {}, "wrong": {}, "ours_wrong": [], "cells": []}
@@ -88,13 +88,17 @@ def measure(bench: Bench, plan: Plan, results: dict) -> None:
     if device.type == "cpu":
         results["targets"] = judge(timings, OF_THE_TAIL)
         results["counted"] = count(plan)  # the same on every machine
+
+
+def measure_steps(bench: Bench, plan: Plan, results: dict) -> None:
+    """Adds the training steps, which take minutes on a CPU without instructions for bfloat16."""
     for step in plan.steps:
         if bench.no_time_for(2 * plan.effort.seconds):
             results.setdefault("no_time_for", []).append(f"training steps on {step['size']} pixels")
             continue
         print(f"timing training steps on {step['size']} pixels", flush=True)
         try:
-            results.setdefault("steps", []).append(step_times(device, plan.classes, step))
+            results.setdefault("steps", []).append(step_times(bench.device, plan.classes, step))
         except ImportError as error:
             results["missing"]["training steps"] = str(error)
 
@@ -132,11 +136,12 @@ def run_all(
     if redraw:
         results = json.loads(stem.with_suffix(".json").read_text())
     else:
-        results = {"device": device}
-        try:
-            measure(Bench(torch.device(device), plan.effort, deadline, tell), plan, results)
-        finally:
-            stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        results, bench = {"device": device}, Bench(torch.device(device), plan.effort, deadline, tell)
+        for part in (measure, measure_steps):
+            try:
+                part(bench, plan, results)
+            finally:
+                stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     stem.with_suffix(".md").write_text(tables.tail_report(results, OURS))
     if folder == RESULTS:
         update_readme()
