@@ -119,8 +119,9 @@ def test_outputs_that_no_cache_holds(backend, width, channels_last, set_threads)
 
 
 # Of masks of each row's own, of coarse ones, of blended pixels between others, and of partners that are resized.
+@pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS if backend.device == "cpu"])
 @pytest.mark.parametrize(("masks", "channels_last"), [((1500, 1405), False), ((20, 30), True)])
-def test_patches_in_outputs_that_no_cache_holds(masks, channels_last):
+def test_patches_in_outputs_that_no_cache_holds(backend, masks, channels_last):
     size = 1500, 1405
     images = random_images((2, 2, *size), torch.uint8)
     if channels_last:
@@ -130,6 +131,6 @@ def test_patches_in_outputs_that_no_cache_holds(masks, channels_last):
     memory = torch.full((1 + images.numel() + 64,), 99, dtype=torch.uint8)
     out = memory[1:].as_strided(images.shape, images.stride())
     made = PatchPlan(plan.rows, *size, plan.sources, plan.masks)
-    cutmix_cuda.paint(images, None, made, fill=7, out=out, backend="cpu")
+    cutmix_cuda.paint(images, None, made, fill=7, out=out, backend=backend)
     assert_same_bits(out, oracle_paint(images, plan, fill=7).images)
     assert memory[0] == 99 and (memory[1 + images.numel() :] == 99).all()
