@@ -1,6 +1,7 @@
 // The batch tail on the CPU: one pass over the rows of the output, on torch's own threads.
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
@@ -171,6 +172,15 @@ struct Work {
     }
 #endif
 
+    // Whether what is stored for a byte is looked up.
+    bool looks_up() const {
+#if CUTMIX_X86
+        return !tables.empty();
+#else
+        return false;
+#endif
+    }
+
     float constant(Constant which, int32_t channel) const {
         const Constants& constants = call.constants;
         return constants.wide ? constants.wide[which * int64_t{order.channels} + channel]
@@ -316,23 +326,30 @@ inline void each_line(const RowOrder& order, Span span, const Function& function
         function(order.at(static_cast<int32_t>(line), span.begin), elements, line);
 }
 
-using Room = std::vector<uint32_t>;  // for a row of the widest element
+struct alignas(64) Line {
+    std::array<uint32_t, 16> words;
+};
+
+using Room = std::vector<Line>;  // for a row of the widest element
 
 // Rooms for one row of one thread.
 struct Scratch {
     Room raw, lines, partner_raw, partner_lines, copied, out;
     Floats coloured, values, partner;
+#if CUTMIX_X86
+    std::vector<LineWriter<false>> writers;
+#endif
 
     Scratch(const RowOrder& order, bool has_colour)
-        : raw(static_cast<size_t>(order.size())),
+        : raw(static_cast<size_t>(order.size() / 16 + 1)),
           lines(raw.size()),
           partner_raw(raw.size()),
           partner_lines(raw.size()),
           copied(raw.size()),
           out(raw.size()),
-          coloured(has_colour ? raw.size() : 0),
-          values(raw.size()),
-          partner(raw.size()) {}
+          coloured(static_cast<size_t>(has_colour ? order.size() : 0)),
+          values(static_cast<size_t>(order.size())),
+          partner(values.size()) {}
 };
 
 template <typename T>
@@ -356,34 +373,6 @@ inline Lines<T> source_of(const Work& work, const Seen& seen, int32_t y, int32_t
                      source_x(seen.geometry, x, work.order.width) * strides.pixel;
     return {first, strides.channel, seen.geometry.flip != 0};
 }
-
-#if CUTMIX_X86
-// load_span of bytes by tables.
-CUTMIX_VBMI void look_up_span(const Work& work, const Lines<uint8_t>& source, Span span, Scratch& scratch,
-                              uint16_t* values) {
-    const RowOrder& order = work.order;
-    const int64_t channels = order.channels, count = span.size();
-    const uint8_t* lines = source.first;
-    int64_t apart = source.apart;
-    if (work.call.images.in_strides.pixel != 1) {
-        const int64_t last = source.flip ? count - 1 : 0;  // which is the first of the output
-        auto* separated = room<uint8_t>(scratch.raw);
-        separate(lines - last * channels, separated, count, count, channels);
-        lines = separated + last;
-        apart = count;
-    }
-    uint16_t* const to = order.packed ? room<uint16_t>(scratch.lines) : values + span.begin;
-    const int64_t to_apart = order.packed ? count : order.width;
-    for (int64_t channel = 0; channel < channels; ++channel)
-        look_up(work.tables[channel], lines + channel * apart, source.flip, to + channel * to_apart, count);
-    if (!order.packed) return;
-    values += order.at(0, span.begin);
-    if (channels == 3)
-        interleave_words(to, count, values, count);
-    else
-        interleave(to, count, values, count, channels);
-}
-#endif
 
 // Puts so many pixels where they go, in the order of the input.
 template <typename T>
@@ -434,10 +423,6 @@ template <typename In, typename Out>
 inline void load_span(const Work& work, const Lines<typename In::Bits>& source, Span span, Scratch& scratch,
                       typename Out::Bits* values) {
     using T = typename In::Bits;
-#if CUTMIX_X86
-    if constexpr (std::is_same_v<In, ElementU8> && std::is_same_v<typename Out::Bits, uint16_t>)
-        if (!work.tables.empty()) return look_up_span(work, source, span, scratch, values);
-#endif
     const Lines<T> lines = ordered_lines(work, source, span.size(), scratch.raw, scratch.lines);
     each_line(work.order, span, [&](int64_t at, int64_t elements, int64_t line) {
         normalize_line<In, Out>(lines.first + line * lines.apart, &work.mean[at], &work.scale[at], values + at,
@@ -698,12 +683,15 @@ inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, ty
             });
 }
 
+bool is_erased(const Seen& seen, int32_t y) {
+    return std::any_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
+}
+
 // Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
 bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
     const int32_t from = source_y(seen.geometry, y);
     if (seen.colour || seen.geometry.dx != 0 || from < 0 || from >= work.call.plan.height) return false;
-    return work.call.erasing.order != EraseOrder::kBefore ||
-           std::none_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
+    return work.call.erasing.order != EraseOrder::kBefore || !is_erased(seen, y);
 }
 
 // How the elements of a row of the output are made.
@@ -722,6 +710,15 @@ Way way_of(const Work& work, const OutputRow& row) {
         is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
     return reads_own(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
+}
+
+// Whether a row is of bytes that are looked up and nothing is drawn over them: it need not be put together in scratch.
+bool is_looked_up(const Work& work, const OutputRow& row) {
+    const Kind kind = row.sample.kind();
+    if (!work.looks_up() || reads_own(kind) || is_erased(row.seen, row.y)) return false;
+    if (row.changed().size() == 0) return true;
+    return !fills(kind) &&
+           !(work.call.erasing.order == EraseOrder::kBefore && is_erased(work.seen[row.sample.row.partner], row.y));
 }
 
 // Puts the raw bytes of [span) of an output row, 0 outside of the image, where they belong in lines of the input.
@@ -754,13 +751,90 @@ inline Lines<uint8_t> copied_lines(const Work& work, const OutputRow& row, Scrat
     return {to, row.width};
 }
 
-// Such a row with what is erased before mixing, and filled.
+#if CUTMIX_X86
+// Bytes channel by channel, still flipped where they are. Put there where they have to be taken apart.
+inline Lines<uint8_t> planar_bytes(const Work& work, const Lines<uint8_t>& source, int64_t count, uint8_t* to,
+                                   int64_t apart) {
+    if (work.call.images.in_strides.pixel == 1) return source;
+    const int64_t last = source.flip ? count - 1 : 0;  // which is the first of the output
+    separate(source.first - last * work.order.channels, to, apart, count, work.order.channels);
+    return {to + last, apart, source.flip};
+}
+
+// A row of bytes that are copied, looked up on its way to a writer for each line of the output.
+template <bool kPastCaches>
+CUTMIX_VBMI CUTMIX_FLATTEN void look_up_row(const Work& work, const OutputRow& row, Scratch& scratch,
+                                            std::vector<LineWriter<kPastCaches>>& writers) {
+    struct Piece {  // of one sample
+        const Seen* seen;
+        Span span;
+        Lines<uint8_t> lines;
+    };
+    const Span changed = row.changed();
+    Piece pieces[3] = {{&row.seen, {0, row.width}, {}}, {}, {}};  // from left to right
+    if (changed.size() > 0 && pastes(row.sample.kind())) {
+        pieces[0].span.end = changed.begin;
+        pieces[1] = {&work.seen[row.sample.row.partner], changed, {}};
+        pieces[2] = {&row.seen, {changed.end, row.width}, {}};
+    }
+    const bool in_images =
+        row.rows == 1 && std::all_of(pieces, pieces + 3, [&](const Piece& piece) {
+            const int32_t pixels = piece.span.size();
+            return pixels == 0 || inside_image(work, *piece.seen, row.y, piece.span).size() == pixels;
+        });
+    if (!in_images) {  // they are put together first
+        for (Piece& piece : pieces) piece.span = {};
+        pieces[0] = {&row.seen, {0, row.width}, copied_lines(work, row, scratch)};
+    }
+    for (auto& [seen, span, lines] : pieces) {
+        if (span.size() == 0) continue;
+        if (in_images) lines = source_of<uint8_t>(work, *seen, source_y(seen->geometry, row.y), span.begin);
+        lines = planar_bytes(work, lines, span.size(), room<uint8_t>(scratch.raw) + span.begin, row.width);
+    }
+    const auto look_up_channel = [&](int32_t channel, auto& writer) CUTMIX_VBMI {
+        for (const auto& [_, span, lines] : pieces)
+            if (span.size() > 0)
+                look_up(work.tables[channel], lines.first + channel * lines.apart, lines.flip, span.size(), writer);
+    };
+    const int32_t channels = work.order.channels;
+    if (!work.order.packed) {
+        for (int32_t channel = 0; channel < channels; ++channel) look_up_channel(channel, writers[channel]);
+        return;
+    }
+    auto* const words = room<uint16_t>(scratch.lines);
+    for (int32_t channel = 0; channel < channels; ++channel) {
+        LineWriter<false> writer(reinterpret_cast<uint8_t*>(words + int64_t{channel} * row.width));
+        look_up_channel(channel, writer);
+        writer.finish();
+    }
+    if (channels == 3) return interleave_words(words, row.width, row.width, writers[0]);
+    auto* const pixels = room<uint16_t>(scratch.raw);
+    interleave(words, row.width, pixels, row.width, channels);
+    writers[0].put(reinterpret_cast<const uint8_t*>(pixels), int64_t{row.width} * channels * sizeof *pixels);
+}
+
+// The same, to where more may be drawn over it.
+inline void look_up_row(const Work& work, const OutputRow& row, Scratch& scratch, uint16_t* out) {
+    scratch.writers.clear();
+    each_line(work.order, {0, row.width}, [&](int64_t at, int64_t, int64_t) {
+        scratch.writers.emplace_back(reinterpret_cast<uint8_t*>(out + at));
+    });
+    look_up_row(work, row, scratch, scratch.writers);
+    for (LineWriter<false>& writer : scratch.writers) writer.finish();
+}
+#endif
+
+// A row of bytes that are copied with what is erased before mixing, and filled.
 template <typename Out>
 inline void store_copied(const Work& work, const OutputRow& row, const Lines<uint8_t>& lines, Scratch& scratch,
                          typename Out::Bits* out) {
     const Kind kind = row.sample.kind();
     const Span changed = row.changed();
-    load_span<ElementU8, Out>(work, lines, {0, row.width}, scratch, out);
+    if (!work.looks_up()) load_span<ElementU8, Out>(work, lines, {0, row.width}, scratch, out);
+#if CUTMIX_X86
+    else if constexpr (std::is_same_v<typename Out::Bits, uint16_t>)
+        look_up_row(work, row, scratch, out);
+#endif
     if (work.call.erasing.order == EraseOrder::kBefore) {
         erase_span<Out>(work, row.seen, row.y, {0, changed.begin}, out);
         erase_span<Out>(work, row.seen, row.y, {changed.end, row.width}, out);
@@ -803,7 +877,7 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
     const Way way = way_of(work, row);
     Lines<uint8_t> own = {}, partner = {};
     if (way == Way::kCopied) {
-        own = copied_lines(work, row, scratch);
+        if (!work.looks_up()) own = copied_lines(work, row, scratch);
     } else if (way == Way::kBlended) {
         const auto ordered = [&](const Seen& seen, Room& raw, Room& flipped) {
             const auto lines = source_of<uint8_t>(work, seen, source_y(seen.geometry, row.y), 0);
@@ -901,12 +975,19 @@ void augment_rows(const Work& work, const Work& together, int64_t begin, int64_t
         output.width *= output.rows;
         count = output.rows;
         const Work& of = count > 1 ? together : work;
-        const uint8_t* from = make_bytes(of, output, scratch);
         if (y == 0 || !goes_on) finish();
         if (writers.empty()) {
             uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;
             for (int64_t line = 0; line < lines; ++line) writers.emplace_back(out + line * strides.channel * bytes);
         }
+#if CUTMIX_X86
+        if constexpr (!std::is_same_v<LineWriter, Writer>)
+            if (is_looked_up(of, output)) {
+                look_up_row(of, output, scratch, writers);
+                continue;
+            }
+#endif
+        const uint8_t* from = make_bytes(of, output, scratch);
         for (int64_t line = 0; line < lines; ++line)
             writers[line].put(from + line * of.order.width * bytes, count * line_bytes);
     }

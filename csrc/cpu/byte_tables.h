@@ -48,36 +48,60 @@ CUTMIX_VBMI inline __mmask64 first_bits(int64_t count) {
     return _bzhi_u64(~0ull, static_cast<uint32_t>(std::clamp<int64_t>(count, 0, 64)));
 }
 
-CUTMIX_VBMI inline __m512i look_up64(const __m512i* table, __m512i bytes) {
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), _mm512_permutex2var_epi8(table[0], bytes, table[1]),
-                                  _mm512_permutex2var_epi8(table[2], bytes, table[3]));
-}
+// The four vectors of one of the bytes of a table.
+struct TableVectors {
+    __m512i first, second, third, fourth;
 
-// What a table says about `count` bytes from `from` on, or where they are flipped, from `from` back.
-CUTMIX_VBMI inline void look_up(const ByteTable& table, const uint8_t* from, bool flip, uint16_t* to, int64_t count) {
+    CUTMIX_VBMI explicit TableVectors(const std::array<uint8_t, 256>& bytes)
+        : first(_mm512_load_si512(&bytes[0])),
+          second(_mm512_load_si512(&bytes[64])),
+          third(_mm512_load_si512(&bytes[128])),
+          fourth(_mm512_load_si512(&bytes[192])) {}
+
+    CUTMIX_VBMI __m512i look_up(__m512i bytes) const {
+        return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), _mm512_permutex2var_epi8(first, bytes, second),
+                                      _mm512_permutex2var_epi8(third, bytes, fourth));
+    }
+};
+
+// Writes what a table says about `count` bytes from `from` on, or where they are flipped, from `from` back. The writer
+// is between two words.
+template <bool kPastCaches>
+CUTMIX_VBMI inline void look_up(const ByteTable& table, const uint8_t* from, bool flip, int64_t count,
+                                LineWriter<kPastCaches>& writer) {
     const __m512i order = (flip ? kFlippedOrderOfBytes : kOrderOfBytes).load();
-    __m512i low[4], high[4];
-    for (int32_t quarter = 0; quarter < 4; ++quarter) {
-        low[quarter] = _mm512_load_si512(&table.low[64 * quarter]);
-        high[quarter] = _mm512_load_si512(&table.high[64 * quarter]);
-    }
-    for (int64_t k = 0; k < count; k += 64) {
-        const int64_t rest = std::min<int64_t>(64, count - k);
-        const auto address = reinterpret_cast<uintptr_t>(from) + (flip ? -k - 63 : k);
-        const __mmask64 there = flip ? ~first_bits(64 - rest) : first_bits(rest);  // nothing else is read
+    const TableVectors low(table.low), high(table.high);
+    const int64_t before = writer.end / 2;  // words that the line has, with which the first vector begins
+    uint8_t* line = writer.line;
+    __m512i pending = writer.pending;
+    for (int64_t k = -before; k < count; k += 64) {
+        const int64_t begin = std::max<int64_t>(0, -k), end = std::min<int64_t>(64, count - k);
+        // Nothing else is read.
+        const __mmask64 there =
+            flip ? first_bits(64 - begin) & ~first_bits(64 - end) : first_bits(end) & ~first_bits(begin);
+        const auto address = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + (flip ? -k - 63 : k));
         // Masked by all ones, because GCC warns of the undefined vector inside permutexvar.
-        const __m512i bytes = _mm512_maskz_permutexvar_epi8(
-            ~0ull, order, _mm512_maskz_loadu_epi8(there, reinterpret_cast<const void*>(address)));
-        const __m512i lows = look_up64(low, bytes), highs = look_up64(high, bytes);
-        _mm512_mask_storeu_epi16(to + k, static_cast<__mmask32>(first_bits(rest)), _mm512_unpacklo_epi8(lows, highs));
-        if (rest > 32)
-            _mm512_mask_storeu_epi16(to + k + 32, static_cast<__mmask32>(first_bits(rest - 32)),
-                                     _mm512_unpackhi_epi8(lows, highs));
+        const __m512i bytes = _mm512_maskz_permutexvar_epi8(~0ull, order, _mm512_maskz_loadu_epi8(there, address));
+        const __m512i lows = low.look_up(bytes), highs = high.look_up(bytes);
+        pending = _mm512_mask_mov_epi16(pending, static_cast<__mmask32>(~first_bits(begin)),
+                                        _mm512_unpacklo_epi8(lows, highs));
+        if (end < 32) break;
+        writer.store(line, pending);
+        line += kLine;
+        pending = _mm512_unpackhi_epi8(lows, highs);
+        if (end < 64) break;
+        writer.store_whole(line, pending);
+        line += kLine;
     }
+    writer.line = line;
+    writer.pending = pending;
+    writer.end = (before + count) * 2 % kLine;
 }
 
-// Three lines of words, `apart` words from each other, pixel by pixel.
-CUTMIX_VBMI inline void interleave_words(const uint16_t* from, int64_t apart, uint16_t* to, int64_t count) {
+// Writes three lines of words, `apart` words from each other, pixel by pixel. The writer is between two words.
+template <bool kPastCaches>
+CUTMIX_VBMI inline void interleave_words(const uint16_t* from, int64_t apart, int64_t count,
+                                         LineWriter<kPastCaches>& writer) {
     struct Order {
         VectorOf<uint16_t> pixel[3];   // of each word of three vectors
         uint32_t second[3], third[3];  // those that are of the second and of the third line
@@ -93,17 +117,28 @@ CUTMIX_VBMI inline void interleave_words(const uint16_t* from, int64_t apart, ui
         return order;
     }();
     const __m512i pixels[3] = {kOrder.pixel[0].load(), kOrder.pixel[1].load(), kOrder.pixel[2].load()};
-    for (int64_t k = 0; k < count; k += 32) {
-        const int64_t rest = std::min<int64_t>(32, count - k);
-        const auto there = static_cast<__mmask32>(first_bits(rest));
-        __m512i lines[3];
+    for (int64_t k = 0, step; k < count; k += step) {
+        // As many as end a line: 3 * 21 words more are one less than two lines.
+        const int64_t to_line = writer.end / 2 * 21 % 32;
+        step = std::min<int64_t>(to_line == 0 ? 32 : to_line, count - k);
+        const auto there = static_cast<__mmask32>(first_bits(step));
+        __m512i lines[3], words[3];
         for (int32_t line = 0; line < 3; ++line) lines[line] = _mm512_maskz_loadu_epi16(there, from + line * apart + k);
         for (int32_t vector = 0; vector < 3; ++vector) {
-            __m512i words = _mm512_maskz_permutexvar_epi16(~0u, pixels[vector], lines[0]);
-            words = _mm512_mask_permutexvar_epi16(words, kOrder.second[vector], pixels[vector], lines[1]);
-            words = _mm512_mask_permutexvar_epi16(words, kOrder.third[vector], pixels[vector], lines[2]);
-            _mm512_mask_storeu_epi16(to + 3 * k + 32 * vector,
-                                     static_cast<__mmask32>(first_bits(3 * rest - 32 * vector)), words);
+            words[vector] = _mm512_maskz_permutexvar_epi16(~0u, pixels[vector], lines[0]);
+            words[vector] =
+                _mm512_mask_permutexvar_epi16(words[vector], kOrder.second[vector], pixels[vector], lines[1]);
+            words[vector] =
+                _mm512_mask_permutexvar_epi16(words[vector], kOrder.third[vector], pixels[vector], lines[2]);
+        }
+        if (writer.end == 0 && step == 32) {
+            for (int32_t vector = 0; vector < 3; ++vector)
+                writer.store_whole(writer.line + vector * kLine, words[vector]);
+            writer.line += 3 * kLine;
+        } else {
+            alignas(64) uint8_t bytes[3 * kLine];
+            for (int32_t vector = 0; vector < 3; ++vector) _mm512_store_si512(bytes + vector * kLine, words[vector]);
+            writer.put(bytes, step * 6);
         }
     }
 }

@@ -75,35 +75,35 @@ struct alignas(64) LineWriter {  // by itself the compiler asks new for memory t
             pending = _mm512_mask_loadu_epi8(pending, first(part) << end, early);
             end += part;
             if (end < kLine) return;
-            if (outside)
-                store_part();
-            else
-                store(pending);
+            store(line, pending);
+            line += kLine;
             from += part;
             count -= part;
         }
-        for (; count >= kLine; count -= kLine, from += kLine) store(_mm512_loadu_si512(from));
+        uint8_t* to = line;  // a local, because as far as the compiler knows, what is stored might be the member
+        for (; count >= kLine; count -= kLine, from += kLine, to += kLine) store_whole(to, _mm512_loadu_si512(from));
+        line = to;
         pending = _mm512_maskz_loadu_epi8(first(count), from);
         end = count;
     }
 
     CUTMIX_AVX512 void finish() {
-        store_part();
+        _mm512_mask_storeu_epi8(line, first(end) & ~outside, pending);
         if (kPastCaches) _mm_sfence();
     }
 
-    CUTMIX_AVX512 void store(__m512i bytes) {
-        if (kPastCaches)
-            _mm512_stream_si512(reinterpret_cast<__m512i*>(line), bytes);
-        else
-            _mm512_store_si512(line, bytes);
-        line += kLine;
+    // A line that is complete, but for what of the first one is not the output.
+    CUTMIX_AVX512 void store(uint8_t* to, __m512i bytes) {
+        if (!outside) return store_whole(to, bytes);
+        _mm512_mask_storeu_epi8(to, ~outside, bytes);
+        outside = 0;
     }
 
-    CUTMIX_AVX512 void store_part() {
-        _mm512_mask_storeu_epi8(line, first(end) & ~outside, pending);
-        line += kLine;
-        outside = 0;
+    CUTMIX_AVX512 static void store_whole(uint8_t* to, __m512i bytes) {
+        if (kPastCaches)
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bytes);
+        else
+            _mm512_store_si512(to, bytes);
     }
 
     // The mask of the first bytes of a line, at most all 64.

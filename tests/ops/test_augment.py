@@ -305,6 +305,39 @@ def test_views_of_memory(backend, shape):
         assert (whole == 77.0).all()
 
 
+@every_compiled_backend
+@pytest.mark.parametrize("memory_format", LAYOUTS)
+@pytest.mark.parametrize("width", [31, 64, 97, 160])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_outputs_that_begin_anywhere_in_a_cache_line(backend, channels, width, memory_format):
+    """Lines of the output that lie across rows are put together from the two; its neighbours are not written to."""
+    shape = (3, channels, 5, width)
+    images, values, how = some_images(shape), some_values(channels), EVERYTHING._replace(erase=0.2)
+    bounds = 0.8, 0.8, 1.0  # cutmix, or cut out
+    plan, views = expected_draws(shape, bounds, how)
+    expected = oracle_augmented(images, plan, views, values, SEED, torch.bfloat16)
+    strides = expected.contiguous(memory_format=memory_format).stride()
+    drawn_by = draw_arguments(backend, bounds, how)
+    ops = ops_for(backend.name, torch.device(backend.device))
+    for offset in (0, 1, 16, 31):
+        whole = torch.full((expected.numel() + 64,), 77.0, dtype=torch.bfloat16, device=backend.device)
+        out = whole[offset:].as_strided(shape, strides)
+        ops.augment_out(
+            images.to(backend.device),
+            None,
+            *drawn_by,
+            0,
+            0.0,
+            torch.float32,
+            constants_for(values, backend),
+            values.erasing,
+            out,
+        )
+        assert_same_bits(out, expected)
+        out.fill_(77.0)
+        assert (whole == 77.0).all()
+
+
 @every_backend
 @pytest.mark.parametrize("offset", range(1, 4))
 def test_plans_views_and_labels_in_any_memory(backend, offset):
