@@ -687,11 +687,9 @@ bool is_erased(const Seen& seen, int32_t y) {
     return std::any_of(seen.erased, seen.erased + seen.boxes, [&](const Box& box) { return on_row(box, y); });
 }
 
-// Whether all of a row is seen from the image in its own colours, and no box is erased from it before mixing.
-bool is_seen_whole(const Work& work, const Seen& seen, int32_t y) {
-    const int32_t from = source_y(seen.geometry, y);
-    if (seen.colour || seen.geometry.dx != 0 || from < 0 || from >= work.call.plan.height) return false;
-    return work.call.erasing.order != EraseOrder::kBefore || !is_erased(seen, y);
+// Whether a row of a sample shows nothing but raw bytes: none are coloured, and no box is erased from it before mixing.
+bool shows_bytes(const Work& work, const Seen& seen, int32_t y) {
+    return !seen.colour && (work.call.erasing.order != EraseOrder::kBefore || !is_erased(seen, y));
 }
 
 // How the elements of a row of the output are made.
@@ -706,8 +704,8 @@ Way way_of(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
     if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
     if (!reads_own(kind) && !row.seen.colour) return Way::kCopied;
-    if (reads_both(kind) && !has_box(kind) && is_seen_whole(work, row.seen, row.y) &&
-        is_seen_whole(work, work.seen[row.sample.row.partner], row.y))
+    if (reads_both(kind) && !has_box(kind) && shows_bytes(work, row.seen, row.y) &&
+        shows_bytes(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
     return reads_own(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
 }
@@ -733,6 +731,16 @@ inline void put_span(const Work& work, const Seen& seen, int32_t y, Span span, u
                    to + inside.begin * pixel, apart);
 }
 
+// The raw bytes of a row as a sample is seen: where they lie in the image, or where that is not all, in scratch.
+inline Lines<uint8_t> seen_lines(const Work& work, const Seen& seen, int32_t y, int32_t width, Room& scratch) {
+    const Span all = {0, width};
+    if (inside_image(work, seen, y, all).size() == width)
+        return source_of<uint8_t>(work, seen, source_y(seen.geometry, y), 0);
+    uint8_t* const to = room<uint8_t>(scratch);
+    put_span(work, seen, y, all, to, width);
+    return {to, width};
+}
+
 // The raw bytes of a row of the output that is copied: where they lie in the image, or put together in scratch.
 inline Lines<uint8_t> copied_lines(const Work& work, const OutputRow& row, Scratch& scratch) {
     const Kind kind = row.sample.kind();
@@ -740,13 +748,11 @@ inline Lines<uint8_t> copied_lines(const Work& work, const OutputRow& row, Scrat
     const Box& box = has_box(kind) ? row.sample.row.box : whole;
     const int32_t first = std::max(row.y, box.y0), end = std::min(row.y + row.rows, box.y1);  // of the rows in the box
     const bool pasted = pastes(kind) && first < end;
-    const Span all = {0, row.width};
-    if (!pasted && inside_image(work, row.seen, row.y, all).size() == row.width)
-        return source_of<uint8_t>(work, row.seen, source_y(row.seen.geometry, row.y), 0);
+    if (!pasted) return seen_lines(work, row.seen, row.y, row.width, scratch.copied);
     uint8_t* const to = room<uint8_t>(scratch.copied);
-    put_span(work, row.seen, row.y, all, to, row.width);
+    put_span(work, row.seen, row.y, {0, row.width}, to, row.width);
     const int64_t row_bytes = int64_t{work.call.plan.width} * work.call.images.in_strides.pixel;
-    for (int32_t y = first; pasted && y < end; ++y)
+    for (int32_t y = first; y < end; ++y)
         put_span(work, work.seen[row.sample.row.partner], y, {box.x0, box.x1}, to + (y - row.y) * row_bytes, row.width);
     return {to, row.width};
 }
@@ -879,9 +885,8 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
     if (way == Way::kCopied) {
         if (!work.looks_up()) own = copied_lines(work, row, scratch);
     } else if (way == Way::kBlended) {
-        const auto ordered = [&](const Seen& seen, Room& raw, Room& flipped) {
-            const auto lines = source_of<uint8_t>(work, seen, source_y(seen.geometry, row.y), 0);
-            return ordered_lines(work, lines, row.width, raw, flipped);
+        const auto ordered = [&](const Seen& seen, Room& raw, Room& lines) {
+            return ordered_lines(work, seen_lines(work, seen, row.y, row.width, lines), row.width, raw, lines);
         };
         own = ordered(row.seen, scratch.raw, scratch.lines);
         partner = ordered(work.seen[row.sample.row.partner], scratch.partner_raw, scratch.partner_lines);
