@@ -24,7 +24,8 @@ struct Rows {
     int64_t sample_stride, slice_stride, row_stride;  // in bytes
 
     int64_t row_bytes() const { return width * pixel_bytes; }
-    bool empty() const { return batch * slices * height * width * pixel_bytes == 0; }
+    int64_t all_bytes() const { return batch * slices * height * row_bytes(); }
+    bool empty() const { return all_bytes() == 0; }
     // Whether a sample is one run of bytes without a gap.
     bool dense() const {
         return (height == 1 || row_stride == row_bytes()) && (slices == 1 || slice_stride == height * row_bytes());

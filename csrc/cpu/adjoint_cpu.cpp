@@ -142,6 +142,7 @@ struct Cpu {
     static constexpr bool kWantsLinks = false;
 
     static void run(const AdjointCall& call, const Tensor&) {
+        ask_for_huge_pages(call.out, call.out_rows.all_bytes());
         const Followed followed(call);
         const int64_t slices = call.in_rows.slices, slice_bytes = call.in_rows.height * call.in_rows.row_bytes();
         const int64_t slices_per_task = std::max<int64_t>(1, kBytesPerTask / slice_bytes);

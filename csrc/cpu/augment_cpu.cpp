@@ -1002,14 +1002,11 @@ void augment_rows(const Work& work, const Work& together, int64_t begin, int64_t
 using AugmentRows = decltype(augment_rows<Writer, bytes_of_row>);
 
 // The fastest of them on this processor.
-AugmentRows* augment_rows_for([[maybe_unused]] const AugmentCall& call) {
+AugmentRows* augment_rows_for([[maybe_unused]] const uint8_t* out, [[maybe_unused]] int64_t bytes) {
 #if CUTMIX_X86
-    const int64_t elements = int64_t{call.plan.batch} * call.plan.height * call.plan.width * call.images.channels;
-    const auto* out = static_cast<const uint8_t*>(call.images.out);
     if (has_avx512())
-        return past_caches(out, elements * bytes_of(call.images.out_dtype))
-                   ? augment_rows<LineWriter<true>, bytes_of_row_avx512>
-                   : augment_rows<LineWriter<false>, bytes_of_row_avx512>;
+        return past_caches(out, bytes) ? augment_rows<LineWriter<true>, bytes_of_row_avx512>
+                                       : augment_rows<LineWriter<false>, bytes_of_row_avx512>;
     if (has_avx2()) return augment_rows<Writer, bytes_of_row_avx2>;
 #endif
     return augment_rows<Writer, bytes_of_row>;
@@ -1032,7 +1029,13 @@ struct Cpu {
         const int64_t target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         const int64_t all = rows > 0 ? rows : target_rows;
         const int64_t row_elements = rows > 0 ? int64_t{call.plan.width} * call.images.channels : targets.num_classes;
-        AugmentRows* augment = rows > 0 ? augment_rows_for(call) : nullptr;
+        AugmentRows* augment = nullptr;
+        if (rows > 0) {
+            const int64_t bytes = rows * row_elements * bytes_of(call.images.out_dtype);
+            auto* const out = static_cast<uint8_t*>(call.images.out);
+            ask_for_huge_pages(out, bytes);
+            augment = augment_rows_for(out, bytes);
+        }
         parallel(0, all, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, row_elements)),
                  [&](int64_t begin, int64_t end) {
                      if (augment) augment(work, together ? *together : work, begin, end);

@@ -564,6 +564,7 @@ struct Cpu {
         const auto any = [&](bool (*is)(Kind)) {
             return images.out && std::any_of(plan.begin(), plan.end(), [&](auto& row) { return is(row.kind); });
         };
+        if (images.out && !images.in_place) ask_for_huge_pages(images.out, images.out_rows.all_bytes());
         const PixelWork work = {images, plan, any(fills) ? fill_row_of(images) : Bytes(),
                                 images.out && !images.in_place ? copy_rows_for(images) : nullptr};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;

@@ -751,6 +751,8 @@ struct PatchCpu {
     static void run(const PatchCall& call, const Tensor&) {
         if (call.sampled_rows) sample_patches(call);
         const CheckedPatches plan = checked_patches(call);
+        if (call.images.out && !call.images.in_place)
+            ask_for_huge_pages(call.images.out, call.images.out_rows.all_bytes());
         const Work work(call, plan);
         if (call.images.out) {
             const Rows& rows = call.images.out_rows;

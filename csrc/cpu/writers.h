@@ -8,11 +8,10 @@
 #include <string_view>
 
 #include "../mix_call.h"
+#include "pages.h"
 
 #if defined(__x86_64__) && defined(__linux__) && !defined(CUTMIX_PORTABLE)
 #include <immintrin.h>
-#include <sys/mman.h>
-#include <unistd.h>
 #define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
 #define CUTMIX_AVX2 __attribute__((target("avx2,f16c")))  // whoever has AVX2 has F16C
 #define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
@@ -177,19 +176,9 @@ inline bool has_avx512() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
 }
 
-// Whether the page of an address is in memory. A new one is not: when it is first written, the kernel clears it, and it
-// is in the caches then.
-inline bool is_resident(const uint8_t* address) {
-    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    unsigned char resident = 1;  // and stays so where the kernel does not tell
-    mincore(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(address) / page * page), 1, &resident);
-    return resident & 1;
-}
-
 // Whether an output of so many bytes is better written past the caches.
 inline bool past_caches(const uint8_t* out, int64_t bytes) {
-    constexpr int64_t kPastCachesBytes = 1 << 23;
-    return bytes >= kPastCachesBytes && is_resident(out + bytes / 2);
+    return bytes >= kLargeOutput && is_resident(out + bytes / 2);
 }
 #endif
 
@@ -198,11 +187,11 @@ enum class Writing { kAnywhere, kLines, kLinesPastCaches, kPastCaches };
 
 inline Writing writing_for([[maybe_unused]] const Images& images) {
 #if CUTMIX_X86
-    const Rows& rows = images.out_rows;
-    const int64_t bytes = rows.batch * rows.slices * rows.height * rows.row_bytes();
+    const int64_t bytes = images.out_rows.all_bytes();
     if (has_avx512()) return past_caches(images.out, bytes) ? Writing::kLinesPastCaches : Writing::kLines;
     constexpr int64_t kShortestRow = 256;  // shorter ones lose by the lines that are put together what that gains
-    if (has_avx2() && rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes)) return Writing::kPastCaches;
+    if (has_avx2() && images.out_rows.row_bytes() >= kShortestRow && past_caches(images.out, bytes))
+        return Writing::kPastCaches;
 #endif
     return Writing::kAnywhere;
 }
