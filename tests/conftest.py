@@ -43,6 +43,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Nor through what a file's tests leave in caches, kernels that were compiled above all."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Adds a line of JSON for each test that ended to the file CUTMIX_CUDA_TEST_LINES: a run may be killed later."""
     lines = os.environ.get("CUTMIX_CUDA_TEST_LINES")

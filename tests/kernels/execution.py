@@ -234,7 +234,7 @@ def run_triton(
     from .triton_compile import compiled
 
     compiled_kernel = compiled(launch, architecture)
-    kernel = _parsed(compiled_kernel.asm["ptx"])[compiled_kernel.metadata.name]
+    kernel = parsed(compiled_kernel.asm["ptx"])[compiled_kernel.metadata.name]
     arguments: list[int | float] = []
     for argument in launch.arguments:
         if isinstance(argument, tuple):
@@ -259,7 +259,7 @@ def _run_triton(call: Call, memory: Memory, architecture: int, seed_on_device: b
     return launch, run_triton(launch, memory.device, address, architecture)
 
 
-_parsed = functools.cache(parse)
+parsed = functools.lru_cache(maxsize=16)(parse)  # what some tests in a row run; all would be gigabytes
 
 # ---- Both
 

@@ -15,8 +15,8 @@ from triton.compiler import compile as compile_source
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from ..ptx.machine import WARP, Buffer, Device
-from ..ptx.parse import parse
 from ..ptx.report import Report
+from .execution import parsed
 
 _compiled: dict[tuple[str, int], CompiledKernel] = {}
 
@@ -59,7 +59,7 @@ def execute(launch: Launch, architecture: int = 90, read_only: tuple[str, ...] =
     Every storage is a buffer of the device, named after the first parameter that points into it.
     """
     kernel = compiled(launch, architecture)
-    parsed = parse(kernel.asm["ptx"])[kernel.metadata.name]
+    entry = parsed(kernel.asm["ptx"])[kernel.metadata.name]
     device = Device()
     buffers: dict[int, tuple[Buffer, Tensor]] = {}
     arguments: list[int | float] = []
@@ -79,9 +79,9 @@ def execute(launch: Launch, architecture: int = 90, read_only: tuple[str, ...] =
             )
             buffers[base] = buffer, contents
         arguments.append(buffers[base][0].address + tensor.data_ptr() - base)
-    scratch = [0] * (len(parsed.parameters) - len(arguments))  # Triton's own, which this kernel does not use
+    scratch = [0] * (len(entry.parameters) - len(arguments))  # Triton's own, which this kernel does not use
     threads = kernel.metadata.num_warps * WARP
-    report = device.launch(parsed, launch.grid, threads, [*arguments, *scratch], kernel.metadata.shared)
+    report = device.launch(entry, launch.grid, threads, [*arguments, *scratch], kernel.metadata.shared)
     for buffer, contents in buffers.values():
         if buffer.region.writable:
             contents.copy_(torch.from_numpy(np.array(buffer.numpy())))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -936,9 +937,17 @@ def _require_width(register: Register, bits: int, loose: bool) -> None:
         raise Unsupported(f"{register.name} has {register.bits} bits where {bits} are needed")
 
 
-@cache
+_programs: WeakKeyDictionary[Kernel, Program] = WeakKeyDictionary()  # of some ten objects an instruction
+
+
 def compile_kernel(kernel: Kernel) -> Program:
     """Decodes a kernel once; raises `Unsupported` or `Approximate` with the line of the instruction."""
+    if kernel not in _programs:
+        _programs[kernel] = _compile(kernel)
+    return _programs[kernel]
+
+
+def _compile(kernel: Kernel) -> Program:
     compiler = _Compiler(kernel)
     steps = []
     for instruction in kernel.body:
