@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from cutmix_cuda.triton_kernels import patches_launch, patches_ops
 from cutmix_cuda.triton_kernels.launch import Launch
 
 from cutmix_cuda import reference_patches
+from cutmix_cuda._ops import BLENDED_DTYPES
 
 from ..helpers import assert_same_bits, random_images, random_labels, soft_labels, strided
 from ..oracle_patches import BLEND, FILL, KEEP, PASTE, in_pairs, random_plan
@@ -73,31 +75,41 @@ def paint(images: Tensor, plan: Any, labels: Any = None, others: Any = None) -> 
 
 
 SHAPES = [(4, 3, 6, 9), (3, 2, 2, 7, 4), (1, 2, 1, 1), (2, 16, 7, 4), (2, 1, 30, 48)]
-# Every shape and every plan once; the CUDA kernels, which are compiled once for all of them, meet each with each.
+# Each combination is compiled, for a second. So each two of a plan, a shape, a number of patches, a dtype, a layout
+# and a place meet; the CUDA kernels, which are compiled once for all of them, meet each with each.
 every_form = pytest.mark.parametrize(
-    ("name", "shape"),
-    [("everything", shape) for shape in SHAPES] + [(name, SHAPES[0]) for name in PLANS if name != "everything"],
+    ("name", "shape", "counts"),
+    [(name, SHAPES[0], (1, 4)) for name in PLANS] + [("everything", shape, (4,)) for shape in SHAPES[1:]],
     ids=str,
 )
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 @every_form
-def test_every_shape(name, shape):
+def test_every_shape(name, shape, counts):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    for patches in (1, 4):
+    for patches in counts:
         paint(images, random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name]))
 
 
-@pytest.mark.parametrize("name", ["sources", "everything"])
+def plans_in_turn(*dtypes: torch.dtype, without_blends: str) -> list[Any]:
+    """Each dtype and layout once, by a plan that blends and by one that does not; where nothing can blend, by that."""
+    names = itertools.cycle(["everything", without_blends, without_blends, "everything"])
+    cells = [(dtype, layout, next(names)) for dtype in dtypes for layout in LAYOUTS]
+    return [(dtype, layout, name if dtype in BLENDED_DTYPES else without_blends) for dtype, layout, name in cells]
+
+
 @pytest.mark.parametrize(
-    "dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float64, torch.int16, torch.complex128], ids=str
+    ("dtype", "layout", "name"),
+    plans_in_turn(
+        *(torch.uint8, torch.float16, torch.bfloat16, torch.float64, torch.int16, torch.complex128),
+        without_blends="sources",
+    ),
+    ids=str,
 )
-def test_every_dtype_and_layout(name, dtype):
-    if name == "everything" and dtype in (torch.int16, torch.complex128):
-        pytest.skip("nothing to blend")
-    for layout in (torch.contiguous_format, torch.channels_last):
-        images = random_images((4, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
-        paint(images, random_plan(4, 3, 4, 6, 8, **PLANS[name]))
+def test_every_dtype_and_layout(dtype, layout, name):
+    images = random_images((4, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
+    paint(images, random_plan(4, 3, 4, 6, 8, **PLANS[name]))
 
 
 def test_views_in_any_memory():
@@ -146,7 +158,7 @@ def test_rows_that_may_not_be_followed():
 def test_drawn_in_the_launch(name, executed):
     draw = SEED, TABLES, *DRAWS[name]
     thin = ((9, 1, 32), (9, 32, 1)) if name == "every method" else ()  # for which it is compiled anew
-    sizes = (1, 7, 8), (16, 7, 32), (9, 7, 9), *thin
+    sizes = (1, 7, 8), (16, 7, 16), (9, 7, 9), *thin  # the first two by one kernel
     for batch, height, width in sizes:
         images = torch.rand(batch, 3, height, width)
         rest = random_labels(batch, CLASSES), *draw, CLASSES, 0.1, torch.float32
@@ -165,20 +177,20 @@ def paint_in_place(images: Tensor, plan: Any, labels: Any = None) -> tuple[Tenso
 
 
 @every_form
-def test_every_shape_in_place(name, shape):
+def test_every_shape_in_place(name, shape, counts):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    for patches in (1, 4):
+    for patches in counts:
         paint_in_place(images, in_pairs(random_plan(shape[0], patches, shape[0], *shape[-2:], **PLANS[name])))
 
 
-@pytest.mark.parametrize("name", ["masks", "everything"])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64, torch.int16, torch.complex128], ids=str)
-def test_every_dtype_and_layout_in_place(name, dtype):
-    if name == "everything" and dtype in (torch.int16, torch.complex128):
-        pytest.skip("nothing to blend")
-    for layout in (torch.contiguous_format, torch.channels_last):
-        images = random_images((5, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
-        paint_in_place(images, in_pairs(random_plan(5, 3, 5, 6, 8, **PLANS[name])))
+@pytest.mark.parametrize(
+    ("dtype", "layout", "name"),
+    plans_in_turn(*(torch.uint8, torch.bfloat16, torch.float64, torch.int16, torch.complex128), without_blends="masks"),
+    ids=str,
+)
+def test_every_dtype_and_layout_in_place(dtype, layout, name):
+    images = random_images((5, 3, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
+    paint_in_place(images, in_pairs(random_plan(5, 3, 5, 6, 8, **PLANS[name])))
 
 
 def test_views_in_place():
@@ -202,7 +214,7 @@ def test_samples_that_do_not_exchange_in_pairs():
 
 @pytest.mark.parametrize("name", ["holes", "inside", "pairs"])
 def test_holes_drawn_in_place(name, executed):
-    for batch, width in ((1, 8), (6, 32), (5, 9)):
+    for batch, width in ((1, 8), (6, 12), (5, 9)):
         images = torch.rand(batch, 3, 7, width)
         rest = random_labels(batch, CLASSES), SEED, TABLES, *DRAWS[name], CLASSES, 0.1, torch.float32
         assert_as_reference("sample_and_paint_", images, *rest)
@@ -220,17 +232,25 @@ def test_traffic_in_place_is_that_of_the_boxes(executed):
 # ---- Masks of each channel
 
 
-@pytest.mark.parametrize("soft", [False, True], ids=["bool", "soft"])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.complex128], ids=str)
-def test_masks_of_each_channel(soft, dtype):
-    if soft and dtype in (torch.int16, torch.complex128):
-        pytest.skip("nothing to blend")
-    for layout in (torch.contiguous_format, torch.channels_last):
-        images = random_images((4, 4, 6, 8), torch.uint8).to(dtype).contiguous(memory_format=layout)
-        kinds = (PASTE, BLEND, FILL) if soft else (PASTE, FILL)
-        plan = random_plan(4, 2, 4, 6, 8, kinds=kinds, masks=(4, 3, 4), soft=soft)
-        paint(images, plan)
-        paint_in_place(images, in_pairs(plan))
+@pytest.mark.parametrize(
+    ("dtype", "soft", "layouts"),  # one out of place, and one in place
+    [
+        (torch.uint8, False, LAYOUTS),
+        (torch.uint8, True, LAYOUTS[::-1]),
+        (torch.float32, False, LAYOUTS[::-1]),
+        (torch.float32, True, LAYOUTS),
+        (torch.int16, False, LAYOUTS),
+        (torch.complex128, False, LAYOUTS[::-1]),
+    ],
+    ids=["uint8", "uint8-soft", "float32", "float32-soft", "int16", "complex128"],
+)
+def test_masks_of_each_channel(dtype, soft, layouts):
+    images = random_images((4, 4, 6, 8), torch.uint8).to(dtype)
+    out_of_place, in_place = (images.contiguous(memory_format=layout) for layout in layouts)
+    kinds = (PASTE, BLEND, FILL) if soft else (PASTE, FILL)
+    plan = random_plan(4, 2, 4, 6, 8, kinds=kinds, masks=(4, 3, 4), soft=soft)
+    paint(out_of_place, plan)
+    paint_in_place(in_place, in_pairs(plan))
 
 
 def test_masks_of_each_channel_of_a_video():
