@@ -14,6 +14,8 @@ import torch
 
 from . import shared
 
+gc.disable()  # until all is imported and collected: it would go through ten thousand tests again and again
+
 # Behind the installed package, which the sources would hide: the tests of the benchmarks import those.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -38,13 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: the garbage collector need not go through it again and again."""
+    """What was imported and collected stays, and is none of the garbage collector's business."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Nor through what a file's tests leave in caches, kernels that were compiled above all."""
+    """Nor is what a file's tests leave in caches, kernels that were compiled above all."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
