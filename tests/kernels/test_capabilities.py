@@ -40,5 +40,8 @@ def test_ops(program, capability):
 @every_capability
 def test_outputs_that_no_cache_holds(capability):
     """By pytest's own program: ``python -m pytest`` would put the sources, which have no C++, before the package."""
+    if capability.upper() == torch.backends.cpu.get_cpu_capability():
+        pytest.skip("by this processor's own vectors the tests run anyway")
     pytest_program = Path(sys.executable).with_name("pytest")
-    run(capability, pytest_program, "-q", "-n0", ROOT / "tests" / "ops" / "test_threads.py", "-k", "no_cache_holds")
+    selection = "no_cache_holds and not reference"
+    run(capability, pytest_program, "-q", "-n0", ROOT / "tests" / "ops" / "test_threads.py", "-k", selection)
