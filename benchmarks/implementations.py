@@ -338,6 +338,11 @@ def _ceilings() -> list[Implementation]:
     ]
 
 
+def ours_and_ceilings(device: torch.device) -> list[Implementation]:
+    """What is there without a peer, whose imports take seconds."""
+    return _all_of_ours(device) + _ceilings()
+
+
 def all_implementations(
     device: torch.device, *, with_compiled: bool = True
 ) -> tuple[list[Implementation], dict[str, str]]:

@@ -36,6 +36,7 @@ def run(arguments: list[str], folder: Path, **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.long
 @needs_loops_of_the_interpreter
 def test_interpreted_kernels_equal_the_reference(tmp_path):
     """TRITON_INTERPRET has to be set before Triton is imported."""

@@ -185,6 +185,7 @@ def test_links_lead_somewhere(document):
         assert link.startswith("https://") or drawn or (document.parent / link).exists(), link
 
 
+@pytest.mark.long
 def test_pages_build_without_a_warning(tmp_path):
     pytest.importorskip("furo")
     pytest.importorskip("myst_parser")

@@ -96,6 +96,7 @@ def test_the_stub_is_made_from_the_signatures():
     assert stub.STUB.read_text() == stub.stub(), "`make stub` writes it anew"
 
 
+@pytest.mark.long
 def test_readme_and_calls(tmp_path):
     """The first example is at the top, and each of the others in a function, as they continue it."""
     readme = README.read_text()
