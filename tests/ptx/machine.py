@@ -416,14 +416,19 @@ class Group:
         for name in self.written:
             value = self.values[name]
             old = parent.peek(name)
+            undefined = None
             if old is None:
                 merged = np.zeros(parent.size, value.dtype)
-                undefined = ~np.zeros(parent.size, value.dtype)
+                undefined = ~merged
             else:
                 merged = old.copy() if len(old) == parent.size else np.repeat(old, parent.size)
-                undefined = parent.undefined.get(name, np.zeros(parent.size, value.dtype)).copy()
+                if name in parent.undefined:
+                    undefined = parent.undefined[name].copy()
+                elif name in self.undefined:
+                    undefined = np.zeros(parent.size, value.dtype)
             merged[self.index] = value
-            undefined[self.index] = self.undefined.get(name, 0)
+            if undefined is not None:
+                undefined[self.index] = self.undefined.get(name, 0)
             parent.write(name, merged, undefined)
 
     def chosen(self, step: Step) -> np.ndarray | None:

@@ -228,7 +228,8 @@ class Memory:
         table = region.rows(region.reader, size)
         mine = np.broadcast_to(mine if coherent else mine | _EVERYONE, (len(mine), table.shape[1]))
         before = table[row]
-        table[row] = np.where(self._conflicts(before, mine), self._joined(before, mine), mine)
+        shared = self._conflicts(before, mine)
+        table[row] = np.where(shared, self._joined(before, mine), mine) if shared.any() else mine
         # Several lanes of this very instruction may have read one granule: the last is in the table, the others join.
         after = table[row]
         lost = self._conflicts(after, mine)
