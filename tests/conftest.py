@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -13,8 +14,6 @@ import pytest
 import torch
 
 from . import shared
-
-gc.disable()  # until all is imported and collected: it would go through ten thousand tests again and again
 
 # Behind the installed package, which the sources would hide: the tests of the benchmarks import those.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -34,6 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
     _in_worker = hasattr(config, "workerinput")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector would go through ten thousand tests again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked as long come first, lest one of them be all that still runs, in one process, at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
@@ -43,7 +52,6 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays, and is none of the garbage collector's business."""
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
