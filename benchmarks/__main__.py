@@ -37,7 +37,8 @@ MODULES = {
     "ptx-report": "ptx_report",
 }
 DEVICES = {"cpu": "cpu", "gpu": "cuda", "tail": "cpu"}
-ON_THE_CPU = ("cpu", "tail", "loader", "vectors", "family")
+# Not the loader's: its workers are forked, and would copy each page that was kept before they write to it.
+KEEP_FREED_MEMORY = ("cpu", "tail", "vectors", "family")
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=MODULES, help=argparse.SUPPRESS)
     command = parser.parse_args(sys.argv[1:2]).command
-    if command in ON_THE_CPU:
+    if command in KEEP_FREED_MEMORY:
         import_module("benchmarks.machine").keep_freed_memory()
     run = import_module(f"benchmarks.{MODULES[command]}").main
     if command in DEVICES:
