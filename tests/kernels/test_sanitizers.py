@@ -66,17 +66,19 @@ def test_sanitizers_see_an_overrun(driver):
 
 
 CPU = [f"csrc/cpu/{part}_cpu.cpp" for part in ("mix", "augment", "patches", "adjoint")]
+PROGRAMS = [["fuzz_ops.py", "120"], ["fuzz_augment.py", "120"]]  # fewer rounds do not take every branch that more do
+# What is compiled, the CPU's own loops or CUDA kernels with blocks and threads as loops, and what runs it.
 BUILDS = {
-    "cpu": CPU,
-    "cpu without intrinsics": [*CPU, "-DCUTMIX_PORTABLE"],
-    "cuda on the host": ["tests/cpp/cuda_on_host.cpp"],
+    "cpu": (CPU, PROGRAMS),
+    "cpu without intrinsics": ([*CPU, "-DCUTMIX_PORTABLE"], PROGRAMS),
+    "cuda on the host": (["tests/cpp/cuda_on_host.cpp"], [["fuzz_ops.py", "120", "--no-patches"]]),
 }
 
 
-@pytest.fixture(scope="module", params=list(BUILDS.values()), ids=list(BUILDS))
-def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
-    """A folder with cutmix_cuda in it: the installed Python files around a sanitized _C.so, of the CPU's own loops, or
-    of the CUDA kernels with blocks and threads as loops."""
+@pytest.fixture(scope="module", params=BUILDS)
+def sanitized(request, sanitizers, tmp_path_factory) -> tuple[Path, list[list[str]]]:
+    """A folder with cutmix_cuda in it, the installed Python files around a sanitized _C.so; and what runs it."""
+    sources, programs = BUILDS[request.param]
     installed = Path(cutmix_cuda.__file__).parent
     if not (installed / "_C.so").exists():
         pytest.skip("nothing was compiled")
@@ -94,25 +96,26 @@ def sanitized_package(request, sanitizers, tmp_path_factory) -> Path:
         "-DTORCH_TARGET_VERSION=0x020a000000000000",
         f"-I{ROOT / 'csrc'}",
         *("-isystem", torch_root / "include"),
-        *request.param,
+        *sources,
         f"-L{torch_root / 'lib'}",
         "-ltorch_cpu",
         *("-o", package / "_C.so"),
     )
     assert compiled.returncode == 0, compiled.stdout
-    return package.parent
+    return package.parent, programs
 
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
-def test_ops(sanitized_package):
+def test_ops(sanitized):
+    folder, programs = sanitized
     # The address sanitizer has to be in the process before Python, and libstdc++ before that it can watch exceptions.
     libraries = [run(CXX, f"-print-file-name={name}").stdout.strip() for name in ("libasan.so", "libstdc++.so.6")]
-    for program in ("fuzz_ops.py", "fuzz_augment.py"):  # in one process of pytest, which compiles what they call
+    for program, *arguments in programs:  # in one process of pytest, which compiles what they call
         done = run(
-            *(sys.executable, ROOT / "tests" / "cpp" / program, "120"),  # fewer do not take every branch that more do
+            *(sys.executable, ROOT / "tests" / "cpp" / program, *arguments),
             LD_PRELOAD=" ".join(libraries),
             ASAN_OPTIONS="detect_leaks=0",  # Python itself leaves memory behind
-            PYTHONPATH=str(sanitized_package),
+            PYTHONPATH=str(folder),
         )
         assert done.returncode == 0, done.stdout
