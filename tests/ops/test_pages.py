@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import re
 from pathlib import Path
 
@@ -10,16 +12,21 @@ import torch
 from torch import Tensor
 
 import cutmix_cuda
-from cutmix_cuda import CutMix, Cutout, normalize_images
+from cutmix_cuda import Cutout, cutmix, normalize_images, paint
 
 MAPPINGS = Path("/proc/self/smaps")
-# 40 MB, which glibc, whatever was freed before, takes new from the system.
-SHAPE = (40, 1, 1024, 1024)
+SHAPE = (12, 1, 1024, 1024)
 
 if cutmix_cuda._backends.status()["cpu"] != "available":
     pytest.skip("nothing was compiled", allow_module_level=True)
 if not Path("/sys/kernel/mm/transparent_hugepage").exists() or "VmFlags" not in MAPPINGS.read_text():
     pytest.skip("a system without huge pages, or that does not say where they are", allow_module_level=True)
+
+
+def new_memory(dtype: torch.dtype) -> Tensor:
+    """Of a mapping of its own, whose pages are not there yet."""
+    memory = mmap.mmap(-1, math.prod(SHAPE) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(SHAPE)
 
 
 def asks_for_huge_pages(tensor: Tensor) -> bool:
@@ -34,22 +41,26 @@ def asks_for_huge_pages(tensor: Tensor) -> bool:
     raise AssertionError("no mapping holds the tensor")
 
 
-def mixed(images: Tensor) -> Tensor:
-    return CutMix(backend="cpu")(images)[0]
+def mix_into(out: Tensor, images: Tensor) -> None:
+    cutmix(images, out=out, backend="cpu")
 
 
-def painted(images: Tensor) -> Tensor:
-    return Cutout(holes=2, backend="cpu")(images)[0]
+def paint_into(out: Tensor, images: Tensor) -> None:
+    paint(images, None, Cutout(holes=2).sample_plan(len(images), *images.shape[2:]), out=out, backend="cpu")
 
 
-def normalized(images: Tensor) -> Tensor:
-    return normalize_images(images, 0.5, 0.25, dtype=torch.float32, backend="cpu")
+def normalize_into(out: Tensor, images: Tensor) -> None:
+    normalize_images(images, 0.5, 0.25, dtype=torch.float16, out=out, backend="cpu")
 
 
-@pytest.mark.parametrize("call", [mixed, painted, normalized])
-def test_large_outputs(call):
+@pytest.mark.parametrize("write", [mix_into, paint_into, normalize_into])
+def test_large_outputs(write):
     images = torch.zeros(SHAPE, dtype=torch.uint8)
-    out = call(images)
-    assert not asks_for_huge_pages(images)
+    dtype = torch.float16 if write is normalize_into else torch.uint8
+    out = new_memory(dtype)
+    assert not asks_for_huge_pages(out)
+    write(out, images)
     assert asks_for_huge_pages(out)
-    assert out.data_ptr() != images.data_ptr()
+    there_already = new_memory(dtype).fill_(1)
+    write(there_already, images)
+    assert not asks_for_huge_pages(there_already)
