@@ -1,7 +1,6 @@
 // The batch tail on the CPU: one pass over the rows of the output, on torch's own threads.
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
@@ -326,11 +325,11 @@ inline void each_line(const RowOrder& order, Span span, const Function& function
         function(order.at(static_cast<int32_t>(line), span.begin), elements, line);
 }
 
-struct alignas(64) Line {
-    std::array<uint32_t, 16> words;
+struct alignas(kLine) CacheLine {
+    uint8_t bytes[kLine];
 };
 
-using Room = std::vector<Line>;  // for a row of the widest element
+using Room = std::vector<CacheLine>;  // for a row of the widest element, aligned as vectors are
 
 // Rooms for one row of one thread.
 struct Scratch {
@@ -341,7 +340,7 @@ struct Scratch {
 #endif
 
     Scratch(const RowOrder& order, bool has_colour)
-        : raw(static_cast<size_t>(order.size() / 16 + 1)),
+        : raw(static_cast<size_t>(order.size() * sizeof(float) / kLine + 1)),
           lines(raw.size()),
           partner_raw(raw.size()),
           partner_lines(raw.size()),

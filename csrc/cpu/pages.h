@@ -24,7 +24,7 @@ inline bool is_resident([[maybe_unused]] const uint8_t* address) {
 }
 
 // Asks for huge pages where a large output lies in new memory, as it does at each call where malloc gives that of the
-// last one back to the system: the kernel then clears 2 MB at a time instead of 4 KB, and a third of the time is left.
+// last one back to the system: the kernel then clears 2 MB at a time instead of 4 KB.
 inline void ask_for_huge_pages([[maybe_unused]] uint8_t* out, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__)
     if (bytes < kLargeOutput || is_resident(out + bytes / 2)) return;

@@ -43,5 +43,5 @@ def test_outputs_that_no_cache_holds(capability):
     if capability.upper() == torch.backends.cpu.get_cpu_capability():
         pytest.skip("by this processor's own vectors the tests run anyway")
     pytest_program = Path(sys.executable).with_name("pytest")
-    selection = "no_cache_holds and not reference"
+    selection = "no_cache_holds and not reference"  # which has no vectors of ours
     run(capability, pytest_program, "-q", "-n0", ROOT / "tests" / "ops" / "test_threads.py", "-k", selection)
