@@ -1,7 +1,7 @@
 """The batch tail as it is written with each package: uint8 from the loader to the dtype and layout that a model takes.
 
 Every chain does the same job for a batch, in bfloat16 and the layout asked for: normalised by ImageNet's constants,
-flipped, erased and mixed as the job has it, and cast last.
+coloured, flipped, erased and mixed as the job has it, and cast last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutmix_cuda import Augment, CutMix, Erase, augment
+from cutmix_cuda import Augment, Colour, CutMix, Erase, augment
 
 from .grid import Case, Inputs
 from .implementations import (
@@ -34,6 +34,8 @@ from .implementations import (
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 FLIP, ERASE = 0.5, 0.25
 SCALE, RATIO = (0.02, 0.33), (0.3, 3.3)  # of erased boxes
+JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}  # factors in 0.6 .. 1.4
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue
 BYTES_PER_ELEMENT = 3.0  # at least: a byte read, two written
 
 OURS, OURS_OUT = "ours", "ours, out="
@@ -49,6 +51,7 @@ class Job:
     """What is done beside normalising, casting and laying out, each for every sample by itself."""
 
     name: str
+    colours: bool = False
     flips: bool = False
     erases: bool = False
     mixes: bool = False
@@ -57,7 +60,8 @@ class Job:
 MIX = Job("normalise, CutMix", mixes=True)
 ERASE_AND_MIX = Job("normalise, erase, CutMix", erases=True, mixes=True)
 FLIP_ONLY = Job("flip, normalise", flips=True)
-JOBS = (MIX, ERASE_AND_MIX, FLIP_ONLY)
+COLOUR_AND_FLIP = Job("colour, flip, normalise", colours=True, flips=True)
+JOBS = (MIX, ERASE_AND_MIX, FLIP_ONLY, COLOUR_AND_FLIP)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def _ours(job: Job, device: torch.device) -> list[Implementation]:
                 "mean": MEAN,
                 "std": STD,
                 "flip": FLIP if job.flips else 0.0,
+                "colour": Colour(**JITTER) if job.colours else None,
                 "erase": erase,
                 "dtype": case.out_dtype,
                 "memory_format": case.out_format,
@@ -144,8 +149,14 @@ def _ours(job: Job, device: torch.device) -> list[Implementation]:
 def _torchvision(job: Job, device: torch.device) -> list[Implementation]:
     from torchvision.transforms import v2
 
-    flip = v2.RandomHorizontalFlip(FLIP)
-    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    # Image by image goes what a batch would have one draw of, and behind colours what is left, while the image is in
+    # the cache.
+    by_image = [v2.RandomHorizontalFlip(FLIP)] if job.flips else []
+    together = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    if job.colours:
+        to_float, normalize = together
+        by_image, together = [*by_image, to_float, v2.ColorJitter(**JITTER), normalize], []
+    of_image, of_batch = torch.nn.Sequential(*by_image), torch.nn.Sequential(*together)
     erase = v2.RandomErasing(ERASE, SCALE, RATIO, inplace=True)
 
     def prepare(case: Case) -> Call:
@@ -153,9 +164,9 @@ def _torchvision(job: Job, device: torch.device) -> list[Implementation]:
 
         def call(inputs: Inputs) -> tuple[Tensor, Tensor]:
             images, labels = inputs.images, inputs.labels
-            if job.flips:  # which a batch has one draw of
-                images = torch.stack([flip(image) for image in images])
-            images = normalize(images)
+            if by_image:
+                images = torch.stack([of_image(image) for image in images])
+            images = of_batch(images)
             if job.erases:
                 for image in images:
                     erase(image)
@@ -202,7 +213,9 @@ def _kornia(job: Job, device: torch.device) -> list[Implementation]:
         from kornia import augmentation as ka
 
     mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
-    steps = [ka.RandomHorizontalFlip(p=FLIP)] if job.flips else []
+    steps = [ka.ColorJitter(**JITTER, p=1.0)] if job.colours else []
+    if job.flips:
+        steps.append(ka.RandomHorizontalFlip(p=FLIP))
     steps.append(ka.Normalize(mean, std))
     if job.erases:
         steps.append(ka.RandomErasing(scale=SCALE, ratio=RATIO, p=ERASE))
@@ -227,12 +240,13 @@ def _kornia(job: Job, device: torch.device) -> list[Implementation]:
 
 
 def _torchtransform(job: Job, device: torch.device) -> list[Implementation]:
-    """One pass for the flips, one for the normalisation, as a matrix; it neither erases nor mixes batches."""
+    """One pass for the flips, one for colours and normalisation, as a matrix; it neither erases nor mixes batches."""
     import torchtransform as tt  # type: ignore[import-not-found]
 
     if not job.flips or job.mixes:
         return []
-    chain = tt.Compose(tt.HorizontalFlip(FLIP), tt.Normalize(MEAN, STD))
+    jitter = [tt.ColorJitter(**JITTER)] if job.colours else []
+    chain = tt.Compose(tt.HorizontalFlip(FLIP), *jitter, tt.Normalize(MEAN, STD))
 
     def prepare(case: Case) -> Call:
         return lambda inputs: (cast(chain(inputs.images.float().div_(255)), case), inputs.labels)
@@ -241,7 +255,7 @@ def _torchtransform(job: Job, device: torch.device) -> list[Implementation]:
 
 
 def _triton_augment(job: Job, device: torch.device) -> list[Implementation]:
-    """Flips and normalisation in one Triton kernel, for float images; it neither erases nor mixes."""
+    """Flips, colours and normalisation in one Triton kernel, for float images; it neither erases nor mixes."""
     if device.type != "cuda":
         raise ImportError("it runs on a GPU alone")
     import triton_augment  # type: ignore[import-not-found]
@@ -250,7 +264,8 @@ def _triton_augment(job: Job, device: torch.device) -> list[Implementation]:
         return []
 
     def prepare(case: Case) -> Call:
-        chain = triton_augment.TritonFusedAugment(case.size, horizontal_flip_p=FLIP, mean=MEAN, std=STD)
+        jitter = JITTER if job.colours else {}
+        chain = triton_augment.TritonFusedAugment(case.size, horizontal_flip_p=FLIP, **jitter, mean=MEAN, std=STD)
         return lambda inputs: (cast(chain(inputs.images.float().div_(255)), case), inputs.labels)
 
     return [Implementation(TRITON_AUGMENT, "peer", prepare, scope="sample")]
@@ -271,6 +286,19 @@ def erased_boxes(images: Tensor) -> Tensor:
     return in_box(images, y0, x0, y0 + rows, x0 + columns) & erased[:, None, None, None]
 
 
+def coloured(values: Tensor) -> Tensor:
+    """Brightness, contrast around mid-grey and saturation of each sample (B, 3, H, W) in 0 .. 255."""
+
+    def factors(reach: float) -> Tensor:
+        return 1 + reach * (2 * torch.rand(len(values), 1, 1, 1, device=values.device) - 1)
+
+    brightness, contrast, saturation = map(factors, JITTER.values())
+    values = (values * brightness - 127.5) * contrast + 127.5
+    red, green, blue = (weight * values[:, channel : channel + 1] for channel, weight in enumerate(GREY))
+    grey = red + green + blue
+    return (grey + saturation * (values - grey)).clamp(0, 255)
+
+
 def plain_tail(
     images: Tensor,
     labels: Tensor,
@@ -281,7 +309,10 @@ def plain_tail(
     memory_format: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:
     """The tail as one would write it for a compiler, which makes one kernel of the pixels."""
-    values = (images.float() - mean) * scale
+    values = images.float()
+    if job.colours:
+        values = coloured(values)
+    values = (values - mean) * scale
     if job.flips:
         flipped = torch.rand(len(images), device=images.device) < FLIP
         values = torch.where(flipped[:, None, None, None], values.flip(3), values)

@@ -358,11 +358,20 @@ def counted_chains_text(counted: dict, jobs: Container[str] | None = None) -> st
     """Kernels, copies and bytes, of these jobs or of all."""
     case = counted["case"]
     shape = " x ".join(str(case[key]) for key in ("batch", "channels", "size", "size"))
-    return (
+
+    def of_jobs(rows: list[dict]) -> list[dict]:
+        return [row for row in rows if jobs is None or row["job"] in jobs]
+
+    parts = [
         f"{shape} uint8, {case['layout']}, bfloat16. One operation that PyTorch dispatches is taken for one kernel "
-        "that reads its inputs and writes its outputs once, the fewest possible; means over the draws.\n\n"
-        + counted_chains_table([row for row in counted["rows"] if jobs is None or row["job"] in jobs])
-    )
+        "that reads its inputs and writes its outputs once, the fewest possible; means over the draws.",
+        counted_chains_table(of_jobs(counted["rows"])),
+        *(
+            f"Not counted, because it reads values on the host: {row['name']}, {row['job']} ({row['why']})."
+            for row in of_jobs(counted.get("uncounted", []))
+        ),
+    ]
+    return "\n\n".join(parts)
 
 
 def pictures(device: str) -> list[str]:

@@ -13,6 +13,7 @@ pytest.importorskip("torchvision")
 
 from benchmarks import headline, implementations, suite, tables
 from benchmarks.chains import (
+    COLOUR_AND_FLIP,
     ERASE_AND_MIX,
     FLIP_ONLY,
     JOBS,
@@ -98,7 +99,56 @@ def test_a_chain_that_does_something_else_is_caught(spoil):
         check(spoiled(chain(OURS, MIX), spoil), small_case(MIX, False), CPU)
 
 
-@pytest.mark.parametrize("does, claims", [(MIX, ERASE_AND_MIX), (ERASE_AND_MIX, MIX), (FLIP_ONLY, MIX)])
+def one_channel_brighter(inputs, images, targets):
+    images[:, 1] *= 1.1
+    return images, targets
+
+
+def no_colours_in_one_sample(inputs, images, targets):
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    images[3] = ((inputs.images[3] / 255 - mean) / std).bfloat16()
+    images[3, :, 0, 0] = images[3, :, 0, 1]
+    return images, targets
+
+
+def greyer_than_it_may_be(inputs, images, targets):
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    raw = images.float() * std + mean
+    grey = (raw * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    return ((grey + 0.5 * (raw - grey) - mean) / std).bfloat16(), targets
+
+
+def darker_than_it_may_be(inputs, images, targets):
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    return ((0.8 * (images.float() * std + mean) - mean) / std).bfloat16(), targets
+
+
+def upside_down(inputs, images, targets):
+    return images.flip(2).contiguous(), targets
+
+
+@pytest.mark.parametrize(
+    "spoil", [one_channel_brighter, no_colours_in_one_sample, greyer_than_it_may_be, darker_than_it_may_be, upside_down]
+)
+def test_a_chain_of_other_colours_is_caught(spoil):
+    one, case = chain(OURS, COLOUR_AND_FLIP), small_case(COLOUR_AND_FLIP, False)
+    check(one, case, CPU)
+    with pytest.raises(WrongResult, match=r"values that|factors are"):
+        check(spoiled(one, spoil), case, CPU)
+
+
+@pytest.mark.parametrize(
+    "does, claims",
+    [
+        (MIX, ERASE_AND_MIX),
+        (ERASE_AND_MIX, MIX),
+        (FLIP_ONLY, MIX),
+        (FLIP_ONLY, COLOUR_AND_FLIP),
+        (COLOUR_AND_FLIP, FLIP_ONLY),
+        (replace(COLOUR_AND_FLIP, flips=False), COLOUR_AND_FLIP),
+        (replace(COLOUR_AND_FLIP, mixes=True), COLOUR_AND_FLIP),
+    ],
+)
 def test_a_chain_that_does_another_job_is_caught(does, claims):
     with pytest.raises((WrongResult, AttributeError, RuntimeError, TypeError)):
         check(chain(OURS, does), small_case(claims, True), CPU)
