@@ -947,7 +947,8 @@ int32_t rows_alike(const Work& work, const OutputRow& row, int64_t most) {
     rows = plain_rows(row.seen, row.y, rows);
     if (kind == Kind::kKeep) return rows;
     const int32_t before_box = !has_box(kind) ? 0 : box.y1 > row.y ? std::max(0, box.y0 - row.y) : rows;
-    const bool together = has_partner(kind) && has_box(kind) != reads_own(kind);  // pasted, or blended as a whole
+    // Bytes are put together, whatever box they are of. Values are blended, of both samples from the first to the last.
+    const bool together = way_of(work, row) == Way::kCopied ? pastes(kind) : reads_both(kind) && !has_box(kind);
     return std::min(rows,
                     std::max(before_box, together ? plain_rows(work.seen[row.sample.row.partner], row.y, rows) : 0));
 }

@@ -37,11 +37,14 @@ def any_colours(batch: int) -> torch.Tensor:
 
 
 def any_views(batch: int, height: int, width: int) -> torch.Tensor:
-    """Views that mostly make sense."""
+    """Views that mostly make sense, half of them of images as they lie."""
     boxes = random.randrange(4)
     views = torch.zeros(batch, 1 + boxes, 4, dtype=torch.int32)
     for view in views:
-        view[0] = torch.tensor([random.randrange(2), random.randint(-height, height), random.randint(-width, width), 0])
+        if random.random() < 0.5:
+            view[0, :3] = torch.tensor(
+                [random.randrange(2), random.randint(-height, height), random.randint(-width, width)]
+            )
         for box in view[1:]:
             (y0, y1), (x0, x1) = (sorted(random.randint(0, length) for _ in range(2)) for length in (height, width))
             box.copy_(torch.tensor([y0, x0, y1, x1]))
@@ -72,12 +75,13 @@ def step() -> None:
     least, most = sorted(random.randrange(4) for _ in range(2))
     low, high = sorted(random.choice([0.0, 0.02, 0.4, 1.0]) for _ in range(2))
     tables = torch.rand(1, 4097)
-    flip, erase = random.choice([0.0, 0.5, 1.0]), random.choice([0.0, 0.7, 1.0])
+    flip, erase = random.choice([0.0, 0.0, 0.5, 1.0]), random.choice([0.0, 0.7, 1.0])
     coloured = channels == 3 and random.random() < 0.5
     colours = any_colours(batch) if coloured and random.random() < 0.5 else None
     factors = [factor for _ in range(3) for factor in sorted(random.choice([0.0, 0.5, 1.0, 3.0]) for _ in range(2))]
     parameters = flip, erase, low, high, random.choice([0.0, 1.0, 4.0]), *factors, random.choice([0.0, 0.5, 1.0])
-    choices = random.choice([0, 3, 2**31 - 1]), random.randrange(5), least, most, random.randrange(3), int(coloured)
+    shifts = random.choice([(0, 0), (0, 0), (3, 1), (0, 4), (2**31 - 1, 2)])
+    choices = *shifts, least, most, random.randrange(3), int(coloured)
     bounds = sorted(random.choice([0.0, 0.3, 0.6, 1.0]) for _ in range(3))
     sampling = [random.randrange(3), random.randrange(4), random.randrange(2), random.randrange(2)]
     drawn_by = seed, quantiles(tuple(random.choices(LAWS, k=3)), images.device), bounds, sampling

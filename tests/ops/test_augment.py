@@ -187,6 +187,19 @@ def test_each_part_of_a_view(backend, how):
     check_augment(backend, some_images((5, 3, 8, 11)), how=how)
 
 
+@every_backend
+@pytest.mark.parametrize("in_dtype", AUGMENTED_DTYPES)
+@pytest.mark.parametrize(
+    "how",
+    [PLAIN, COLOURED, DrawnViews(erase=0.5, max_aspect=3.3, boxes=(1, 1)), DrawnViews(flip=0.5)],
+    ids=["plain", "colour", "erase", "flip"],
+)
+def test_rows_as_they_lie_in_the_image(backend, how, in_dtype):
+    """Narrow ones go through the CPU several at a time, up to the box that something else begins with."""
+    for bounds in BOUNDS.values():
+        check_augment(backend, some_images((4, 3, 8, 11), in_dtype), bounds, how)
+
+
 # ---- Colour
 
 
