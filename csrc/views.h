@@ -222,7 +222,8 @@ CUTMIX_HD float coloured_value(const ColourRow& row, float red, float green, flo
 #if defined(__CUDA_ARCH__)
     return fminf(fmaxf(value, 0.0f), white);  // the greater of 0 and what is not a number is 0
 #else
-    return value > 0.0f ? (value < white ? value : white) : 0.0f;
+    const float positive = value > 0.0f ? value : 0.0f;  // one instruction, as the next
+    return positive < white ? positive : white;
 #endif
 }
 

@@ -474,9 +474,30 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
 
 // ---- Colour, of whose loops there is one copy for each kind of processor
 
+// Calls a function with pieces of a line of so many elements. They are of constant lengths, whose loops become vectors
+// and nothing else, because what is left over, one by one, takes as long as the rest of a short row. The last piece may
+// overlap the one before.
+template <typename Function>
+inline void in_pieces(int64_t count, const Function& function) {
+    int64_t at = 0;
+    const auto pieces_of = [&](auto length) {
+        for (; count - at >= length; at += length) function(at, length);
+    };
+    constexpr std::integral_constant<int64_t, 16> kShortest;
+    pieces_of(std::integral_constant<int64_t, 64>{});
+    pieces_of(std::integral_constant<int64_t, 32>{});
+    pieces_of(kShortest);
+    if (at == count) return;
+    if (at > 0)
+        function(count - kShortest, kShortest);
+    else
+        function(at, count);
+}
+
+// Pixels of three lines, into three that are so many values apart.
 template <typename In>
 inline void colour_lines(const Lines<typename In::Bits>& lines, const ColourRow* colour, float white,
-                         float* __restrict values, int64_t count) {
+                         float* __restrict values, int64_t apart, int64_t count) {
     const typename In::Bits* __restrict reds = lines.first;
     const typename In::Bits* __restrict greens = lines.first + lines.apart;
     const typename In::Bits* __restrict blues = lines.first + 2 * lines.apart;
@@ -484,8 +505,8 @@ inline void colour_lines(const Lines<typename In::Bits>& lines, const ColourRow*
     for (int64_t k = 0; k < count; ++k) {
         const float r = In::value(reds[k]), g = In::value(greens[k]), b = In::value(blues[k]);
         values[k] = coloured_value(red, r, g, b, white);
-        values[count + k] = coloured_value(green, r, g, b, white);
-        values[2 * count + k] = coloured_value(blue, r, g, b, white);
+        values[apart + k] = coloured_value(green, r, g, b, white);
+        values[2 * apart + k] = coloured_value(blue, r, g, b, white);
     }
 }
 
@@ -495,8 +516,12 @@ inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, S
     const int64_t count = span.size();
     const Lines<T> lines = planar_lines(
         work, straight_lines(work, source_of<T>(work, seen, y, span.begin), count, scratch.lines), count, scratch.raw);
-    colour_lines<In>(lines, seen.colour, white_of(work.call.images.in_dtype), scratch.coloured.data(), count);
-    return scratch.coloured.data();
+    float* const values = scratch.coloured.data();
+    in_pieces(count, [&](int64_t at, auto elements) {
+        colour_lines<In>({lines.first + at, lines.apart}, seen.colour, white_of(work.call.images.in_dtype), values + at,
+                         count, elements);
+    });
+    return values;
 }
 
 inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
@@ -933,7 +958,7 @@ int32_t rows_together(const AugmentCall& call) {
 // How many rows from y on, at most so many, are seen as they lie in the image.
 int32_t plain_rows(const Seen& seen, int32_t y, int32_t most) {
     const Geometry& geometry = seen.geometry;
-    if (seen.colour || geometry.flip || geometry.dy != 0 || geometry.dx != 0) return 0;
+    if (geometry.flip || geometry.dy != 0 || geometry.dx != 0) return 0;
     for (int32_t number = 0; number < seen.boxes; ++number)
         if (seen.erased[number].y1 > y) most = std::min(most, std::max(0, seen.erased[number].y0 - y));
     return most;
