@@ -1,6 +1,7 @@
 // The batch tail on the CPU: one pass over the rows of the output, on torch's own threads.
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
@@ -63,6 +64,7 @@ struct Seen {
 struct Followed {
     PlanRow row;
     bool valid;
+    Seen seen;
 
     Kind kind() const { return valid ? static_cast<Kind>(row.kind) : Kind::kKeep; }
 };
@@ -77,6 +79,8 @@ struct RowOrder {
         return packed ? int64_t{x} * channels + channel : int64_t{channel} * width + x;
     }
 };
+
+inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kF32 ? 4 : 2; }
 
 using Floats = std::vector<float>;
 
@@ -130,7 +134,7 @@ struct Work {
             const PlanRow& row = rows[i];
             const bool valid = valid_row(row, plan.batch, plan.height, plan.width, true) && valid_views[i] &&
                                (!has_partner(static_cast<Kind>(row.kind)) || valid_views[row.partner]);
-            samples.push_back({row, valid});
+            samples.push_back({row, valid, valid ? seen[i] : Seen{i, {}, nullptr, 0, nullptr}});
         }
 
         order = {call.images.out_strides.channel == 1 && call.images.channels > 1, call.images.channels, plan.width};
@@ -170,6 +174,9 @@ struct Work {
             }
     }
 #endif
+
+    int64_t out_rows() const { return call.images.out ? int64_t{call.plan.batch} * call.plan.height : 0; }
+    int64_t out_bytes() const { return out_rows() * order.size() * bytes_of(call.images.out_dtype); }
 
     // Whether what is stored for a byte is looked up.
     bool looks_up() const {
@@ -652,11 +659,10 @@ inline void see_span(const Work& work, const Seen& seen, int32_t y, Span span, S
     if (work.call.erasing.order == EraseOrder::kBefore) erase_span<Out>(work, seen, y, span, values);
 }
 
-// A row of the output: of which sample, what becomes of it, and how it looks before. Or several, gone through together
-// as one that is as long: they are seen as they lie in the image, with nothing erased, and filled nowhere.
+// A row of the output, and of which sample. Or several, gone through together as one that is as long: they are seen as
+// they lie in the image, with nothing erased, and filled nowhere.
 struct OutputRow {
     const Followed& sample;
-    const Seen& seen;
     int32_t y;
     int32_t rows;
     int32_t width;  // pixels, of all rows
@@ -670,33 +676,41 @@ struct OutputRow {
     }
 };
 
-// Pixels of a sample, seen before mixing, and where their values go.
-template <typename Out>
+// Pixels of a row of the output that a sample shows.
 struct Part {
-    const Seen* seen;
-    Span span;
-    typename Out::Bits* values;
+    const Seen* seen = nullptr;
+    Span span = {};
 };
+
+// All of them, of one row: what is beside a box, between it what is pasted there. Or where samples are blended, the
+// sample's own, and the partner's.
+using Parts = std::array<Part, 3>;
+constexpr size_t kPartner = 1;  // whose part that is
+
+inline Parts parts_of(const Work& work, const OutputRow& row) {
+    const Kind kind = row.sample.kind();
+    const Seen* const own = &row.sample.seen;
+    const Span changed = row.changed();
+    if (changed.size() == 0) return {{{own, {0, row.width}}}};
+    const Part partner = has_partner(kind) ? Part{&work.seen[row.sample.row.partner], changed} : Part{};
+    if (reads_own(kind)) return {{{own, {0, row.width}}, partner}};
+    return {{{own, {0, changed.begin}}, partner, {own, {changed.end, row.width}}}};
+}
 
 // A row of the output, but for what is erased after mixing. All that looking at a sample takes is compiled into the one
 // place that calls it.
 template <typename Out>
 inline void mix_row(const Work& work, const OutputRow& row, Scratch& scratch, typename Out::Bits* values) {
     const Kind kind = row.sample.kind();
-    const int32_t width = row.width;
     const Span changed = row.changed();
-    Part<Out> parts[3] = {{&row.seen, {0, width}, values}, {}, {}};
-    if (changed.size() > 0 && !reads_own(kind)) {
-        parts[0].span = {0, changed.begin};
-        parts[1] = {&row.seen, {changed.end, width}, values};
-    }
-    if (changed.size() > 0 && has_partner(kind)) {
-        parts[2] = {&work.seen[row.sample.row.partner], changed, values};
+    const Parts parts = parts_of(work, row);
+    for (size_t which = 0; which < parts.size(); ++which) {
+        const auto& [seen, span] = parts[which];
+        auto* to = values;
         if constexpr (kFloats<Out>)
-            if (reads_own(kind)) parts[2].values = scratch.partner.data();
+            if (which == kPartner && reads_own(kind)) to = scratch.partner.data();
+        if (span.size() > 0) see_span<Out>(work, *seen, row.y, span, scratch, to);
     }
-    for (const Part<Out>& part : parts)
-        if (part.span.size() > 0) see_span<Out>(work, *part.seen, row.y, part.span, scratch, part.values);
     if (changed.size() == 0) return;
     if (fills(kind))
         fill_span<Out>(work.order, changed, values, [&](int32_t channel) { return work.constant(kFill, channel); });
@@ -727,8 +741,8 @@ enum class Way {
 Way way_of(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
     if (work.call.images.in_dtype != Dtype::kU8) return Way::kValues;
-    if (!reads_own(kind) && !row.seen.colour) return Way::kCopied;
-    if (reads_both(kind) && !has_box(kind) && shows_bytes(work, row.seen, row.y) &&
+    if (!reads_own(kind) && !row.sample.seen.colour) return Way::kCopied;
+    if (reads_both(kind) && !has_box(kind) && shows_bytes(work, row.sample.seen, row.y) &&
         shows_bytes(work, work.seen[row.sample.row.partner], row.y))
         return Way::kBlended;
     return reads_own(kind) || work.call.images.out_dtype == Dtype::kF32 ? Way::kValues : Way::kStored;
@@ -737,7 +751,7 @@ Way way_of(const Work& work, const OutputRow& row) {
 // Whether a row is of bytes that are looked up and nothing is drawn over them: it need not be put together in scratch.
 bool is_looked_up(const Work& work, const OutputRow& row) {
     const Kind kind = row.sample.kind();
-    if (!work.looks_up() || reads_own(kind) || is_erased(row.seen, row.y)) return false;
+    if (!work.looks_up() || reads_own(kind) || is_erased(row.sample.seen, row.y)) return false;
     if (row.changed().size() == 0) return true;
     return !fills(kind) &&
            !(work.call.erasing.order == EraseOrder::kBefore && is_erased(work.seen[row.sample.row.partner], row.y));
@@ -772,9 +786,9 @@ inline Lines<uint8_t> copied_lines(const Work& work, const OutputRow& row, Scrat
     const Box& box = has_box(kind) ? row.sample.row.box : whole;
     const int32_t first = std::max(row.y, box.y0), end = std::min(row.y + row.rows, box.y1);  // of the rows in the box
     const bool pasted = pastes(kind) && first < end;
-    if (!pasted) return seen_lines(work, row.seen, row.y, row.width, scratch.copied);
+    if (!pasted) return seen_lines(work, row.sample.seen, row.y, row.width, scratch.copied);
     uint8_t* const to = room<uint8_t>(scratch.copied);
-    put_span(work, row.seen, row.y, {0, row.width}, to, row.width);
+    put_span(work, row.sample.seen, row.y, {0, row.width}, to, row.width);
     const int64_t row_bytes = int64_t{work.call.plan.width} * work.call.images.in_strides.pixel;
     for (int32_t y = first; y < end; ++y)
         put_span(work, work.seen[row.sample.row.partner], y, {box.x0, box.x1}, to + (y - row.y) * row_bytes, row.width);
@@ -795,36 +809,29 @@ inline Lines<uint8_t> planar_bytes(const Work& work, const Lines<uint8_t>& sourc
 template <bool kPastCaches>
 CUTMIX_VBMI CUTMIX_FLATTEN void look_up_row(const Work& work, const OutputRow& row, Scratch& scratch,
                                             std::vector<LineWriter<kPastCaches>>& writers) {
-    struct Piece {  // of one sample
-        const Seen* seen;
-        Span span;
-        Lines<uint8_t> lines;
-    };
-    const Span changed = row.changed();
-    Piece pieces[3] = {{&row.seen, {0, row.width}, {}}, {}, {}};  // from left to right
-    if (changed.size() > 0 && pastes(row.sample.kind())) {
-        pieces[0].span.end = changed.begin;
-        pieces[1] = {&work.seen[row.sample.row.partner], changed, {}};
-        pieces[2] = {&row.seen, {changed.end, row.width}, {}};
-    }
-    const bool in_images =
-        row.rows == 1 && std::all_of(pieces, pieces + 3, [&](const Piece& piece) {
-            const int32_t pixels = piece.span.size();
-            return pixels == 0 || inside_image(work, *piece.seen, row.y, piece.span).size() == pixels;
-        });
+    const Parts whole = {{{&row.sample.seen, {0, row.width}}}};  // where a box is filled, what lies below comes first
+    Parts parts = fills(row.sample.kind()) ? whole : parts_of(work, row);
+    Lines<uint8_t> lines[std::tuple_size_v<Parts>];
+    const bool in_images = row.rows == 1 && std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+                               const int32_t pixels = part.span.size();
+                               return pixels == 0 || inside_image(work, *part.seen, row.y, part.span).size() == pixels;
+                           });
     if (!in_images) {  // they are put together first
-        for (Piece& piece : pieces) piece.span = {};
-        pieces[0] = {&row.seen, {0, row.width}, copied_lines(work, row, scratch)};
+        parts = whole;
+        lines[0] = copied_lines(work, row, scratch);
     }
-    for (auto& [seen, span, lines] : pieces) {
+    for (size_t which = 0; which < parts.size(); ++which) {
+        const auto& [seen, span] = parts[which];
         if (span.size() == 0) continue;
-        if (in_images) lines = source_of<uint8_t>(work, *seen, source_y(seen->geometry, row.y), span.begin);
-        lines = planar_bytes(work, lines, span.size(), room<uint8_t>(scratch.raw) + span.begin, row.width);
+        if (in_images) lines[which] = source_of<uint8_t>(work, *seen, source_y(seen->geometry, row.y), span.begin);
+        lines[which] =
+            planar_bytes(work, lines[which], span.size(), room<uint8_t>(scratch.raw) + span.begin, row.width);
     }
     const auto look_up_channel = [&](int32_t channel, auto& writer) CUTMIX_VBMI {
-        for (const auto& [_, span, lines] : pieces)
-            if (span.size() > 0)
-                look_up(work.tables[channel], lines.first + channel * lines.apart, lines.flip, span.size(), writer);
+        for (size_t which = 0; which < parts.size(); ++which)
+            if (const int32_t pixels = parts[which].span.size(); pixels > 0)
+                look_up(work.tables[channel], lines[which].first + channel * lines[which].apart, lines[which].flip,
+                        pixels, writer);
     };
     const int32_t channels = work.order.channels;
     if (!work.order.packed) {
@@ -866,8 +873,8 @@ inline void store_copied(const Work& work, const OutputRow& row, const Lines<uin
         look_up_row(work, row, scratch, out);
 #endif
     if (work.call.erasing.order == EraseOrder::kBefore) {
-        erase_span<Out>(work, row.seen, row.y, {0, changed.begin}, out);
-        erase_span<Out>(work, row.seen, row.y, {changed.end, row.width}, out);
+        erase_span<Out>(work, row.sample.seen, row.y, {0, changed.begin}, out);
+        erase_span<Out>(work, row.sample.seen, row.y, {changed.end, row.width}, out);
         if (pastes(kind)) erase_span<Out>(work, work.seen[row.sample.row.partner], row.y, changed, out);
     }
     if (fills(kind))
@@ -898,7 +905,7 @@ inline const uint8_t* finished_row(const Work& work, const OutputRow& row, Way w
         each_line(order, all, [&](int64_t at, int64_t elements, int64_t) {
             cast_line<Out>(&scratch.values[at], out + at, elements);
         });
-    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.seen, row.y, all, out);
+    if (work.call.erasing.order == EraseOrder::kAfter) erase_span<Out>(work, row.sample.seen, row.y, all, out);
     return reinterpret_cast<const uint8_t*>(out);
 }
 
@@ -912,7 +919,7 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
         const auto ordered = [&](const Seen& seen, Room& raw, Room& lines) {
             return ordered_lines(work, seen_lines(work, seen, row.y, row.width, lines), row.width, raw, lines);
         };
-        own = ordered(row.seen, scratch.raw, scratch.lines);
+        own = ordered(row.sample.seen, scratch.raw, scratch.lines);
         partner = ordered(work.seen[row.sample.row.partner], scratch.partner_raw, scratch.partner_lines);
     } else if (way == Way::kValues) {
         mix_row<ElementF32>(work, row, scratch, scratch.values.data());
@@ -942,8 +949,6 @@ CUTMIX_AVX512 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx512(const Work& work
 }
 #endif
 
-inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kF32 ? 4 : 2; }
-
 // Narrow images are gone through several rows at a time where nothing tells one from the next: a row costs some dozens
 // of instructions before its first pixel.
 constexpr int64_t kElementsTogether = 1 << 10;
@@ -969,13 +974,33 @@ int32_t rows_alike(const Work& work, const OutputRow& row, int64_t most) {
     const Kind kind = row.sample.kind();
     const Box& box = row.sample.row.box;
     int32_t rows = static_cast<int32_t>(std::min<int64_t>(most, work.call.plan.height - row.y));
-    rows = plain_rows(row.seen, row.y, rows);
+    rows = plain_rows(row.sample.seen, row.y, rows);
     if (kind == Kind::kKeep) return rows;
     const int32_t before_box = !has_box(kind) ? 0 : box.y1 > row.y ? std::max(0, box.y0 - row.y) : rows;
     // Bytes are put together, whatever box they are of. Values are blended, of both samples from the first to the last.
     const bool together = way_of(work, row) == Way::kCopied ? pastes(kind) : reads_both(kind) && !has_box(kind);
     return std::min(rows,
                     std::max(before_box, together ? plain_rows(work.seen[row.sample.row.partner], row.y, rows) : 0));
+}
+
+// Asks for what a row of the output shows of the images. Of rows of several channels, read in turn, and of boxes the
+// processor does not fetch ahead enough by itself.
+inline void prefetch_row(const Work& work, const OutputRow& row) {
+    const AugmentedImages& images = work.call.images;
+    const Strides& strides = images.in_strides;
+    const int64_t bytes = bytes_of(images.in_dtype), lines = strides.pixel == 1 ? images.channels : 1;
+    for (const auto& [seen, span] : parts_of(work, row)) {
+        const Span inside = span.size() > 0 ? inside_image(work, *seen, row.y, span) : Span{};
+        if (inside.size() == 0) continue;
+        const Geometry& geometry = seen->geometry;
+        const int32_t first = geometry.flip ? inside.end - 1 : inside.begin;  // in the image
+        const uint8_t* from = static_cast<const uint8_t*>(images.in) +
+                              (seen->sample * strides.sample + source_y(geometry, row.y) * strides.row +
+                               source_x(geometry, first, row.width) * strides.pixel) *
+                                  bytes;
+        for (int64_t line = 0; line < lines; ++line)
+            prefetch(from + line * strides.channel * bytes, inside.size() * strides.pixel * bytes);
+    }
 }
 
 // Rows [begin, end) of all samples' rows, each of all channels; `together` is for as many as are alike. A line
@@ -995,19 +1020,31 @@ void augment_rows(const Work& work, const Work& together, int64_t begin, int64_t
         for (LineWriter& writer : writers) writer.finish();
         writers.clear();
     };
-    for (int64_t row = begin, count; row < end; row += count) {
-        const int64_t sample = row / work.call.plan.height;
-        const auto y = static_cast<int32_t>(row % work.call.plan.height);
-        const Followed& followed = work.samples[sample];
-        const Seen as_it_is = {sample, {}, nullptr, 0, nullptr}, &seen = followed.valid ? work.seen[sample] : as_it_is;
-        OutputRow output = {followed, seen, y, 1, order.width};
+    struct Place {
+        int64_t sample, y;
+    };
+    const int64_t height = work.call.plan.height, ahead = std::max(kRowsAhead, most);
+    const int64_t last_fetched = work.out_bytes() >= kLargeOutput ? end : begin;  // few images are in a cache already
+    const auto place_of = [&](int64_t row) { return Place{row / height, row % height}; };
+    const auto step = [&](Place& place, int64_t rows) {
+        for (place.y += rows; place.y >= height; place.y -= height) ++place.sample;
+    };
+    const auto row_at = [&](const Place& place) {
+        return OutputRow{work.samples[place.sample], static_cast<int32_t>(place.y), 1, order.width};
+    };
+    Place place = place_of(begin), later = place_of(begin + ahead);
+    for (int64_t row = begin, count; row < end; row += count, step(place, count)) {
+        OutputRow output = row_at(place);
         if (most > 1) output.rows = std::max(1, rows_alike(work, output, std::min<int64_t>(most, end - row)));
         output.width *= output.rows;
         count = output.rows;
+        for (int64_t k = row + ahead; k < std::min(last_fetched, row + ahead + count); ++k, step(later, 1))
+            prefetch_row(work, row_at(later));
         const Work& of = count > 1 ? together : work;
-        if (y == 0 || !goes_on) finish();
+        if (output.y == 0 || !goes_on) finish();
         if (writers.empty()) {
-            uint8_t* out = static_cast<uint8_t*>(images.out) + (sample * strides.sample + y * strides.row) * bytes;
+            const int64_t first = output.sample.seen.sample * strides.sample + output.y * strides.row;
+            uint8_t* out = static_cast<uint8_t*>(images.out) + first * bytes;
             for (int64_t line = 0; line < lines; ++line) writers.emplace_back(out + line * strides.channel * bytes);
         }
 #if CUTMIX_X86
@@ -1050,16 +1087,15 @@ struct Cpu {
         std::optional<Work> together;
         if (const int32_t rows = rows_together(call); rows > 1) together.emplace(work, rows);
         // Rows and targets in one parallel region, so that threads wait for each other once.
-        const int64_t batch = call.plan.batch, rows = call.images.out ? batch * call.plan.height : 0;
-        const int64_t target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
+        const int64_t rows = work.out_rows();
+        const int64_t target_rows = targets.out && targets.num_classes > 0 ? call.plan.batch : 0;
         const int64_t all = rows > 0 ? rows : target_rows;
-        const int64_t row_elements = rows > 0 ? int64_t{call.plan.width} * call.images.channels : targets.num_classes;
+        const int64_t row_elements = rows > 0 ? work.order.size() : targets.num_classes;
         AugmentRows* augment = nullptr;
         if (rows > 0) {
-            const int64_t bytes = rows * row_elements * bytes_of(call.images.out_dtype);
             auto* const out = static_cast<uint8_t*>(call.images.out);
-            ask_for_huge_pages(out, bytes);
-            augment = augment_rows_for(out, bytes);
+            ask_for_huge_pages(out, work.out_bytes());
+            augment = augment_rows_for(out, work.out_bytes());
         }
         parallel(0, all, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, row_elements)),
                  [&](int64_t begin, int64_t end) {

@@ -26,6 +26,7 @@ constexpr int32_t kRowsAhead = 8;
 
 inline void prefetch(const uint8_t* from, int64_t count) {
     for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
+    asm volatile("");  // or else GCC takes what does no more for a function without effect, and drops its calls
 }
 
 // Runs of a box are short, and a call of memcpy costs as much as moving a hundred bytes; it pays for long ones.
