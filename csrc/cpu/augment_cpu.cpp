@@ -998,8 +998,10 @@ inline void prefetch_row(const Work& work, const OutputRow& row) {
                               (seen->sample * strides.sample + source_y(geometry, row.y) * strides.row +
                                source_x(geometry, first, row.width) * strides.pixel) *
                                   bytes;
+        // Whole rows follow each other: what their first line of the cache begins with, the row before has asked for.
+        const int64_t skipped = inside.size() == row.width ? kLine - 1 : 0;
         for (int64_t line = 0; line < lines; ++line)
-            prefetch(from + line * strides.channel * bytes, inside.size() * strides.pixel * bytes);
+            prefetch(from + line * strides.channel * bytes + skipped, inside.size() * strides.pixel * bytes - skipped);
     }
 }
 

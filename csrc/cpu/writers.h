@@ -24,8 +24,11 @@ constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vecto
 // The processor fetches ahead what is read in one go, but not the short runs of a box.
 constexpr int32_t kRowsAhead = 8;
 
+// Asks for every line of the cache that so many bytes lie in.
 inline void prefetch(const uint8_t* from, int64_t count) {
-    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
+    const auto begin = reinterpret_cast<uintptr_t>(from);
+    for (uintptr_t line = begin / kLine * kLine; line < begin + static_cast<uintptr_t>(count); line += kLine)
+        __builtin_prefetch(reinterpret_cast<const void*>(line));
     asm volatile("");  // or else GCC takes what does no more for a function without effect, and drops its calls
 }
 
