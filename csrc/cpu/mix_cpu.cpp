@@ -96,16 +96,18 @@ inline void copy_rows(const uint8_t* own, const Source& source, Out&& out, int64
                       const Box& box) {
     const int64_t row_bytes = rows.row_bytes(), total = count * row_bytes;
     const Run run = run_of(box, rows);
+    const auto fetch = [&](int64_t row) {  // of own, what lies between the run of the row before and this one's
+        prefetch(own + row * row_bytes + run.begin - (row_bytes - run.size()), row_bytes - run.size());
+        prefetch(source.row + row * source.step + run.begin, run.size());
+    };
     int64_t done = 0;  // bytes
     if (run.size() > 0 && box.y1 > box.y0) {
         for (int64_t top = -y; top < count; top += rows.height) {  // the first row of a slice, relative to the span
             const int64_t first = std::max<int64_t>(0, top + box.y0), last = std::min(count, top + box.y1);
+            for (int64_t row = first + 1; row < std::min(last, first + kRowsAhead); ++row) fetch(row);
             for (int64_t row = first; row < last; ++row) {
                 const int64_t begin = row * row_bytes + run.begin, ahead = row + kRowsAhead;
-                if (ahead < last) {  // of own, what lies between the run of the row before and this one's
-                    prefetch(own + ahead * row_bytes + run.begin - (row_bytes - run.size()), row_bytes - run.size());
-                    prefetch(source.row + ahead * source.step + run.begin, run.size());
-                }
+                if (ahead < last) fetch(ahead);
                 out.put(own + done, begin - done);
                 out.put(source.row + row * source.step + run.begin, run.size());
                 done = begin + run.size();
