@@ -549,14 +549,6 @@ const float* colour_span_anywhere(const Work& work, const Seen& seen, int32_t y,
 }
 
 #if CUTMIX_X86
-// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
-// function take minutes to compile.
-#ifdef __SANITIZE_ADDRESS__
-#define CUTMIX_FLATTEN
-#else
-#define CUTMIX_FLATTEN __attribute__((flatten))
-#endif
-
 CUTMIX_AVX2 CUTMIX_FLATTEN const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span,
                                                          Scratch& scratch) {
     return colour_span(work, seen, y, span, scratch);

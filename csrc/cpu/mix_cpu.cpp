@@ -297,11 +297,11 @@ CUTMIX_AVX2 void blend_halves(float lam, const uint8_t* own, const uint8_t* part
 #endif
 
 // Of a kind that reads its own: what becomes of bytes of an image.
-void compute(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
-             int64_t bytes) {
-#if CUTMIX_X86
-    if (kind == Kind::kMixUp && dtype == Dtype::kF16 && has_avx2()) return blend_halves(lam, own, partner, out, bytes);
-#endif
+using Compute = void(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
+                     int64_t bytes);
+
+void compute_anywhere(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
+                      int64_t bytes) {
     switch (dtype) {
         case Dtype::kU8:
             return compute_elements<ElementU8>(kind, lam, own, partner, out, bytes);
@@ -316,6 +316,28 @@ void compute(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_
         default:  // a plan that computes is not valid for any other
             return;
     }
+}
+
+#if CUTMIX_X86
+CUTMIX_AVX2 CUTMIX_FLATTEN void compute_avx2(Dtype dtype, Kind kind, float lam, const uint8_t* own,
+                                             const uint8_t* partner, uint8_t* out, int64_t bytes) {
+    if (kind == Kind::kMixUp && dtype == Dtype::kF16) return blend_halves(lam, own, partner, out, bytes);
+    compute_anywhere(dtype, kind, lam, own, partner, out, bytes);
+}
+
+CUTMIX_AVX512 CUTMIX_FLATTEN void compute_avx512(Dtype dtype, Kind kind, float lam, const uint8_t* own,
+                                                 const uint8_t* partner, uint8_t* out, int64_t bytes) {
+    if (kind == Kind::kMixUp && dtype == Dtype::kF16) return blend_halves(lam, own, partner, out, bytes);
+    compute_anywhere(dtype, kind, lam, own, partner, out, bytes);
+}
+#endif
+
+Compute* compute_for_processor() {
+#if CUTMIX_X86
+    if (has_avx512()) return compute_avx512;
+    if (has_avx2()) return compute_avx2;
+#endif
+    return compute_anywhere;
 }
 
 using Bytes = std::vector<uint8_t>;
@@ -333,6 +355,8 @@ struct PixelWork {
     const std::vector<CheckedRow>& plan;
     Bytes fill_row;  // empty where nothing is cut out
     CopyRows* copy;  // out of place
+    Compute* compute;
+    Writing writing;
 };
 
 // What a kind puts into its region, if it does not read its own: copies of these rows.
@@ -343,7 +367,42 @@ Source source_of(const PixelWork& work, Kind kind, const uint8_t* partner) {
 
 void compute(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner, uint8_t* out,
              int64_t bytes) {
-    compute(work.images.dtype, checked.kind, checked.row.lam, own, partner, out, bytes);
+    work.compute(work.images.dtype, checked.kind, checked.row.lam, own, partner, out, bytes);
+}
+
+// Bytes that are computed in one go: into a buffer, and in place, where more come from memory too late.
+constexpr int64_t kComputedTogether = 1 << 12, kChangedTogether = 1 << 10;
+
+#if CUTMIX_X86
+template <typename Out>
+inline void compute_into(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner,
+                         Out&& out, int64_t bytes) {
+    alignas(kLine) uint8_t values[kComputedTogether];
+    for (int64_t k = 0; k < bytes; k += kComputedTogether) {
+        const int64_t part = std::min(bytes - k, kComputedTogether);
+        compute(work, checked, own + k, partner + k, values, part);
+        out.put(values, part);
+    }
+    out.finish();
+}
+
+CUTMIX_AVX512 void compute_by_lines(const PixelWork& work, const CheckedRow& checked, const uint8_t* own,
+                                    const uint8_t* partner, uint8_t* out, int64_t bytes) {
+    compute_into(work, checked, own, partner, LineWriter<true>(out), bytes);
+}
+#endif
+
+// The same of a whole image, or of whole rows of it, out of place.
+void compute_whole(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner,
+                   uint8_t* out, int64_t bytes) {
+#if CUTMIX_X86
+    if (work.writing == Writing::kLinesPastCaches) return compute_by_lines(work, checked, own, partner, out, bytes);
+#endif
+    compute(work, checked, own, partner, out, bytes);
+}
+
+bool is_whole(const Box& region, const Rows& rows) {
+    return region.y0 == 0 && region.y1 == rows.height && run_of(region, rows).size() == rows.row_bytes();
 }
 
 Run run_at(const Box& region, const Rows& rows, int64_t y) {
@@ -355,6 +414,7 @@ void compute_rows(const PixelWork& work, const CheckedRow& checked, const uint8_
                   uint8_t* out, int64_t y, int64_t count) {
     const Rows& rows = work.images.in_rows;
     const int64_t row_bytes = rows.row_bytes();
+    if (is_whole(checked.region, rows)) return compute_whole(work, checked, own, partner, out, count * row_bytes);
     for (int64_t row = 0; row < count; ++row, own += row_bytes, partner += row_bytes, out += row_bytes) {
         const Run run = run_at(checked.region, rows, (y + row) % rows.height);
         copy_bytes(out, own, run.begin);
@@ -461,14 +521,26 @@ void mix_slice(const PixelWork& work, const Pair& pair, int64_t slice, int64_t b
     const Run all = run_of(both, rows);
     begin = std::max<int64_t>(begin, both.y0);
     end = std::min<int64_t>(end, both.y1);
+    // Rows of samples that are blended or kept go through several at a time, where they follow each other.
+    const int64_t row_bytes = rows.row_bytes();
+    const auto is_alike = [&](const CheckedRow& plan) {
+        return plan.kind == Kind::kKeep || (reads_own(plan.kind) && is_whole(plan.region, rows));
+    };
+    const bool together = rows.row_stride == row_bytes && is_alike(plan_a) && is_alike(plan_b);
+    const int64_t most = together ? std::max<int64_t>(1, kChangedTogether / row_bytes) : 1;
     Bytes a_before, b_before;
-    for (int64_t y = begin; y < end; ++y) {
+    for (int64_t y = begin, count; y < end; y += count) {
+        count = std::min(most, end - y);
         uint8_t* a = row_at(images.out, rows, pair.a, slice, y);
         uint8_t* b = row_at(images.out, rows, pair.b, slice, y);
-        const Run run_a = run_at(plan_a.region, rows, y), run_b = run_at(plan_b.region, rows, y);
+        const auto run_of_all = [&](const CheckedRow& plan) {
+            const Run run = run_at(plan.region, rows, y);
+            return Run{run.begin, run.size() > 0 ? run.end + (count - 1) * row_bytes : run.end};
+        };
+        const Run run_a = run_of_all(plan_a), run_b = run_of_all(plan_b);
         if (reads_own(kind_a) || reads_own(kind_b)) {
-            a_before.assign(a, a + rows.row_bytes());
-            b_before.assign(b, b + rows.row_bytes());
+            a_before.assign(a, a + count * row_bytes);
+            b_before.assign(b, b + count * row_bytes);
             change_run(work, plan_a, a_before, b_before, run_a, a);
             change_run(work, plan_b, b_before, a_before, run_b, b);
             continue;
@@ -567,8 +639,12 @@ struct Cpu {
             return images.out && std::any_of(plan.begin(), plan.end(), [&](auto& row) { return is(row.kind); });
         };
         if (images.out && !images.in_place) ask_for_huge_pages(images.out, images.out_rows.all_bytes());
-        const PixelWork work = {images, plan, any(fills) ? fill_row_of(images) : Bytes(),
-                                images.out && !images.in_place ? copy_rows_for(images) : nullptr};
+        const PixelWork work = {images,
+                                plan,
+                                any(fills) ? fill_row_of(images) : Bytes(),
+                                images.out && !images.in_place ? copy_rows_for(images) : nullptr,
+                                compute_for_processor(),
+                                images.out ? writing_for(images) : Writing::kAnywhere};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;
         if (images.out)

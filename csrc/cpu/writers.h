@@ -15,6 +15,13 @@
 #define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
 #define CUTMIX_AVX2 __attribute__((target("avx2,f16c")))  // whoever has AVX2 has F16C
 #define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
+// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// function take minutes to compile.
+#ifdef __SANITIZE_ADDRESS__
+#define CUTMIX_FLATTEN
+#else
+#define CUTMIX_FLATTEN __attribute__((flatten))
+#endif
 #endif
 
 namespace cutmix {
