@@ -121,21 +121,53 @@ void sum_elements(const uint8_t* in, int64_t sample_stride, const std::vector<Pa
     }
 }
 
-void write_segment(const AdjointCall& call, const Segment& segment, const uint8_t* in, uint8_t* out) {
+// The sum of parts, of which there is one copy for each kind of processor.
+using Sum = void(Dtype dtype, const uint8_t* in, int64_t sample_stride, const std::vector<Part>& parts, uint8_t* out,
+                 int64_t bytes);
+
+void sum_anywhere(Dtype dtype, const uint8_t* in, int64_t sample_stride, const std::vector<Part>& parts, uint8_t* out,
+                  int64_t bytes) {
+    switch (dtype) {
+        case Dtype::kF16:
+            return sum_elements<ElementF16>(in, sample_stride, parts, out, bytes);
+        case Dtype::kBF16:
+            return sum_elements<ElementBF16>(in, sample_stride, parts, out, bytes);
+        case Dtype::kF32:
+            return sum_elements<ElementF32>(in, sample_stride, parts, out, bytes);
+        default:
+            return sum_elements<ElementF64>(in, sample_stride, parts, out, bytes);
+    }
+}
+
+#if CUTMIX_X86
+CUTMIX_AVX2 CUTMIX_FLATTEN void sum_avx2(Dtype dtype, const uint8_t* in, int64_t sample_stride,
+                                         const std::vector<Part>& parts, uint8_t* out, int64_t bytes) {
+    sum_anywhere(dtype, in, sample_stride, parts, out, bytes);
+}
+
+CUTMIX_AVX512 CUTMIX_FLATTEN void sum_avx512(Dtype dtype, const uint8_t* in, int64_t sample_stride,
+                                             const std::vector<Part>& parts, uint8_t* out, int64_t bytes) {
+    sum_anywhere(dtype, in, sample_stride, parts, out, bytes);
+}
+#endif
+
+Sum* sum_for_processor() {
+#if CUTMIX_X86
+    if (has_avx512()) return sum_avx512;
+    if (has_avx2()) return sum_avx2;
+#endif
+    return sum_anywhere;
+}
+
+void write_segment(const AdjointCall& call, Sum* sum, const Segment& segment, const uint8_t* in, uint8_t* out) {
     const int64_t bytes = segment.end - segment.begin, stride = call.in_rows.sample_stride;
     const std::vector<Part>& parts = segment.parts;
     if (parts.empty())
         std::memset(out, 0, static_cast<size_t>(bytes));
     else if (parts.size() == 1 && parts[0].weight == 1.0)
         copy_bytes(out, in + parts[0].sample * stride, bytes);
-    else if (call.dtype == Dtype::kF16)
-        sum_elements<ElementF16>(in, stride, parts, out, bytes);
-    else if (call.dtype == Dtype::kBF16)
-        sum_elements<ElementBF16>(in, stride, parts, out, bytes);
-    else if (call.dtype == Dtype::kF32)
-        sum_elements<ElementF32>(in, stride, parts, out, bytes);
     else
-        sum_elements<ElementF64>(in, stride, parts, out, bytes);
+        sum(call.dtype, in, stride, parts, out, bytes);
 }
 
 struct Cpu {
@@ -144,6 +176,7 @@ struct Cpu {
     static void run(const AdjointCall& call, const Tensor&) {
         ask_for_huge_pages(call.out, call.out_rows.all_bytes());
         const Followed followed(call);
+        Sum* const sum = sum_for_processor();
         const int64_t slices = call.in_rows.slices, slice_bytes = call.in_rows.height * call.in_rows.row_bytes();
         const int64_t slices_per_task = std::max<int64_t>(1, kBytesPerTask / slice_bytes);
         parallel(0, call.batch * slices, slices_per_task, [&](int64_t begin, int64_t end) {
@@ -154,7 +187,7 @@ struct Cpu {
                     const int64_t offset = begin % slices * slice_bytes;
                     uint8_t* out = call.out + sample * call.out_rows.sample_stride + offset;
                     for (const Segment& segment : segments)
-                        write_segment(call, segment, call.in + offset + segment.begin, out + segment.begin);
+                        write_segment(call, sum, segment, call.in + offset + segment.begin, out + segment.begin);
                 }
             }
         });
