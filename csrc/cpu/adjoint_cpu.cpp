@@ -121,12 +121,8 @@ void sum_elements(const uint8_t* in, int64_t sample_stride, const std::vector<Pa
     }
 }
 
-// The sum of parts, of which there is one copy for each kind of processor.
-using Sum = void(Dtype dtype, const uint8_t* in, int64_t sample_stride, const std::vector<Part>& parts, uint8_t* out,
-                 int64_t bytes);
-
-void sum_anywhere(Dtype dtype, const uint8_t* in, int64_t sample_stride, const std::vector<Part>& parts, uint8_t* out,
-                  int64_t bytes) {
+void sum(Dtype dtype, const uint8_t* in, int64_t sample_stride, const std::vector<Part>& parts, uint8_t* out,
+         int64_t bytes) {
     switch (dtype) {
         case Dtype::kF16:
             return sum_elements<ElementF16>(in, sample_stride, parts, out, bytes);
@@ -139,27 +135,8 @@ void sum_anywhere(Dtype dtype, const uint8_t* in, int64_t sample_stride, const s
     }
 }
 
-#if CUTMIX_X86
-CUTMIX_AVX2 CUTMIX_FLATTEN void sum_avx2(Dtype dtype, const uint8_t* in, int64_t sample_stride,
-                                         const std::vector<Part>& parts, uint8_t* out, int64_t bytes) {
-    sum_anywhere(dtype, in, sample_stride, parts, out, bytes);
-}
-
-CUTMIX_AVX512 CUTMIX_FLATTEN void sum_avx512(Dtype dtype, const uint8_t* in, int64_t sample_stride,
-                                             const std::vector<Part>& parts, uint8_t* out, int64_t bytes) {
-    sum_anywhere(dtype, in, sample_stride, parts, out, bytes);
-}
-#endif
-
-Sum* sum_for_processor() {
-#if CUTMIX_X86
-    if (has_avx512()) return sum_avx512;
-    if (has_avx2()) return sum_avx2;
-#endif
-    return sum_anywhere;
-}
-
-void write_segment(const AdjointCall& call, Sum* sum, const Segment& segment, const uint8_t* in, uint8_t* out) {
+void write_segment(const AdjointCall& call, decltype(sum)* sum_up, const Segment& segment, const uint8_t* in,
+                   uint8_t* out) {
     const int64_t bytes = segment.end - segment.begin, stride = call.in_rows.sample_stride;
     const std::vector<Part>& parts = segment.parts;
     if (parts.empty())
@@ -167,7 +144,7 @@ void write_segment(const AdjointCall& call, Sum* sum, const Segment& segment, co
     else if (parts.size() == 1 && parts[0].weight == 1.0)
         copy_bytes(out, in + parts[0].sample * stride, bytes);
     else
-        sum(call.dtype, in, stride, parts, out, bytes);
+        sum_up(call.dtype, in, stride, parts, out, bytes);
 }
 
 struct Cpu {
@@ -176,7 +153,7 @@ struct Cpu {
     static void run(const AdjointCall& call, const Tensor&) {
         ask_for_huge_pages(call.out, call.out_rows.all_bytes());
         const Followed followed(call);
-        Sum* const sum = sum_for_processor();
+        auto* const sum_up = for_processor<sum>();
         const int64_t slices = call.in_rows.slices, slice_bytes = call.in_rows.height * call.in_rows.row_bytes();
         const int64_t slices_per_task = std::max<int64_t>(1, kBytesPerTask / slice_bytes);
         parallel(0, call.batch * slices, slices_per_task, [&](int64_t begin, int64_t end) {
@@ -187,7 +164,7 @@ struct Cpu {
                     const int64_t offset = begin % slices * slice_bytes;
                     uint8_t* out = call.out + sample * call.out_rows.sample_stride + offset;
                     for (const Segment& segment : segments)
-                        write_segment(call, sum, segment, call.in + offset + segment.begin, out + segment.begin);
+                        write_segment(call, sum_up, segment, call.in + offset + segment.begin, out + segment.begin);
                 }
             }
         });

@@ -91,12 +91,11 @@ struct Scratch;
 struct Span;
 
 // The coloured pixels that a span of an output row shows of a row of the image, channel by channel, in scratch.
-using ColourSpan = const float* (*)(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch);
-ColourSpan colour_span_for_processor();
+const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch);
 
 struct Work {
     const AugmentCall& call;
-    ColourSpan colour_span;
+    decltype(colour_span)* coloured_span;
     RowOrder order;
     std::vector<Box> quadruples;  // of the packed views
     std::vector<ColourRow> colours;
@@ -107,7 +106,7 @@ struct Work {
     std::vector<ByteTable> tables;  // of the channels, where they are looked up
 #endif
 
-    explicit Work(const AugmentCall& of) : call(of), colour_span(colour_span_for_processor()) {
+    explicit Work(const AugmentCall& of) : call(of), coloured_span(for_processor<colour_span>()) {
         const Plan& plan = call.plan;
         const int32_t* packed = call.views.given ? call.views.given : call.views.sampled;
         const int64_t quadruples_each = call.views.quadruples(), rows_each = call.views.coloured ? kColourRows : 0;
@@ -443,7 +442,7 @@ inline void load_coloured_span(const Work& work, const Seen& seen, int32_t y, Sp
                                typename Out::Bits* values) {
     const RowOrder& order = work.order;
     const int64_t count = span.size();
-    const float* raw = work.colour_span(work, seen, y, span, scratch);
+    const float* raw = work.coloured_span(work, seen, y, span, scratch);
     if (order.packed) {
         float* packed = room<float>(scratch.raw);
         interleave(raw, count, packed, count, kColourRows);
@@ -479,7 +478,7 @@ inline void load_span(const Work& work, const Seen& seen, int32_t y, Span span, 
     }
 }
 
-// ---- Colour, of whose loops there is one copy for each kind of processor
+// ---- Colour
 
 // Calls a function with pieces of a line of so many elements. They are of constant lengths, whose loops become vectors
 // and nothing else, because what is left over, one by one, takes as long as the rest of a short row. The last piece may
@@ -518,7 +517,7 @@ inline void colour_lines(const Lines<typename In::Bits>& lines, const ColourRow*
 }
 
 template <typename In>
-inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+inline const float* colour_span_of(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
     using T = typename In::Bits;
     const int64_t count = span.size();
     const Lines<T> lines = planar_lines(
@@ -531,41 +530,17 @@ inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, S
     return values;
 }
 
-inline const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
+const float* colour_span(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
     switch (work.call.images.in_dtype) {
         case Dtype::kU8:
-            return colour_span<ElementU8>(work, seen, y, span, scratch);
+            return colour_span_of<ElementU8>(work, seen, y, span, scratch);
         case Dtype::kF16:
-            return colour_span<ElementF16>(work, seen, y, span, scratch);
+            return colour_span_of<ElementF16>(work, seen, y, span, scratch);
         case Dtype::kBF16:
-            return colour_span<ElementBF16>(work, seen, y, span, scratch);
+            return colour_span_of<ElementBF16>(work, seen, y, span, scratch);
         default:
-            return colour_span<ElementF32>(work, seen, y, span, scratch);
+            return colour_span_of<ElementF32>(work, seen, y, span, scratch);
     }
-}
-
-const float* colour_span_anywhere(const Work& work, const Seen& seen, int32_t y, Span span, Scratch& scratch) {
-    return colour_span(work, seen, y, span, scratch);
-}
-
-#if CUTMIX_X86
-CUTMIX_AVX2 CUTMIX_FLATTEN const float* colour_span_avx2(const Work& work, const Seen& seen, int32_t y, Span span,
-                                                         Scratch& scratch) {
-    return colour_span(work, seen, y, span, scratch);
-}
-
-CUTMIX_AVX512 CUTMIX_FLATTEN const float* colour_span_avx512(const Work& work, const Seen& seen, int32_t y, Span span,
-                                                             Scratch& scratch) {
-    return colour_span(work, seen, y, span, scratch);
-}
-#endif
-
-ColourSpan colour_span_for_processor() {
-#if CUTMIX_X86
-    if (has_avx512()) return colour_span_avx512;
-    if (has_avx2()) return colour_span_avx2;
-#endif
-    return colour_span_anywhere;
 }
 
 template <typename Out, typename Value>
@@ -930,17 +905,6 @@ inline const uint8_t* bytes_of_row(const Work& work, const OutputRow& row, Scrat
 
 using BytesOfRow = const uint8_t*(const Work&, const OutputRow&, Scratch&);
 
-#if CUTMIX_X86
-CUTMIX_AVX2 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx2(const Work& work, const OutputRow& row, Scratch& scratch) {
-    return bytes_of_row(work, row, scratch);
-}
-
-CUTMIX_AVX512 CUTMIX_FLATTEN const uint8_t* bytes_of_row_avx512(const Work& work, const OutputRow& row,
-                                                                Scratch& scratch) {
-    return bytes_of_row(work, row, scratch);
-}
-#endif
-
 // Narrow images are gone through several rows at a time where nothing tells one from the next: a row costs some dozens
 // of instructions before its first pixel.
 constexpr int64_t kElementsTogether = 1 << 10;
@@ -1061,9 +1025,9 @@ using AugmentRows = decltype(augment_rows<Writer, bytes_of_row>);
 AugmentRows* augment_rows_for([[maybe_unused]] const uint8_t* out, [[maybe_unused]] int64_t bytes) {
 #if CUTMIX_X86
     if (has_avx512())
-        return past_caches(out, bytes) ? augment_rows<LineWriter<true>, bytes_of_row_avx512>
-                                       : augment_rows<LineWriter<false>, bytes_of_row_avx512>;
-    if (has_avx2()) return augment_rows<Writer, bytes_of_row_avx2>;
+        return past_caches(out, bytes) ? augment_rows<LineWriter<true>, Compiled<bytes_of_row>::avx512>
+                                       : augment_rows<LineWriter<false>, Compiled<bytes_of_row>::avx512>;
+    if (has_avx2()) return augment_rows<Writer, Compiled<bytes_of_row>::avx2>;
 #endif
     return augment_rows<Writer, bytes_of_row>;
 }

@@ -297,11 +297,11 @@ CUTMIX_AVX2 void blend_halves(float lam, const uint8_t* own, const uint8_t* part
 #endif
 
 // Of a kind that reads its own: what becomes of bytes of an image.
-using Compute = void(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
-                     int64_t bytes);
-
-void compute_anywhere(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
-                      int64_t bytes) {
+void compute_bytes(Dtype dtype, Kind kind, float lam, const uint8_t* own, const uint8_t* partner, uint8_t* out,
+                   int64_t bytes) {
+#if CUTMIX_X86
+    if (kind == Kind::kMixUp && dtype == Dtype::kF16 && has_avx2()) return blend_halves(lam, own, partner, out, bytes);
+#endif
     switch (dtype) {
         case Dtype::kU8:
             return compute_elements<ElementU8>(kind, lam, own, partner, out, bytes);
@@ -316,28 +316,6 @@ void compute_anywhere(Dtype dtype, Kind kind, float lam, const uint8_t* own, con
         default:  // a plan that computes is not valid for any other
             return;
     }
-}
-
-#if CUTMIX_X86
-CUTMIX_AVX2 CUTMIX_FLATTEN void compute_avx2(Dtype dtype, Kind kind, float lam, const uint8_t* own,
-                                             const uint8_t* partner, uint8_t* out, int64_t bytes) {
-    if (kind == Kind::kMixUp && dtype == Dtype::kF16) return blend_halves(lam, own, partner, out, bytes);
-    compute_anywhere(dtype, kind, lam, own, partner, out, bytes);
-}
-
-CUTMIX_AVX512 CUTMIX_FLATTEN void compute_avx512(Dtype dtype, Kind kind, float lam, const uint8_t* own,
-                                                 const uint8_t* partner, uint8_t* out, int64_t bytes) {
-    if (kind == Kind::kMixUp && dtype == Dtype::kF16) return blend_halves(lam, own, partner, out, bytes);
-    compute_anywhere(dtype, kind, lam, own, partner, out, bytes);
-}
-#endif
-
-Compute* compute_for_processor() {
-#if CUTMIX_X86
-    if (has_avx512()) return compute_avx512;
-    if (has_avx2()) return compute_avx2;
-#endif
-    return compute_anywhere;
 }
 
 using Bytes = std::vector<uint8_t>;
@@ -355,7 +333,7 @@ struct PixelWork {
     const std::vector<CheckedRow>& plan;
     Bytes fill_row;  // empty where nothing is cut out
     CopyRows* copy;  // out of place
-    Compute* compute;
+    decltype(compute_bytes)* compute;
     Writing writing;
 };
 
@@ -643,7 +621,7 @@ struct Cpu {
                                 plan,
                                 any(fills) ? fill_row_of(images) : Bytes(),
                                 images.out && !images.in_place ? copy_rows_for(images) : nullptr,
-                                compute_for_processor(),
+                                for_processor<compute_bytes>(),
                                 images.out ? writing_for(images) : Writing::kAnywhere};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;

@@ -15,7 +15,7 @@
 #define CUTMIX_X86 1  // vectors of one processor or another are there to be asked for; see __builtin_cpu_supports
 #define CUTMIX_AVX2 __attribute__((target("avx2,f16c")))  // whoever has AVX2 has F16C
 #define CUTMIX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
-// What is called is compiled for the processor as well. Not under the address sanitizer, whose checks make so large a
+// What is called is compiled for these vectors as well. Not under the address sanitizer, whose checks make so large a
 // function take minutes to compile.
 #ifdef __SANITIZE_ADDRESS__
 #define CUTMIX_FLATTEN
@@ -187,11 +187,31 @@ inline bool has_avx512() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
 }
 
+// A function compiled once more for each kind of vectors, with all that it calls.
+template <auto kFunction>
+struct Compiled;
+
+template <typename Result, typename... Arguments, Result (*kFunction)(Arguments...)>
+struct Compiled<kFunction> {
+    CUTMIX_AVX2 CUTMIX_FLATTEN static Result avx2(Arguments... arguments) { return kFunction(arguments...); }
+    CUTMIX_AVX512 CUTMIX_FLATTEN static Result avx512(Arguments... arguments) { return kFunction(arguments...); }
+};
+
 // Whether an output of so many bytes is better written past the caches.
 inline bool past_caches(const uint8_t* out, int64_t bytes) {
     return bytes >= kLargeOutput && is_resident(out + bytes / 2);
 }
 #endif
+
+// The function as it is compiled for this processor.
+template <auto kFunction>
+auto* for_processor() {
+#if CUTMIX_X86
+    if (has_avx512()) return &Compiled<kFunction>::avx512;
+    if (has_avx2()) return &Compiled<kFunction>::avx2;
+#endif
+    return kFunction;
+}
 
 // Which writer is the fastest on this processor.
 enum class Writing { kAnywhere, kLines, kLinesPastCaches, kPastCaches };
