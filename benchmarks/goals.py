@@ -54,7 +54,6 @@ SPEED_UPS = [
     Target(OURS_IN_PLACE, BOX_COPY, 0.5),
 ]
 
-
 NEAR_THE_CEILING = [
     Target(
         ours,

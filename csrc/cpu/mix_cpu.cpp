@@ -246,12 +246,12 @@ CUTMIX_AVX512 __attribute__((flatten)) void copy_rows_by_masks(const uint8_t* ow
 
 // The fastest of them on this processor. Short rows stay in the caches whatever the size of the output: past them they
 // were no faster.
-CopyRows* copy_rows_for(const Images& images) {
+CopyRows* copy_rows_for(const Images& images, Writing writing) {
 #if CUTMIX_X86
     const bool short_rows = LineMasks::fit(images.out_rows, kLongestCopiedRow) && images.in_rows.dense();
     if (has_avx512() && short_rows) return copy_rows_by_masks;
 #endif
-    switch (writing_for(images)) {
+    switch (writing) {
 #if CUTMIX_X86
         case Writing::kLines:
             return copy_rows_by_lines<false>;
@@ -352,21 +352,17 @@ void compute(const PixelWork& work, const CheckedRow& checked, const uint8_t* ow
 constexpr int64_t kComputedTogether = 1 << 12, kChangedTogether = 1 << 10;
 
 #if CUTMIX_X86
-template <typename Out>
-inline void compute_into(const PixelWork& work, const CheckedRow& checked, const uint8_t* own, const uint8_t* partner,
-                         Out&& out, int64_t bytes) {
+// The same, written past the caches.
+CUTMIX_AVX512 void compute_by_lines(const PixelWork& work, const CheckedRow& checked, const uint8_t* own,
+                                    const uint8_t* partner, uint8_t* out, int64_t bytes) {
+    LineWriter<true> writer(out);
     alignas(kLine) uint8_t values[kComputedTogether];
     for (int64_t k = 0; k < bytes; k += kComputedTogether) {
         const int64_t part = std::min(bytes - k, kComputedTogether);
         compute(work, checked, own + k, partner + k, values, part);
-        out.put(values, part);
+        writer.put(values, part);
     }
-    out.finish();
-}
-
-CUTMIX_AVX512 void compute_by_lines(const PixelWork& work, const CheckedRow& checked, const uint8_t* own,
-                                    const uint8_t* partner, uint8_t* out, int64_t bytes) {
-    compute_into(work, checked, own, partner, LineWriter<true>(out), bytes);
+    writer.finish();
 }
 #endif
 
@@ -616,13 +612,15 @@ struct Cpu {
         const auto any = [&](bool (*is)(Kind)) {
             return images.out && std::any_of(plan.begin(), plan.end(), [&](auto& row) { return is(row.kind); });
         };
-        if (images.out && !images.in_place) ask_for_huge_pages(images.out, images.out_rows.all_bytes());
+        const bool writes = images.out && !images.in_place;
+        if (writes) ask_for_huge_pages(images.out, images.out_rows.all_bytes());
+        const Writing writing = writes ? writing_for(images) : Writing::kAnywhere;
         const PixelWork work = {images,
                                 plan,
                                 any(fills) ? fill_row_of(images) : Bytes(),
-                                images.out && !images.in_place ? copy_rows_for(images) : nullptr,
+                                writes ? copy_rows_for(images, writing) : nullptr,
                                 for_processor<compute_bytes>(),
-                                images.out ? writing_for(images) : Writing::kAnywhere};
+                                writing};
         const int64_t batch = call.plan.batch, target_rows = targets.out && targets.num_classes > 0 ? batch : 0;
         int64_t pixel_rows = 0;
         if (images.out)
